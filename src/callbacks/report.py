@@ -1,0 +1,65 @@
+"""What a run is going to do, printed at its start, and what came out, printed at its end."""
+
+import math
+
+import lightning as L
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.callbacks import ModelCheckpoint
+from rich.console import Console
+from rich.table import Table
+
+from src.callbacks.samples import TextSamples
+from src.tasks import Task
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
+class Plan(L.Callback):
+    """Print network, data and the length of the run in optimizer steps, tokens and epochs before the first step."""
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Task)
+        data = pl_module.data
+        accumulate = trainer.accumulate_grad_batches
+        table = _table("Plan")
+        parameters = sum(p.numel() for p in pl_module.model.parameters())
+        table.add_row("network", f"{type(pl_module.model).__name__}, {parameters:,} parameters")
+        for split, counts in data.summary().items():
+            table.add_row(split, ", ".join(f"{count:,} {what}" for what, count in counts.items()))
+        steps = pl_module.total_steps()
+        per_epoch = math.ceil(len(data.train_dataloader()) / accumulate)
+        tokens = data.summary()["train"]["tokens"] / per_epoch
+        table.add_row("steps", f"{steps:,} optimizer steps of {tokens:,.0f} tokens: {steps / per_epoch:.2f} epochs")
+        if accumulate > 1:
+            table.add_row("", f"each of {accumulate} accumulated batches")
+        table.add_row("precision", f"{trainer.precision} on {trainer.world_size} x {trainer.strategy.root_device.type}")
+        table.add_row("run", str(trainer.log_dir))
+        Console().print(table)
+
+
+def _last_checkpoint(trainer: L.Trainer) -> str:
+    callback = trainer.checkpoint_callback
+    return callback.last_model_path if isinstance(callback, ModelCheckpoint) else ""
+
+
+@rank_zero_only
+def print_results(trainer: L.Trainer) -> None:
+    """Print the last validation's figures, a sample, where the run lies, and how to look at it."""
+    console = Console()
+    table = _table("Result")
+    for name, value in trainer.callback_metrics.items():
+        if name.startswith("val/"):
+            table.add_row(name, f"{value:.4f}")
+    table.add_row("run", str(trainer.log_dir))
+    table.add_row("checkpoint", _last_checkpoint(trainer))
+    table.add_row("look at it", f"./run.sh tensorboard --logdir {trainer.log_dir}")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, TextSamples) and callback.latest:
+            table.add_row("sample", callback.latest[0])
+    console.print(table, markup=False)

@@ -1,0 +1,64 @@
+"""What a language model writes while it learns."""
+
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from src.decoding import generate
+from src.tasks import GPTModule
+
+
+class TextSamples(L.Callback):
+    """After each validation, continue some prompts: to ``samples/step_N.txt`` in the run and to TensorBoard as text.
+
+    Args:
+        prompts: what is continued; the empty prompt starts a new document.
+        max_new_tokens: length of each sample at most.
+        temperature: divides the logits.
+        top_k: draw from the k likeliest tokens only.
+    """
+
+    def __init__(
+        self,
+        prompts: list[str] | None = None,
+        max_new_tokens: int = 100,
+        temperature: float = 0.8,
+        top_k: int | None = 200,
+    ) -> None:
+        self.prompts = [""] if prompts is None else prompts
+        self.max_new_tokens, self.temperature, self.top_k = max_new_tokens, temperature, top_k
+        self.latest: list[str] = []
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, GPTModule)
+        data = pl_module.data
+        eos = data.tokenizer.token_to_id(data.special_tokens["eos_token"])
+        with trainer.precision_plugin.val_step_context():
+            texts = generate(
+                pl_module.model,
+                [data.tokenizer.encode(prompt).ids or [eos] for prompt in self.prompts],
+                max_new_tokens=self.max_new_tokens,
+                temperature=self.temperature,
+                top_k=self.top_k,
+                eos_id=eos,
+                # the same draws at each validation, apart from the training's own random numbers
+                generator=torch.Generator(pl_module.device).manual_seed(0),
+            )
+        self.latest = [p + data.tokenizer.decode(t) for p, t in zip(self.prompts, texts, strict=True)]
+        self._write(trainer)
+
+    def _write(self, trainer: L.Trainer) -> None:
+        if trainer.log_dir is None or trainer.sanity_checking:
+            return
+        path = Path(trainer.log_dir) / "samples" / f"step_{trainer.global_step:06d}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n\n--------\n\n".join(self.latest) + "\n", encoding="utf-8")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                for i, text in enumerate(self.latest):
+                    quoted = "\n".join("    " + line for line in text.splitlines())
+                    logger.experiment.add_text(f"samples/{i}", quoted, trainer.global_step)

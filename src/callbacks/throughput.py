@@ -1,0 +1,92 @@
+"""How fast a run is: tokens a second, and the share of what the machine's matrix products reach."""
+
+import time
+from functools import cache
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from src.precision import compute_dtype
+from src.tasks import Task
+
+
+@cache
+def matmul_peak(dtype: torch.dtype, device: torch.device, size: int | None = None) -> float:
+    """The rate of a large square matrix product on this device, in FLOP/s: the best of several, about 0.3 seconds.
+
+    It is measured once a process.
+    """
+    size = size or (8192 if device.type == "cuda" else 1536)
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(8):
+        start = time.perf_counter()
+        a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def training_flops(task: Task, batch: dict[str, Any]) -> int:
+    """FLOP of the forward and backward pass of a batch: matrix products and attention, a backward as two forwards.
+
+    Counted on the meta device, where nothing is computed; on a CPU the counter does not see attention.
+    """
+    with torch.device("meta"):
+        model = task.build_model().eval()
+    inputs = {name: tensor.to("meta") for name, tensor in task.inputs(batch).items()}
+    with FlopCounterMode(display=False) as counter:
+        model(**inputs)
+    return 3 * counter.get_total_flops()
+
+
+class Throughput(L.Callback):
+    """Log ``throughput/tokens_per_second`` over all ranks, and ``throughput/peak_share`` of the matrix-product peak.
+
+    Over the time of training alone: validation, sampling and the saving of checkpoints are left out.
+    """
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._peak = matmul_peak(compute_dtype(str(trainer.precision)), trainer.strategy.root_device)
+        self._flops_of: dict[tuple[torch.Size, ...], int] = {}
+        self._restart()
+
+    def _restart(self) -> None:
+        self._tokens, self._flops, self._seconds = 0, 0, 0.0
+        self._since: float | None = time.perf_counter()
+
+    def _pause(self) -> None:
+        if self._since is not None:
+            self._seconds += time.perf_counter() - self._since
+            self._since = None
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.training or trainer.state.fn == "fit":
+            self._pause()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        if self._since is None:
+            self._since = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, Task)
+        shapes = tuple(tensor.shape for tensor in pl_module.inputs(batch).values())
+        if shapes not in self._flops_of:
+            self._flops_of[shapes] = training_flops(pl_module, batch)
+        self._flops += self._flops_of[shapes]
+        self._tokens += pl_module.count_tokens(batch)
+        last_of_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        logging = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if last_of_step and logging:
+            self._pause()
+            ranks = torch.tensor([self._tokens / self._seconds, self._flops / self._seconds / self._peak])
+            tokens_per_second = trainer.strategy.reduce(ranks[0], reduce_op="sum")
+            peak_share = trainer.strategy.reduce(ranks[1], reduce_op="mean")
+            pl_module.log("throughput/tokens_per_second", tokens_per_second, prog_bar=True)
+            pl_module.log("throughput/peak_share", peak_share)
+            self._restart()

@@ -1,0 +1,90 @@
+"""Reading checkpoints: one file carries the weights, the network's shape, the tokenizer and the run's configuration."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+
+from src.errors import InputError
+from src.models import ARCHITECTURES
+
+# without these a file is no checkpoint of this project
+REQUIRED_KEYS = ("architecture", "model_config", "tokenizer", "special_tokens", "state_dict", "config")
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Trained(NamedTuple, Generic[M]):
+    """A network as it was trained, in evaluation mode, with its tokenizer."""
+
+    model: M
+    tokenizer: Tokenizer
+    special_tokens: dict[str, str]
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint holds. Only tensors and plain types are read: no code in the file can run.
+
+    Raises:
+        InputError: the file is missing, damaged, or no checkpoint of this project.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a checkpoint file in it, such as checkpoints/last.ckpt")
+    if not path.is_file():
+        raise InputError(f"there is no checkpoint {path}")
+    try:
+        # a flipped byte would load as a wrong weight: only the archive's own checksums notice it
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise InputError(f"checkpoint {path} is damaged (checksum of {damaged}): use another one")
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
+        raise InputError(f"checkpoint {path} is truncated or damaged: use another one") from error
+    except pickle.UnpicklingError as error:
+        raise InputError(f"checkpoint {path} holds more than tensors and plain values: it is not loaded") from error
+    missing = [key for key in REQUIRED_KEYS if key not in checkpoint]
+    if missing:
+        raise InputError(f"{path} is no checkpoint of this project: it has no {missing[0]!r}")
+    return checkpoint
+
+
+def load_trained(path: str | Path, model_class: type[M]) -> Trained[M]:
+    """The network of a checkpoint, on the CPU in float32.
+
+    Raises:
+        InputError: as :func:`read_checkpoint`, or for a checkpoint of another architecture.
+    """
+    checkpoint = read_checkpoint(path)
+    architecture, config_class = next((name, c) for name, (c, m) in ARCHITECTURES.items() if m is model_class)
+    if checkpoint["architecture"] != architecture:
+        raise InputError(f"checkpoint {path} holds a {checkpoint['architecture']}: this needs a {architecture}")
+    model = model_class(config_class(**checkpoint["model_config"]))
+    weights = {key.removeprefix("model."): tensor for key, tensor in checkpoint["state_dict"].items()}
+    model.load_state_dict(weights)
+    return Trained(model.eval(), Tokenizer.from_str(checkpoint["tokenizer"]), checkpoint["special_tokens"])
+
+
+def check_compatible(checkpoint: dict[str, Any], architecture: str, config: dict[str, Any], tokenizer: str) -> None:
+    """Whether a run with this network and tokenizer can go on from a checkpoint.
+
+    Raises:
+        InputError: naming the first thing that differs.
+    """
+    held = checkpoint.get("architecture")
+    if held != architecture:
+        raise InputError(f"the checkpoint holds a {held}: this configuration trains a {architecture}")
+    for key, value in config.items():
+        was = checkpoint["model_config"].get(key)
+        if was != value and "dropout" not in key:
+            raise InputError(f"the checkpoint has {key} {was}, this configuration {value}: set it to {was}")
+    if checkpoint["tokenizer"] != tokenizer:
+        raise InputError(
+            "the checkpoint was trained with another tokenizer: name the tokenizer.json of its run by --data.tokenizer"
+        )

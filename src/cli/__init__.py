@@ -1,0 +1,52 @@
+"""The command line. Nothing heavy is imported before a verb is known, so that help is instant."""
+
+import sys
+from difflib import get_close_matches
+from importlib import import_module
+
+from src.errors import InputError
+
+# verb -> (module with a function `main(arguments)`, what it does)
+VERBS = {
+    "fit": ("src.cli.training", "train the model of a configuration"),
+    "validate": ("src.cli.training", "evaluate a checkpoint on the validation split"),
+    "test": ("src.cli.training", "evaluate a checkpoint on the test split"),
+    "predict": ("src.cli.training", "write a checkpoint's predictions for the test split"),
+    "generate": ("src.cli.generate", "continue prompts with a trained GPT"),
+}
+
+HELP = """usage: python -m src VERB [options]
+
+{verbs}
+
+Every option of a verb: python -m src VERB --help
+Start here:             python -m src fit --config configs/gpt.yaml"""
+
+
+def help_text() -> str:
+    """What `python -m src --help` prints."""
+    width = max(map(len, VERBS))
+    return HELP.format(verbs="\n".join(f"  {verb:<{width}}  {what}" for verb, (_, what) in VERBS.items()))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a verb. Bad input ends with one line on standard error and status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return
+    try:
+        if arguments[0] not in VERBS:
+            near = get_close_matches(arguments[0], VERBS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(VERBS)}"
+            raise InputError(f"unknown verb {arguments[0]!r}; {hint}")
+        import_module(VERBS[arguments[0]][0]).main(arguments)
+    except InputError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # whoever read our output has gone: not a fault
+        sys.stderr.close()
+        sys.exit(141)

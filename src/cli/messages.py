@@ -1,0 +1,93 @@
+"""A parser's complaint of many lines, as one line that names the key, the value and the nearest known name."""
+
+import inspect
+import re
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from pydoc import locate
+
+# what jsonargparse wraps around the line that matters
+NOISE = re.compile(
+    r"^(Does not validate against any of|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value|"
+    r"Problem with given class_path|Type typing\.Callable\[.*?expects a function or a callable class: $|tip:)"
+)
+UNKNOWN_KEY = re.compile(r"(?:Option|does not accept option|unrecognized arguments:) ?'?(?:--)?([\w.]+)'?")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the nearest of the known names, or nothing where none is near."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def one_line(message: str, options: Iterable[str], configs: Iterable[str] = ()) -> str:
+    """Condense a jsonargparse error.
+
+    Args:
+        message: as jsonargparse words it, nested and on many lines.
+        options: the parser's own dotted keys.
+        configs: paths of the configuration files that were parsed.
+    """
+    path, classes, leaf = _unnest(message)
+    unknown = UNKNOWN_KEY.search(leaf)
+    if unknown:
+        group = re.search(r"Group '([\w.]+)'", leaf)
+        relative = ".".join(filter(None, [group and group[1], unknown[1]]))
+        key = ".".join([*path, relative])
+        known = [".".join([*path, name]) for name in _parameters(classes[-1])] if classes else options
+        where = _file_with(unknown[1].rpartition(".")[2], configs)
+        return f"unknown key {key!r}{where}{did_you_mean(key, known)}"
+    key = ".".join(path)
+    where = _file_with(path[-1].rpartition(".")[2], configs) if path else ""
+    name = re.search(r"dot import path string: (\S+)", leaf)
+    if name:
+        return f"{key}{where}: there is no class {name[1]!r}{did_you_mean(name[1], _class_names())}"
+    leaf = re.sub(r"<class '([\w.]+)'>", r"\1", leaf)
+    return f"{key}{where}: {leaf}" if key else leaf
+
+
+def _unnest(message: str) -> tuple[list[str], list[str], str]:
+    """The keys on the way in, the classes met there, and what was said at the end."""
+    path: list[str] = []
+    classes = re.findall(r"class_path '([\w.]+)'", message) + re.findall(r"Namespace\(class_path='([\w.]+)'", message)
+    said: list[str] = []
+    for raw in message.splitlines():
+        line = raw.strip().removeprefix("- ")
+        key = re.match(r'Parser key "([\w.]+)":\s*(.*)', line)
+        if key:
+            path.append(key[1])
+            line = key[2]
+        line = re.sub(r"^Type typing\.Callable\[.*?callable class: ", "", line)
+        if line and not NOISE.match(line):
+            said.append(re.sub(r"\. Got value: Namespace\(.*", "", line))
+    return path, classes, "; ".join(dict.fromkeys(said))
+
+
+def _parameters(class_path: str) -> list[str]:
+    """The names that a class's configuration takes, with those of its dataclasses as ``parameter.field``."""
+    found = locate(class_path)
+    if found is None or not callable(found):
+        return []
+    names = []
+    for name, parameter in inspect.signature(found).parameters.items():
+        names.append(name)
+        if is_dataclass(parameter.annotation):
+            names += [f"{name}.{field.name}" for field in fields(parameter.annotation)]
+    return names
+
+
+def _class_names() -> list[str]:
+    """The classes that a configuration is likely to mean."""
+    modules = ("src.tasks", "src.data", "src.optim", "src.callbacks", "torch.optim")
+    return [name for module in modules for name in vars(locate(module)) if name[0].isupper()]
+
+
+def _file_with(key: str, configs: Iterable[str]) -> str:
+    """`` in FILE`` for the configuration file that has a key, or nothing."""
+    for config in configs:
+        path = Path(config)
+        if path.is_file() and re.search(rf"\b{re.escape(key)}\b", path.read_text(encoding="utf-8")):
+            return f" in {config}"
+    return ""

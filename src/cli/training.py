@@ -1,0 +1,181 @@
+"""fit, validate, test and predict: a LightningCLI over this project's tasks and data."""
+
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning as L
+import yaml
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+import src.callbacks
+import src.data
+import src.optim
+import src.tasks
+from src.callbacks import Plan, ProgressBar, Throughput, print_results
+from src.checkpoint import read_checkpoint
+from src.cli.messages import one_line
+from src.cli.runs import claim_run
+from src.errors import InputError
+from src.precision import native_precision
+
+# in a checkpoint's configuration, what belongs to the verb that wrote it and not to the run
+OF_THE_VERB = ("ckpt_path", "weights_only", "verbose", "return_predictions")
+
+
+class Parser(LightningArgumentParser):
+    """A parser whose errors are one line."""
+
+    configs: Iterable[str] = ()
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise ``InputError``; the many lines that jsonargparse would print are condensed."""
+        options = [action.dest for action in self._actions]
+        raise InputError(one_line(message, options, self.configs))
+
+
+class SaveConfig(SaveConfigCallback):
+    """The resolved configuration in the run's folder, and in each of its checkpoints."""
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = self.parser.dump(self.config, skip_none=False)
+
+    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """The tokenizer, beside the configuration: another run can name it."""
+        assert trainer.log_dir is not None
+        assert isinstance(pl_module, src.tasks.Task)
+        pl_module.data.tokenizer.save(str(Path(trainer.log_dir) / "tokenizer.json"))
+
+
+class TrainingCLI(LightningCLI):
+    """Model, data, trainer and callbacks from layers of YAML and the command line.
+
+    Args:
+        verb: the one subcommand to build a parser for; one parser has some 150 options and is slow to build.
+        arguments: the command line, the verb first.
+        checkpoint_config: the configuration inside the checkpoint that the run starts from.
+    """
+
+    def __init__(self, verb: str, arguments: list[str], checkpoint_config: dict[str, Any] | None = None) -> None:
+        self.verb = verb
+        self.checkpoint_config = checkpoint_config
+        Parser.configs = _values_of(("--config", "-c"), arguments)
+        super().__init__(
+            model_class=src.tasks.Task,
+            datamodule_class=src.data.TextDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveConfig,
+            seed_everything_default=0,
+            # a prefix of an option is no option: --trainer.max_epoch would be taken for max_epochs
+            parser_kwargs={"allow_abbrev": False, verb: {"allow_abbrev": False}},
+            parser_class=Parser,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=arguments,
+        )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Only the verb at hand."""
+        return {self.verb: LightningCLI.subcommands()[self.verb]}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--experiment", type=str, default="run", help="Runs go to logs/EXPERIMENT/version_N.")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "val/loss",
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+                "checkpoint.enable_version_counter": False,
+                "checkpoint.auto_insert_metric_name": False,
+                "trainer.default_root_dir": "logs",
+                "trainer.log_every_n_steps": 10,
+            }
+        )
+        parser.link_arguments("seed_everything", "data.init_args.seed")
+        parser.link_arguments("data.vocab_size", "model.init_args.config.vocab_size", apply_on="instantiate")
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: the parent would let a checkpoint's values win over the command line. See :func:`main`."""
+
+    def before_instantiate_classes(self) -> None:
+        if self.checkpoint_config is not None:
+            now = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.verb]
+            changed = _differences(self.checkpoint_config, {k: v for k, v in now.items() if k not in OF_THE_VERB})
+            rank_zero_only(print)("\n".join(["changed from the checkpoint's configuration:", *changed]))
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except InputError:
+            raise
+        except (ValueError, TypeError) as error:  # a configuration refused by the class that it is for
+            if "Does not validate" not in str(error) and "Parser key" not in str(error):
+                raise
+            raise InputError(one_line(str(error), (), Parser.configs)) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """The trainer with this project's callbacks, precision by hardware, and a run folder of its own."""
+        trainer = self.config[self.verb].trainer
+        settings: dict[str, Any] = dict(kwargs)
+        if trainer.precision is None:
+            settings["precision"] = native_precision(trainer.accelerator)
+        if trainer.logger is None and not trainer.fast_dev_run:
+            settings["logger"] = _loggers(claim_run(Path(trainer.default_root_dir), self.config[self.verb].experiment))
+        self.trainer_defaults = {"callbacks": [Plan(), Throughput(), ProgressBar()]}
+        return super().instantiate_trainer(enable_model_summary=False, **settings)
+
+    def before_fit(self) -> None:
+        # an untrained model's validation tells nothing, and the data were checked when they were prepared
+        self.trainer.num_sanity_val_steps = 0
+
+    def after_fit(self) -> None:
+        print_results(self.trainer)
+
+
+def _loggers(run: Path) -> list[Logger]:
+    root, experiment, version = str(run.parent.parent), run.parent.name, run.name
+    return [
+        TensorBoardLogger(root, experiment, version, default_hp_metric=False),
+        CSVLogger(root, experiment, version),
+    ]
+
+
+def _values_of(options: tuple[str, ...], arguments: list[str]) -> list[str]:
+    """The values of an option on a command line, as ``--option value`` or ``--option=value``."""
+    values = [value for option, value in pairwise(arguments) if option in options]
+    return values + [a.partition("=")[2] for a in arguments if a.partition("=")[0] in options and "=" in a]
+
+
+def _checkpoint_layer(path: str) -> dict[str, Any]:
+    """The configuration inside a checkpoint, less what belonged to the verb that wrote it."""
+    config = yaml.safe_load(read_checkpoint(path)["config"])
+    return {key: value for key, value in config.items() if key not in OF_THE_VERB}
+
+
+def _differences(old: Any, new: Any, key: str = "") -> list[str]:
+    """The leaves of two nested configurations that differ, as ``key: old -> new``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = dict.fromkeys([*old, *new])
+        return [line for k in keys for line in _differences(old.get(k), new.get(k), f"{key}.{k}" if key else k)]
+    return [] if old == new else [f"{key}: {old} -> {new}"]
+
+
+def main(arguments: list[str]) -> None:
+    """Run a verb of the trainer.
+
+    With ``--ckpt_path``, the checkpoint's own configuration is the lowest layer: the files of ``--config`` lie over it,
+    and the command line over those. What they change is printed.
+    """
+    verb, *rest = arguments
+    checkpoints = _values_of(("--ckpt_path",), rest)
+    layer = None
+    if checkpoints and Path(checkpoints[-1]).suffix:
+        layer = _checkpoint_layer(checkpoints[-1])
+        rest = ["--config", yaml.safe_dump(layer), *rest]
+    TrainingCLI(verb, [verb, *rest], layer)

@@ -1,0 +1,26 @@
+"""Activation functions by name. A new one is one line here."""
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+# Classes and not functions, since some have parameters (PReLU); each block makes its own.
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "prelu": nn.PReLU,
+    "elu": nn.ELU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "swish": nn.SiLU,
+    "gelu": nn.GELU,
+    "gelu_tanh": partial(nn.GELU, approximate="tanh"),
+}
+
+
+def activation(name: str) -> nn.Module:
+    """A new activation module. ``name`` is a key of :data:`ACTIVATIONS`, else ``ValueError``."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {name!r}: choose one of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]()

@@ -1,0 +1,38 @@
+"""The keys and values of tokens already seen, so that decoding computes each token once."""
+
+import torch
+from torch import Tensor
+
+
+class KVCache:
+    """One attention layer's keys and values, in buffers of a fixed size that are allocated at the first use.
+
+    Args:
+        max_len: how many tokens fit.
+    """
+
+    def __init__(self, max_len: int) -> None:
+        self.max_len = max_len
+        self.length = 0
+        self._keys: Tensor | None = None
+        self._values: Tensor | None = None
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add (batch, heads, new, head_dim) of each, and return all that is held: (batch, heads, length, head_dim)."""
+        start, end = self.length, self.length + keys.shape[2]
+        if end > self.max_len:
+            raise ValueError(f"{end} tokens do not fit into a cache of {self.max_len}")
+        if self._keys is None or self._values is None:
+            batch, heads, _, head_dim = keys.shape
+            self._keys = keys.new_empty(batch, heads, self.max_len, head_dim)
+            self._values = torch.empty_like(self._keys)
+        self._keys[:, :, start:end] = keys
+        self._values[:, :, start:end] = values
+        self.length = end
+        return self.keys_values()
+
+    def keys_values(self) -> tuple[Tensor, Tensor]:
+        """All that is held, as views: (batch, heads, length, head_dim) of each."""
+        assert self._keys is not None
+        assert self._values is not None
+        return self._keys[:, :, : self.length], self._values[:, :, : self.length]

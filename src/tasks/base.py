@@ -1,0 +1,159 @@
+"""What every task shares: optimizer, schedule, clipping, logging, and what a checkpoint carries beside the weights."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from src.checkpoint import check_compatible
+from src.data import TextDataModule
+from src.optim import Schedule, parameter_groups
+
+Batch = dict[str, Tensor]
+
+
+class Task(L.LightningModule, ABC):
+    """A network, its objective and its training.
+
+    A subclass names its ``architecture``, builds its network, and says what the network is given and what its output
+    costs. The two are apart so that a strategy can run them on different processes.
+
+    Args:
+        config: shape of the network.
+        optimizer: makes the optimizer from parameter groups.
+        schedule: of the learning rate, a factor at each optimizer step.
+        compile: whether to compile the network with ``torch.compile``.
+    """
+
+    architecture: str
+    model: nn.Module
+
+    def __init__(self, config: Any, optimizer: OptimizerCallable, schedule: Schedule, compile: bool) -> None:  # noqa: A002
+        super().__init__()
+        self.config = config
+        self.make_optimizer = optimizer
+        self.schedule = schedule
+        self.compile_model = compile
+        self._loss_since_log: list[Tensor] = []
+
+    @abstractmethod
+    def build_model(self) -> nn.Module:
+        """The network of ``self.config``, with its initial weights."""
+
+    @abstractmethod
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """The network's arguments for a batch."""
+
+    @abstractmethod
+    def summed_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """The loss summed over the batch's target tokens, 0-dim."""
+
+    @property
+    def data(self) -> TextDataModule:
+        """The data that this task runs on."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def count_tokens(self, batch: Batch) -> int:
+        """The tokens of a batch that the network reads, for its speed."""
+        return batch["input_ids"].numel()
+
+    def outputs(self, batch: Batch) -> Tensor:
+        """What the network says of a batch."""
+        return self.model(**self.inputs(batch))
+
+    def configure_model(self) -> None:
+        """Build the network, once, under the precision and device of the strategy."""
+        if not hasattr(self, "model"):
+            self.model = self.build_model()
+            if self.compile_model:
+                self.model.compile()  # in place: a wrapper would put its name into every key of the checkpoint
+
+    # ---- training
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The mean loss over the target tokens of the whole optimizer step, as this batch's share of it.
+
+        ``batch["target_tokens"]`` is that step's count of targets over all accumulated batches and all ranks, divided
+        by the number of those: so k batches of B train as one of k·B, whatever the counts in each.
+        """
+        loss = self.summed_loss(self.outputs(batch), batch) / batch["target_tokens"]
+        self._loss_since_log.append(loss.detach())
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer over two parameter groups, and the schedule by optimizer steps."""
+        optimizer = self.make_optimizer(parameter_groups(self.model))
+        self._configured = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        self._scheduler = LambdaLR(optimizer, partial(self.schedule.factor, total_steps=self.total_steps()))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler, "interval": "step"}}
+
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        trainer = self.trainer
+        if trainer.max_epochs in (None, -1):
+            return trainer.max_steps
+        batches = len(self.data.train_dataloader())
+        limit = trainer.limit_train_batches
+        batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+        steps = math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs
+        return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
+
+    def on_train_start(self) -> None:
+        """Let the configuration rule over what a resumed checkpoint brought into the optimizer and the schedule."""
+        scheduler = self._scheduler
+        scheduler.base_lrs = [group["lr"] for group in self._configured]
+        factor = self.schedule.factor(scheduler.last_epoch, self.total_steps())
+        for group, configured in zip(scheduler.optimizer.param_groups, self._configured, strict=True):
+            group.update(configured, initial_lr=configured["lr"], lr=configured["lr"] * factor)
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip by the global norm, and log at the steps that are logged: the norm before clipping, loss and rate."""
+        if gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        logging = (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if not (logging or gradient_clip_val):
+            return
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if gradient_clip_val and gradient_clip_algorithm != "value":
+            clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+        if logging:
+            self._log_step(norm, optimizer.param_groups[0]["lr"])
+
+    def _log_step(self, gradient_norm: Tensor, learning_rate: float) -> None:
+        # every batch's loss is its share of a mean over ranks and accumulated batches
+        steps = len(self._loss_since_log)
+        loss = self.trainer.strategy.reduce(torch.stack(self._loss_since_log).sum() / steps, reduce_op="mean")
+        self._loss_since_log.clear()
+        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/gradient_norm", gradient_norm)
+        self.log("train/learning_rate", learning_rate)
+
+    # ---- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what makes the file enough by itself: which network it is, its shape and its tokenizer."""
+        checkpoint["architecture"] = self.architecture
+        checkpoint["model_config"] = asdict(self.config)
+        checkpoint["tokenizer"] = self.data.tokenizer.to_str()
+        checkpoint["special_tokens"] = dict(self.data.special_tokens)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another architecture, shape or tokenizer.
+
+        Raises:
+            InputError: naming the first thing that differs.
+        """
+        check_compatible(checkpoint, self.architecture, asdict(self.config), self.data.tokenizer.to_str())

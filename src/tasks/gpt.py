@@ -1,0 +1,80 @@
+"""Language modelling: predict the next token."""
+
+import math
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torchmetrics import MeanMetric
+
+from src.models import GPT, GPTConfig
+from src.optim import Schedule
+from src.tasks.base import Batch, Task
+
+
+class GPTModule(Task):
+    """Train a GPT to predict the next token.
+
+    Logs over the whole validation and test splits: loss in nats per token, perplexity ``exp(loss)``, and bits per byte
+    of the original text, which compares models with different tokenizers.
+
+    Args:
+        config: shape of the network; the vocabulary size comes from the data.
+        optimizer: class and arguments of the optimizer; ``lr`` is the peak of the schedule.
+        schedule: of the learning rate.
+        compile: whether to compile the network with ``torch.compile``.
+    """
+
+    architecture = "gpt"
+    model: GPT
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        optimizer: OptimizerCallable,
+        schedule: Schedule,
+        compile: bool = False,  # noqa: A002
+    ) -> None:
+        super().__init__(config, optimizer, schedule, compile)
+        self.loss = MeanMetric()
+
+    def build_model(self) -> GPT:
+        return GPT(self.config)
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        return {"input_ids": batch["input_ids"]}
+
+    def summed_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy in nats, summed over the labels that are not -100. ``labels[i]`` follows ``input_ids[i]``."""
+        return cross_entropy(outputs.flatten(0, 1), batch["labels"].flatten(), reduction="sum")
+
+    def _evaluate(self, batch: Batch) -> None:
+        targets = (batch["labels"] != -100).sum()
+        # a batch may be all padding, where the ranks have unequal shares of the split
+        self.loss.update(self.summed_loss(self.outputs(batch), batch) / targets.clamp(min=1), weight=targets)
+
+    def _log_evaluation(self, split: str, prefix: str) -> None:
+        loss = self.loss.compute()
+        self.loss.reset()
+        bytes_per_token = self.data.bytes_per_token(split)
+        self.log(f"{prefix}/loss", loss, prog_bar=True)
+        self.log(f"{prefix}/perplexity", torch.exp(loss))
+        self.log(f"{prefix}/bits_per_byte", loss / math.log(2) / bytes_per_token)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_evaluation("validation", "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_evaluation("test", "test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Log-probability of each target token, (batch, seq); 0 where there is no target."""
+        losses = cross_entropy(self.outputs(batch).transpose(1, 2), batch["labels"], reduction="none")
+        return -losses

@@ -1,0 +1,159 @@
+"""Attention against a loop over heads in float64, and the faults that teaching code is known for."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.nn import Block, CrossAttention, KVCache, SelfAttention, causal_mask, padding_mask
+
+SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 4), st.integers(1, 5))  # batch, seq, heads, dim
+
+
+def brute_force(q, k, v, visible):
+    """softmax(q k^T / sqrt(d)) v, one head and one query at a time; zeros where nothing is visible."""
+    out = torch.zeros_like(q)
+    for b, h, t in torch.cartesian_prod(*map(torch.arange, q.shape[:3])).reshape(-1, 3).tolist():
+        keys = [s for s in range(k.shape[2]) if visible[b, t, s]]
+        if keys:
+            weights = torch.tensor([(q[b, h, t] @ k[b, h, s]).item() / math.sqrt(q.shape[3]) for s in keys]).exp()
+            out[b, h, t] = sum(w * v[b, h, s] for w, s in zip(weights / weights.sum(), keys, strict=True))
+    return out
+
+
+def split_rows(linear, heads, n):
+    """The projection's weight and bias for each of its ``n`` parts, heads in order: the documented layout."""
+    dim = linear.out_features // heads // n
+    weight = linear.weight.view(heads, n, dim, -1)
+    bias = linear.bias.view(heads, n, dim)
+    return [(weight[:, i].reshape(heads * dim, -1), bias[:, i].reshape(-1)) for i in range(n)]
+
+
+def project(x, weight_bias, heads):
+    y = x @ weight_bias[0].T + weight_bias[1]
+    return y.view(*x.shape[:2], heads, -1).transpose(1, 2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SHAPES, st.booleans(), st.randoms(use_true_random=False))
+def test_self_attention_is_softmax_of_scaled_products(shape, causal, random):
+    batch, seq, heads, dim = shape
+    torch.manual_seed(random.randrange(1000))
+    layer = SelfAttention(heads * dim, heads).double()
+    x = torch.randn(batch, seq, heads * dim, dtype=torch.float64)
+    q, k, v = (project(x, part, heads) for part in split_rows(layer.qkv, heads, 3))
+    visible = torch.ones(batch, seq, seq).tril() if causal else torch.ones(batch, seq, seq)
+    merged = brute_force(q, k, v, visible).transpose(1, 2).reshape(batch, seq, -1)
+    expected = merged @ layer.out.weight.T + layer.out.bias
+    torch.testing.assert_close(layer(x, is_causal=causal), expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SHAPES, st.integers(1, 6), st.randoms(use_true_random=False))
+def test_cross_attention_sees_the_memory_and_not_its_padding(shape, source, random):
+    batch, seq, heads, dim = shape
+    torch.manual_seed(random.randrange(1000))
+    layer = CrossAttention(heads * dim, heads).double()
+    x = torch.randn(batch, seq, heads * dim, dtype=torch.float64)
+    memory = torch.randn(batch, source, heads * dim, dtype=torch.float64)
+    lengths = torch.randint(1, source + 1, (batch,))
+    attention_mask = (torch.arange(source) < lengths[:, None]).long()
+    q = project(x, (layer.q.weight, layer.q.bias), heads)
+    k, v = (project(memory, part, heads) for part in split_rows(layer.kv, heads, 2))
+    merged = brute_force(q, k, v, attention_mask[:, None].expand(-1, seq, -1)).transpose(1, 2).reshape(batch, seq, -1)
+    expected = merged @ layer.out.weight.T + layer.out.bias
+    torch.testing.assert_close(layer(x, memory, padding_mask(attention_mask)), expected)
+
+
+def test_no_future_token_reaches_a_past_output():
+    """Heads merged without transposing back let it: changing the last of 6 tokens changed positions 2 and 5."""
+    torch.manual_seed(0)
+    layer = SelfAttention(16, 4)
+    x = torch.randn(1, 6, 16)
+    changed = x.clone()
+    changed[:, -1] += 1
+    before, after = layer(x, is_causal=True), layer(changed, is_causal=True)
+    assert torch.equal(before[:, :-1], after[:, :-1])
+    assert not torch.allclose(before[:, -1], after[:, -1])
+
+
+def test_causal_mask_keeps_the_padding_mask():
+    attention_mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 0]])
+    visible = causal_mask(4, 4, attention_mask)[:, 0].long()
+    assert visible[0].tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 1]]
+    assert visible[1].tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
+
+
+def test_causal_mask_of_the_last_queries_is_the_last_rows():
+    attention_mask = torch.tensor([[0, 0, 1, 1, 1]])
+    assert torch.equal(causal_mask(2, 5, attention_mask), causal_mask(5, 5, attention_mask)[:, :, 3:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_without_any_key_is_finite_and_has_finite_gradients(dtype):
+    layer = SelfAttention(16, 4).to(dtype)
+    x = torch.randn(2, 5, 16, dtype=dtype, requires_grad=True)
+    y = layer(x, padding_mask(torch.tensor([[0] * 5, [1] * 5])))
+    y.float().pow(2).sum().backward()
+    assert y.isfinite().all()
+    assert x.grad.isfinite().all()
+
+
+def test_self_attention_in_steps_with_a_cache_is_the_whole_at_once():
+    torch.manual_seed(0)
+    layer = SelfAttention(16, 4)
+    x = torch.randn(2, 7, 16)
+    cache = KVCache(7)
+    steps = [layer(x[:, :3], causal_mask(3, 3), cache=cache)]
+    steps += [layer(x[:, i : i + 1], causal_mask(1, i + 1), cache=cache) for i in range(3, 7)]
+    torch.testing.assert_close(torch.cat(steps, 1), layer(x, is_causal=True))
+    with pytest.raises(ValueError, match="8 tokens do not fit into a cache of 7"):
+        layer(x[:, :1], cache=cache)
+
+
+def test_cross_attention_reads_a_cached_memory():
+    torch.manual_seed(0)
+    layer, cache = CrossAttention(16, 4), KVCache(5)
+    x, memory = torch.randn(2, 3, 16), torch.randn(2, 5, 16)
+    first = layer(x, memory, cache=cache)
+    assert torch.equal(first, layer(x, torch.full_like(memory, torch.nan), cache=cache))
+
+
+def test_attention_dropout_is_of_training_alone():
+    torch.manual_seed(0)
+    layer, x = SelfAttention(16, 4, dropout=0.5), torch.randn(2, 5, 16)
+    assert not torch.equal(layer(x), layer(x))
+    layer.eval()
+    assert torch.equal(layer(x), layer(x))
+
+
+def test_heads_must_divide_the_width():
+    with pytest.raises(ValueError, match="d_model 10 is not divisible by n_heads 3"):
+        SelfAttention(10, 3)
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_block_is_its_formula(norm):
+    torch.manual_seed(0)
+    block = Block(16, 4, 32, "gelu", norm=norm, cross_attention=True).eval()
+    x, memory = torch.randn(2, 5, 16), torch.randn(2, 3, 16)
+    sublayers = [
+        (block.attention_norm, block.attention),
+        (block.cross_attention_norm, lambda y: block.cross_attention(y, memory)),
+        (block.feed_forward_norm, block.feed_forward),
+    ]
+    expected = x
+    for layer_norm, sublayer in sublayers:
+        expected = (
+            expected + sublayer(layer_norm(expected)) if norm == "pre" else layer_norm(expected + sublayer(expected))
+        )
+    torch.testing.assert_close(block(x, memory=memory), expected)
+
+
+def test_dropout_is_on_the_sublayers_output_and_not_on_the_residual_stream():
+    """With everything dropped, a pre-norm block passes its input on."""
+    block = Block(16, 4, 32, "gelu", dropout=1 - 1e-9).train()
+    x = torch.randn(2, 5, 16)
+    torch.testing.assert_close(block(x), x)
