@@ -4,7 +4,6 @@ import math
 
 import lightning as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.callbacks import ModelCheckpoint
 from rich.console import Console
 from rich.table import Table
 
@@ -19,8 +18,17 @@ def _table(title: str) -> Table:
     return table
 
 
-class Plan(L.Callback):
-    """Print network, data and the length of the run in optimizer steps, tokens and epochs before the first step."""
+class Report(L.Callback):
+    """Print network, data and the length of the run in optimizer steps, tokens and epochs before the first step.
+
+    Attributes:
+        validated_at: the optimizer step of the newest validation; -1 before the first.
+    """
+
+    validated_at = -1
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.validated_at = trainer.global_step
 
     @rank_zero_only
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -33,19 +41,18 @@ class Plan(L.Callback):
         for split, counts in data.summary().items():
             table.add_row(split, ", ".join(f"{count:,} {what}" for what, count in counts.items()))
         steps = pl_module.total_steps()
-        per_epoch = math.ceil(len(data.train_dataloader()) / accumulate)
-        tokens = data.summary()["train"]["tokens"] / per_epoch
-        table.add_row("steps", f"{steps:,} optimizer steps of {tokens:,.0f} tokens: {steps / per_epoch:.2f} epochs")
+        plan = f"{steps:,} optimizer steps"
+        if "train" in data.summary():  # a stream does not know how much there is
+            per_epoch = math.ceil(len(data.train_dataloader()) / accumulate)
+            tokens = data.summary()["train"]["tokens"] / per_epoch
+            plan += f" of {tokens:,.0f} tokens: {steps / per_epoch:.2f} epochs"
+        table.add_row("steps", plan)
         if accumulate > 1:
             table.add_row("", f"each of {accumulate} accumulated batches")
         table.add_row("precision", f"{trainer.precision} on {trainer.world_size} x {trainer.strategy.root_device.type}")
+        table.add_row("validation", f"every {trainer.val_check_batch} batches")
         table.add_row("run", str(trainer.log_dir))
         Console().print(table)
-
-
-def _last_checkpoint(trainer: L.Trainer) -> str:
-    callback = trainer.checkpoint_callback
-    return callback.last_model_path if isinstance(callback, ModelCheckpoint) else ""
 
 
 @rank_zero_only
@@ -57,7 +64,7 @@ def print_results(trainer: L.Trainer) -> None:
         if name.startswith("val/"):
             table.add_row(name, f"{value:.4f}")
     table.add_row("run", str(trainer.log_dir))
-    table.add_row("checkpoint", _last_checkpoint(trainer))
+    table.add_row("checkpoint", f"{trainer.log_dir}/checkpoints/last.ckpt")
     table.add_row("look at it", f"./run.sh tensorboard --logdir {trainer.log_dir}")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, TextSamples) and callback.latest:

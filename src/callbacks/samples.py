@@ -37,6 +37,7 @@ class TextSamples(L.Callback):
         assert isinstance(pl_module, GPTModule)
         data = pl_module.data
         eos = data.tokenizer.token_to_id(data.special_tokens["eos_token"])
+        assert eos is not None
         with trainer.precision_plugin.val_step_context():
             texts = generate(
                 pl_module.model,

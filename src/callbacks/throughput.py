@@ -1,33 +1,14 @@
 """How fast a run is: tokens a second, and the share of what the machine's matrix products reach."""
 
 import time
-from functools import cache
 from typing import Any
 
 import lightning as L
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from src.precision import compute_dtype
+from src.hardware import compute_dtype, matmul_peak
 from src.tasks import Task
-
-
-@cache
-def matmul_peak(dtype: torch.dtype, device: torch.device, size: int | None = None) -> float:
-    """The rate of a large square matrix product on this device, in FLOP/s: the best of several, about 0.3 seconds.
-
-    It is measured once a process.
-    """
-    size = size or (8192 if device.type == "cuda" else 1536)
-    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(8):
-        start = time.perf_counter()
-        a @ b
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
 
 
 def training_flops(task: Task, batch: dict[str, Any]) -> int:

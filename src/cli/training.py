@@ -1,5 +1,7 @@
 """fit, validate, test and predict: a LightningCLI over this project's tasks and data."""
 
+import logging
+import warnings
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
@@ -16,12 +18,12 @@ import src.callbacks
 import src.data
 import src.optim
 import src.tasks
-from src.callbacks import Plan, ProgressBar, Throughput, print_results
+from src.callbacks import ProgressBar, Report, Throughput, print_results
 from src.checkpoint import read_checkpoint
 from src.cli.messages import one_line
 from src.cli.runs import claim_run
 from src.errors import InputError
-from src.precision import native_precision
+from src.hardware import native_precision
 
 # in a checkpoint's configuration, what belongs to the verb that wrote it and not to the run
 OF_THE_VERB = ("ckpt_path", "weights_only", "verbose", "return_predictions")
@@ -100,6 +102,9 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("data.vocab_size", "model.init_args.config.vocab_size", apply_on="instantiate")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
     def _parse_ckpt_path(self) -> None:
         """Nothing: the parent would let a checkpoint's values win over the command line. See :func:`main`."""
 
@@ -124,10 +129,12 @@ class TrainingCLI(LightningCLI):
         trainer = self.config[self.verb].trainer
         settings: dict[str, Any] = dict(kwargs)
         if trainer.precision is None:
-            settings["precision"] = native_precision(trainer.accelerator)
+            # into the configuration too, so that the run's record says what it was
+            settings["precision"] = trainer.precision = native_precision(trainer.accelerator)
         if trainer.logger is None and not trainer.fast_dev_run:
             settings["logger"] = _loggers(claim_run(Path(trainer.default_root_dir), self.config[self.verb].experiment))
-        self.trainer_defaults = {"callbacks": [Plan(), Throughput(), ProgressBar()]}
+        self.report = Report()
+        self.trainer_defaults = {"callbacks": [self.report, Throughput(), ProgressBar()]}
         return super().instantiate_trainer(enable_model_summary=False, **settings)
 
     def before_fit(self) -> None:
@@ -135,7 +142,13 @@ class TrainingCLI(LightningCLI):
         self.trainer.num_sanity_val_steps = 0
 
     def after_fit(self) -> None:
-        print_results(self.trainer)
+        """Print the result, of the last step's weights: where the run ended between two validations, make one more."""
+        trainer = self.trainer
+        if self.report.validated_at != trainer.global_step and trainer.enable_validation:
+            if trainer.log_dir is not None:
+                trainer.save_checkpoint(Path(trainer.log_dir) / "checkpoints" / "last.ckpt")
+            trainer.validate(self.model, self.datamodule, verbose=False)
+        print_results(trainer)
 
 
 def _loggers(run: Path) -> list[Logger]:
@@ -166,12 +179,26 @@ def _differences(old: Any, new: Any, key: str = "") -> list[str]:
     return [] if old == new else [f"{key}: {old} -> {new}"]
 
 
+def _quieten() -> None:
+    """Leave out what Lightning says of itself, and warnings that nobody here can act on."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*Experiment logs directory .* exists and is not empty",  # ours, just made, holds the configuration
+        ".*isinstance.treespec, LeafSpec.. is deprecated",
+        ".*does not have many workers",  # the data are memory-mapped: a worker costs more than it saves
+        ".*The number of training batches .* is smaller than the logging interval",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
 def main(arguments: list[str]) -> None:
     """Run a verb of the trainer.
 
     With ``--ckpt_path``, the checkpoint's own configuration is the lowest layer: the files of ``--config`` lie over it,
     and the command line over those. What they change is printed.
     """
+    _quieten()
     verb, *rest = arguments
     checkpoints = _values_of(("--ckpt_path",), rest)
     layer = None

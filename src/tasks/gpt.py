@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
 
+from src.data import LMDataModule
 from src.models import GPT, GPTConfig
 from src.optim import Schedule
 from src.tasks.base import Batch, Task
@@ -57,6 +58,7 @@ class GPTModule(Task):
     def _log_evaluation(self, split: str, prefix: str) -> None:
         loss = self.loss.compute()
         self.loss.reset()
+        assert isinstance(self.data, LMDataModule)
         bytes_per_token = self.data.bytes_per_token(split)
         self.log(f"{prefix}/loss", loss, prog_bar=True)
         self.log(f"{prefix}/perplexity", torch.exp(loss))

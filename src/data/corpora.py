@@ -1,0 +1,277 @@
+"""Documents from anywhere, as splits: HuggingFace `datasets` with one column of text."""
+
+import codecs
+import gzip
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.data import wikipedia
+from src.errors import InputError
+
+Splits = dict[str, Any]  # split -> datasets.Dataset or datasets.IterableDataset
+
+EMBEDDED = "wikipedia"
+# how a file is read, by its ending without .gz
+FORMATS = {".txt": "text", ".md": "text", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
+FORMATS[".parquet"] = "parquet"
+SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Where documents come from and how they are split.
+
+    A text file is one document, or several where ``document_separator`` stands between them. The splits of the source
+    are taken where it has them. What is missing is cut out of the training documents: by document, always the same
+    ones whatever the seed of a run; or, where there are so few that a split would get none, by position: the last part
+    of each document.
+
+    Args:
+        source: ``wikipedia`` (the articles that install with the project); a .txt, .json, .jsonl, .csv, .tsv or
+            .parquet file, also .gz, or a pattern like ``data/*.jsonl``; a folder of such files, or one that
+            ``Dataset.save_to_disk`` wrote; or the name of a dataset on the HuggingFace hub.
+        name: configuration of a hub dataset.
+        revision: of a hub dataset.
+        text_column: the column that holds the text.
+        document_separator: what separates the documents of a text file.
+        validation_source: files for validation, read like ``source``.
+        validation_fraction: share of the documents for validation, where the source has no such split.
+        test_fraction: the same for testing; 0 for no test split.
+        max_documents: read no more than this many.
+        streaming: read training documents as they are needed; the first ``holdout_documents`` are held out.
+        holdout_documents: how many a stream gives to each of validation and test.
+    """
+
+    source: str = EMBEDDED
+    name: str | None = None
+    revision: str | None = None
+    text_column: str = "text"
+    document_separator: str | None = None
+    validation_source: str | None = None
+    validation_fraction: float = 0.05
+    test_fraction: float = 0.05
+    max_documents: int | None = None
+    streaming: bool = False
+    holdout_documents: int = 500
+
+    def __post_init__(self) -> None:
+        if (
+            not 0 <= self.validation_fraction + self.test_fraction < 1
+            or min(self.validation_fraction, self.test_fraction) < 0
+        ):
+            raise InputError(
+                f"validation_fraction {self.validation_fraction} and test_fraction {self.test_fraction} "
+                "must be at least 0 and leave something to train on"
+            )
+
+    def fingerprint(self) -> str:
+        """A hash of the arguments and of the files' names, sizes and times: equal while nothing has changed.
+
+        Raises:
+            InputError: a file is missing.
+        """
+        files = [*self._files(self.source), *self._files(self.validation_source or EMBEDDED)]
+        stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        return hashlib.sha256(json.dumps([asdict(self), stats]).encode()).hexdigest()
+
+    @staticmethod
+    def _files(source: str) -> list[Path]:
+        """The files of a local source; none for the embedded corpus and for the hub."""
+        if source == EMBEDDED:
+            return []
+        path = Path(source)
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.is_file())
+            if not files:
+                raise InputError(f"the folder {source} is empty: put text, JSON, CSV or Parquet files into it")
+            return files
+        matches = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) or [path] * path.exists()
+        if not matches and (_format(path) or path.is_absolute() or source.startswith((".", "~"))):
+            raise InputError(f"there is no file {source}: give the path of a text, JSON, CSV or Parquet file")
+        return matches
+
+    def splits(self, cache_dir: Path) -> Splits:
+        """The documents of each split, with the one column ``text``.
+
+        Raises:
+            InputError: a file is missing, empty, not UTF-8 or not what its ending says; there is no such column; or the
+                hub cannot be reached.
+        """
+        found = self._load(self.source, cache_dir)
+        if self.validation_source is not None:
+            found["validation"] = self._load(self.validation_source, cache_dir)["train"]
+        if self.streaming:
+            return self._hold_out(found)
+        return self._cut(found)
+
+    def _load(self, source: str, cache_dir: Path) -> Splits:
+        from datasets import Dataset
+
+        if source == EMBEDDED:
+            rows = [f"{title}\n{text}" for title, text in wikipedia.articles()]
+            return self._checked({"train": Dataset.from_dict({self.text_column: rows})}, "the embedded corpus")
+        files = self._files(source)
+        if not files:
+            return self._checked(self._from_hub(source, cache_dir), source)
+        if any(file.name in ("dataset_info.json", "dataset_dict.json") for file in files):
+            return self._checked(_from_disk(source), source)
+        formats = {_format(file) for file in files} - {None}
+        if len(formats) != 1:
+            endings = ", ".join(FORMATS)
+            raise InputError(f"{source} holds files of {len(formats)} known kinds: it must be one of {endings}")
+        files = [file for file in files if _format(file)]
+        kind = formats.pop()
+        for file in files:
+            check_file(file, is_text=kind != "parquet")
+        assert kind is not None
+        if kind == "text":
+            documents = [document for file in files for document in self._documents_of(file)]
+            return self._checked({"train": Dataset.from_dict({self.text_column: documents})}, source)
+        if Path(source).is_dir():
+            return self._checked(_load_dataset(source, source, cache_dir, streaming=self.streaming), source)
+        extra = {"sep": "\t"} if kind == "csv" and files[0].name.removesuffix(".gz").endswith(".tsv") else {}
+        paths = [str(file) for file in files]
+        loaded = _load_dataset(source, kind, cache_dir, data_files=paths, streaming=self.streaming, **extra)
+        return self._checked(loaded, source)
+
+    def _documents_of(self, file: Path) -> list[str]:
+        raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        text = raw.decode("utf-8")
+        return text.split(self.document_separator) if self.document_separator else [text]
+
+    def _from_hub(self, source: str, cache_dir: Path) -> Splits:
+        return _load_dataset(
+            source, source, cache_dir, name=self.name, revision=self.revision, streaming=self.streaming
+        )
+
+    def _checked(self, found: Splits, source: str) -> Splits:
+        """The splits by their usual names, with the text column alone and by the name of ``text``."""
+        from datasets import Value
+
+        splits = {SPLIT_NAMES[name]: split for name, split in found.items() if name in SPLIT_NAMES}
+        if "train" not in splits:
+            if len(found) != 1:
+                raise InputError(f"{source} has the splits {', '.join(found)}: one of them must be 'train'")
+            splits = {"train": next(iter(found.values()))}
+        for name, split in splits.items():
+            columns = split.column_names or list(next(iter(split), {}))
+            if self.text_column not in columns:
+                raise InputError(f"{source} has no column {self.text_column!r}: it has {', '.join(columns)}")
+            if split.features and split.features[self.text_column] not in (Value("string"), Value("large_string")):
+                raise InputError(f"column {self.text_column!r} of {source} holds no text: name another text_column")
+            split = split.select_columns([self.text_column])
+            splits[name] = split if self.text_column == "text" else split.rename_column(self.text_column, "text")
+        if self.max_documents is not None:
+            train = splits["train"]
+            splits["train"] = (
+                train.take(self.max_documents)
+                if self.streaming and not hasattr(train, "__len__")
+                else train.select(range(min(self.max_documents, len(train))))
+            )
+        return splits
+
+    def _hold_out(self, splits: Splits) -> Splits:
+        stream, n = splits["train"], self.holdout_documents
+        if hasattr(stream, "__len__"):  # a text file or the embedded corpus is in memory anyway
+            stream = stream.to_iterable_dataset()
+        for name, wanted in (("validation", self.validation_fraction), ("test", self.test_fraction)):
+            if name not in splits and wanted:
+                splits[name], stream = stream.take(n), stream.skip(n)
+        return {**splits, "train": stream}
+
+    def _cut(self, splits: Splits) -> Splits:
+        wanted = {"validation": self.validation_fraction, "test": self.test_fraction}
+        wanted = {name: share for name, share in wanted.items() if share and name not in splits}
+        if not wanted:
+            return splits
+        train = splits["train"]
+        if len(train) * min(wanted.values()) < 1:
+            return {**splits, **_cut_by_position(train["text"][:], wanted)}
+        order = np.random.default_rng(0).permutation(len(train))  # not the run's seed: runs must compare
+        for name, share in wanted.items():
+            n = round(len(train) * share)
+            splits[name], order = train.select(np.sort(order[:n])), order[n:]
+        return {**splits, "train": train.select(np.sort(order))}
+
+
+def _cut_by_position(documents: list[str], wanted: dict[str, float]) -> Splits:
+    """Training text from the front of each document, then validation, then test."""
+    from datasets import Dataset
+
+    shares = {"train": 1 - sum(wanted.values()), **wanted}
+    parts: dict[str, list[str]] = {name: [] for name in shares}
+    for document in documents:
+        start, share = 0, 0.0
+        for name in shares:
+            share += shares[name]
+            end = int(round(len(document) * share, 6))
+            parts[name].append(document[start:end])
+            start = end
+    return {name: Dataset.from_dict({"text": texts}) for name, texts in parts.items()}
+
+
+def _format(path: Path) -> str | None:
+    name = path.name.removesuffix(".gz")
+    return FORMATS.get(Path(name).suffix.lower())
+
+
+def check_file(path: Path, is_text: bool) -> None:
+    """Whether a file can be read and has something in it.
+
+    Raises:
+        InputError: it is missing, empty, or (where it should be text) not UTF-8, with the place of the first bad byte.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    if path.stat().st_size == 0:
+        raise InputError(f"the file {path} is empty")
+    if not is_text:
+        return
+    decoder, offset = codecs.getincrementaldecoder("utf-8")(), 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                decoder.decode(chunk)
+                offset += len(chunk)
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        place = offset + error.start
+        raise InputError(f"the file {path} is not UTF-8: bad byte near byte {place:,}; convert it first") from error
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise InputError(f"the file {path} is no whole gzip file: {error}") from error
+
+
+def _from_disk(source: str) -> Splits:
+    from datasets import DatasetDict, load_from_disk
+
+    loaded = load_from_disk(source)
+    return dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}
+
+
+def _load_dataset(source: str, path: str, cache_dir: Path, **arguments: Any) -> Splits:
+    """`datasets.load_dataset`, whose many errors become one line."""
+    import datasets
+
+    datasets.logging.set_verbosity_error()
+    try:
+        return dict(datasets.load_dataset(path, cache_dir=str(cache_dir / "datasets"), **arguments))
+    except (datasets.exceptions.DatasetGenerationError, datasets.exceptions.DatasetNotFoundError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise InputError(f"{source} cannot be read: {reason}") from error
+    except (ConnectionError, OSError, ValueError) as error:
+        raise InputError(
+            f"{source} is no local file or folder, and from the hub: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def documents(split: Any) -> Iterator[str]:
+    """The texts of a split that are not empty or null."""
+    for row in split:
+        if row["text"] and row["text"].strip():
+            yield row["text"]

@@ -1,0 +1,169 @@
+"""What the data of every task share: preparing once, tokenizer, loaders for training and evaluation."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from filelock import FileLock
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from src.data.loader import TokenCountingLoader
+from src.data.sampling import EpochBatchSampler, ResumableBatchSampler
+from src.data.streaming import StreamedBlocks
+from src.errors import InputError
+
+
+class TextDataModule(L.LightningDataModule, ABC):
+    """Text, prepared once on disk and read from there by every process.
+
+    What was prepared lies in a folder of ``cache_dir`` named by a hash of all that shaped it. It is written aside and
+    renamed when it is whole, under a lock, so that processes that prepare at once do no harm.
+
+    Args:
+        batch_size: rows a batch, on each rank.
+        eval_batch_size: the same for validation and test; ``batch_size`` if null.
+        num_workers: processes that load training batches; 0 loads them in the main process.
+        seed: of the order of the rows; the run's seed.
+        cache_dir: where prepared data lie.
+    """
+
+    def __init__(
+        self, batch_size: int, eval_batch_size: int | None, num_workers: int, seed: int, cache_dir: str
+    ) -> None:
+        super().__init__()
+        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "num_workers": num_workers + 1}
+        for name, value in sizes.items():
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value if name != 'num_workers' else num_workers}: it is too small")
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.num_workers, self.seed = num_workers, seed
+        self.cache_dir = Path(cache_dir)
+        self._folder: Path | None = None
+        self._tokenizer: Tokenizer | None = None
+
+    # ---- preparing
+
+    @property
+    @abstractmethod
+    def special_tokens(self) -> dict[str, str]:
+        """The special tokens by HuggingFace's names for them, such as ``eos_token``."""
+
+    @abstractmethod
+    def cache_key(self) -> dict[str, Any]:
+        """All that shapes what is prepared, as plain values."""
+
+    @abstractmethod
+    def write_cache(self, folder: Path) -> None:
+        """Prepare everything into a folder, ``tokenizer.json`` among it."""
+
+    @abstractmethod
+    def cache_is_whole(self, folder: Path) -> bool:
+        """Whether a prepared folder is as it was written."""
+
+    @abstractmethod
+    def dataset(self, split: str) -> Dataset[Any]:
+        """The rows of ``train``, ``validation`` or ``test``, by keys (epoch, index)."""
+
+    @abstractmethod
+    def summary(self) -> dict[str, dict[str, int]]:
+        """Counts of each split by what is counted, ``tokens`` among them, for people."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the prepared data lie; prepares them at the first use."""
+        if self._folder is None:
+            key = hashlib.sha256(json.dumps(self.cache_key(), sort_keys=True).encode()).hexdigest()[:20]
+            folder = self.cache_dir / f"{type(self).__name__}-{key}"
+            self.cache_dir.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                if not (folder.is_dir() and self.cache_is_whole(folder)):
+                    self._prepare(folder)
+            self._folder = folder
+        return self._folder
+
+    def _prepare(self, folder: Path) -> None:
+        aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=self.cache_dir))
+        try:
+            self.write_cache(aside)
+            for file in aside.iterdir():  # on disk before the name is: a crash must not leave a name for half a file
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
+            if folder.exists():
+                shutil.rmtree(folder)
+            aside.rename(folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def prepare_data(self) -> None:
+        """Prepare what is not prepared yet."""
+        _ = self.folder
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, trained where it needed that."""
+        if self._tokenizer is None:
+            self._tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        return self._tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens there are."""
+        return self.tokenizer.get_vocab_size()
+
+    # ---- loading
+
+    def _ranks(self) -> dict[str, int]:
+        """Rank and number of the data-parallel processes; those of one pipeline or tensor group are one."""
+        kwargs = getattr(self.trainer.strategy, "distributed_sampler_kwargs", None) if self.trainer else None
+        kwargs = kwargs or {"rank": 0, "num_replicas": 1}
+        return {"rank": kwargs["rank"], "world_size": kwargs["num_replicas"]}
+
+    def _mean_over_ranks(self, count: Tensor) -> Tensor:
+        strategy = self.trainer.strategy  # type: ignore[union-attr]
+        return strategy.reduce(count.to(strategy.root_device), reduce_op="mean").to(count.device)
+
+    def batch_sampler(self, rows: Dataset[Any], *, train: bool) -> ResumableBatchSampler:
+        """Shuffled batches for training, batches in order for evaluation."""
+        size = self.batch_size if train else self.eval_batch_size
+        return EpochBatchSampler(len(rows), size, seed=self.seed, shuffle=train, **self._ranks())  # type: ignore[arg-type]
+
+    def _evaluation_loader(self, split: str) -> DataLoader[Any]:
+        rows = self.dataset(split)
+        return DataLoader(rows, batch_sampler=self.batch_sampler(rows, train=False), collate_fn=_as_it_is)
+
+    def train_dataloader(self) -> TokenCountingLoader:
+        """Batches with ``target_tokens``, in another order each epoch."""
+        rows = self.dataset("train")
+        sampler = self.batch_sampler(rows, train=True)
+        loader = DataLoader(rows, batch_sampler=sampler, collate_fn=_as_it_is, num_workers=self.num_workers)
+        return self._counting(loader, sampler)
+
+    def _counting(self, loader: DataLoader[Any], place: ResumableBatchSampler | StreamedBlocks) -> TokenCountingLoader:
+        if self.trainer is None:
+            return TokenCountingLoader(loader, place)
+        return TokenCountingLoader(loader, place, self.trainer.accumulate_grad_batches, self._mean_over_ranks)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The whole validation split, once."""
+        return self._evaluation_loader("validation")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """The whole test split, once."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The test split."""
+        return self._evaluation_loader("test")
+
+
+def _as_it_is(batch: Any) -> Any:
+    """Data sets here give whole batches."""
+    return batch

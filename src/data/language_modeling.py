@@ -1,0 +1,174 @@
+"""Data for language modelling: any text, tokenised, packed into blocks."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.rank_zero import rank_zero_info
+from tokenizers import Tokenizer
+from torch.utils.data import DataLoader
+
+from src.data.corpora import EMBEDDED, Corpus, documents
+from src.data.datamodule import TextDataModule
+from src.data.loader import TokenCountingLoader
+from src.data.packing import PackedBlocks, PackedInfo, is_whole, pack, read_info, write_info
+from src.data.streaming import StreamedBlocks
+from src.data.tokenization import END_OF_TEXT, UNKNOWN, make_tokenizer, require_token
+from src.errors import InputError
+
+FORMAT = 1  # of the cache; counted up when what is written changes
+SHUFFLE_BUFFER = 1000  # documents of a stream
+TOKENIZER_DOCUMENTS = 100_000  # a vocabulary does not get better with more
+
+
+class LMDataModule(TextDataModule):
+    """Blocks of ``seq_len`` tokens out of documents that end with an end token, one after the other.
+
+    Args:
+        source: ``wikipedia`` (100 articles that install with the project), files, a folder, or a hub dataset: see
+            :class:`src.data.corpora.Corpus`, for this and the next ones.
+        name: configuration of a hub dataset.
+        revision: of a hub dataset.
+        text_column: the column that holds the text.
+        document_separator: what separates the documents of a text file; none for one document a file.
+        validation_source: files for validation, read like ``source``.
+        validation_fraction: share of the documents for validation, where the source has no such split.
+        test_fraction: the same for testing; 0 for no test split.
+        max_documents: read no more than this many.
+        streaming: tokenise training documents as they are needed instead of preparing them; there are no epochs then.
+        tokenizer: ``bpe``, ``char``, ``byte``, or the path of a tokenizer.json.
+        tokenizer_vocab_size: of a trained ``bpe``.
+        end_token: that a given tokenizer.json has; the trained ones have their own.
+        seq_len: tokens a block.
+        batch_size: blocks a batch, on each rank.
+        eval_batch_size: the same for validation and test; ``batch_size`` if null.
+        num_workers: processes that load training batches; 0 loads them in the main process.
+        seed: of the order of the blocks and of their offsets; the run's seed.
+        cache_dir: where prepared data lie.
+
+    Raises:
+        InputError: a number that cannot be, or a source that cannot be read, before any training.
+    """
+
+    def __init__(
+        self,
+        source: str = EMBEDDED,
+        name: str | None = None,
+        revision: str | None = None,
+        text_column: str = "text",
+        document_separator: str | None = None,
+        validation_source: str | None = None,
+        validation_fraction: float = 0.05,
+        test_fraction: float = 0.05,
+        max_documents: int | None = None,
+        streaming: bool = False,
+        tokenizer: str = "bpe",
+        tokenizer_vocab_size: int = 8192,
+        end_token: str = END_OF_TEXT,
+        seq_len: int = 256,
+        batch_size: int = 16,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+        cache_dir: str = ".cache",
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, num_workers, seed, cache_dir)
+        if seq_len < 1:
+            raise InputError(f"seq_len is {seq_len}: it must be at least 1")
+        self.corpus = Corpus(
+            source,
+            name,
+            revision,
+            text_column,
+            document_separator,
+            validation_source,
+            validation_fraction,
+            test_fraction,
+            max_documents,
+            streaming,
+        )
+        if streaming and num_workers > 1:
+            raise InputError(f"num_workers is {num_workers}: a stream is read by one worker at most")
+        self.tokenizer_kind, self.tokenizer_vocab_size, self.end_token = tokenizer, tokenizer_vocab_size, end_token
+        self.seq_len = seq_len
+        self._info: dict[str, PackedInfo] = {}
+
+    @property
+    def special_tokens(self) -> dict[str, str]:
+        unknown = {"unk_token": UNKNOWN} if self.tokenizer.token_to_id(UNKNOWN) is not None else {}
+        return {"eos_token": self.end_token, **unknown}
+
+    def cache_key(self) -> dict[str, Any]:
+        tokenizer = Path(self.tokenizer_kind)
+        given = tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else ""
+        shape = [self.tokenizer_kind, given, self.tokenizer_vocab_size, self.end_token]
+        return {"format": FORMAT, "corpus": self.corpus.fingerprint(), "tokenizer": shape}
+
+    def write_cache(self, folder: Path) -> None:
+        rank_zero_info(f"preparing {self.corpus.source} in {self.cache_dir} (once)")
+        splits = self.corpus.splits(self.cache_dir)
+        training = islice(documents(splits["train"]), TOKENIZER_DOCUMENTS)
+        tokenizer = make_tokenizer(self.tokenizer_kind, self.tokenizer_vocab_size, training)
+        end_id = require_token(tokenizer, self.end_token, "end_token")
+        tokenizer.save(str(folder / "tokenizer.json"))
+        infos = {}
+        for split, rows in splits.items():
+            if split == "train" and self.corpus.streaming:
+                continue
+            infos[split] = pack(tokenizer, documents(rows), end_id, folder / f"{split}.bin")
+            if not infos[split].documents:
+                raise InputError(f"the {split} split of {self.corpus.source} has no document with any text")
+        write_info(folder / "info.json", infos)
+
+    def cache_is_whole(self, folder: Path) -> bool:
+        try:
+            infos = read_info(folder / "info.json")
+            Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception:  # whatever is wrong with it, it is made again
+            return False
+        return all(is_whole(folder / f"{split}.bin", info) for split, info in infos.items())
+
+    @property
+    def info(self) -> dict[str, PackedInfo]:
+        """What each split holds."""
+        if not self._info:
+            self._info = read_info(self.folder / "info.json")
+        return self._info
+
+    def setup(self, stage: str) -> None:
+        """Refuse splits that are missing or too short before anything is trained."""
+        for split in {"fit": ("train", "validation"), "validate": ("validation",)}.get(stage, ("test",)):
+            if split != "train" or not self.corpus.streaming:
+                self.dataset(split)
+
+    def dataset(self, split: str) -> PackedBlocks:
+        if split not in self.info:
+            raise InputError(f"{self.corpus.source} has no {split} split: set {split}_fraction above 0")
+        seed = self.seed if split == "train" else None
+        return PackedBlocks(self.folder / f"{split}.bin", self.info[split], self.seq_len, seed)
+
+    def train_dataloader(self) -> TokenCountingLoader:
+        if not self.corpus.streaming:
+            return super().train_dataloader()
+        end_id = require_token(self.tokenizer, self.end_token, "end_token")
+        stream = StreamedBlocks(
+            self._open_stream, self.tokenizer, end_id, self.seq_len, self.batch_size, **self._ranks()
+        )
+        return self._counting(DataLoader(stream, batch_size=None, num_workers=self.num_workers), stream)
+
+    def _open_stream(self, number: int) -> Iterator[str]:
+        """The training documents of a pass, shuffled within a buffer."""
+        rows = self.corpus.splits(self.cache_dir)["train"]
+        return documents(rows.shuffle(seed=self.seed + number, buffer_size=SHUFFLE_BUFFER))
+
+    def bytes_per_token(self, split: str) -> float:
+        """Bytes of a split's text, as UTF-8, for each of its targets, the end tokens among them."""
+        return self.info[split].bytes / (self.info[split].tokens - 1)
+
+    def summary(self) -> dict[str, dict[str, int]]:
+        """Counts of each split, for people."""
+        return {
+            split: {"documents": info.documents, "tokens": info.tokens, "bytes": info.bytes}
+            for split, info in self.info.items()
+        }

@@ -1,0 +1,72 @@
+"""The training loader: counts the targets of each optimizer step ahead of it, and knows its place."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from src.data.packing import IGNORED
+from src.data.sampling import ResumableBatchSampler
+from src.data.streaming import StreamedBlocks
+
+Batch = dict[str, Tensor]
+
+
+class TokenCountingLoader:
+    """Add to each batch the mean number of targets of the micro-batches of its optimizer step, over all ranks.
+
+    With ``loss = summed_loss / batch["target_tokens"]``, which Lightning divides by the number of accumulated batches
+    and the strategy averages over ranks, the gradient is that of the mean over all targets of the step, however many
+    each micro-batch has: k batches of B train as one of k·B.
+
+    It has a state, which Lightning saves and restores: a resumed run goes on with the very next batch.
+
+    Args:
+        loader: of batches.
+        place: what the loader takes its batches from: has an epoch and a position, and starts there.
+        accumulate_grad_batches: micro-batches of an optimizer step.
+        mean_over_ranks: averages a tensor over the ranks; called once an optimizer step, on every rank.
+    """
+
+    def __init__(
+        self,
+        loader: DataLoader[Any],
+        place: ResumableBatchSampler | StreamedBlocks,
+        accumulate_grad_batches: int = 1,
+        mean_over_ranks: Callable[[Tensor], Tensor] = lambda count: count,
+    ) -> None:
+        self.loader = loader
+        self.sampler = place  # by this name Lightning finds it and calls its set_epoch
+        self.accumulate = accumulate_grad_batches
+        self.mean_over_ranks = mean_over_ranks
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        # a generator, so that nothing is read before Lightning has set the epoch
+        batches = iter(self.loader)
+        position = self.sampler.position
+        while window := list(islice(batches, self.accumulate)):
+            targets = torch.stack([count_targets(batch) for batch in window]).sum() / self.accumulate
+            mean = self.mean_over_ranks(targets.float()).clamp(min=1e-6)  # a step without any target has no gradient
+            for batch in window:
+                position += 1
+                self.sampler.position = position
+                yield {**batch, "target_tokens": mean}
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and how many of its batches were given out."""
+        return {"epoch": self.sampler.epoch, "position": self.sampler.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after the batches that were given out."""
+        self.sampler.epoch, self.sampler.position = state["epoch"], state["position"]
+
+
+def count_targets(batch: Batch) -> Tensor:
+    """How many labels are targets, 0-dim."""
+    return (batch["labels"] != IGNORED).sum()

@@ -1,0 +1,58 @@
+"""What the machine's matrix products reach, and the precision to choose for it."""
+
+import time
+from functools import cache
+from typing import Literal
+
+import torch
+
+Precision = Literal["bf16-mixed", "32-true"]
+
+# bfloat16 must be this much faster than float32 to pay for the casts of mixed precision
+WORTHWHILE = 1.3
+
+
+@cache
+def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
+    """The rate of a large square matrix product, in FLOP/s: the best of several, measured once a process.
+
+    Takes about 0.2 seconds on a processor.
+    """
+    size = 8192 if device.type == "cuda" else 1024
+    a = torch.ones(size, size, device=device, dtype=dtype)  # no random numbers: those are the run's
+    best = float("inf")
+    for _ in range(8):
+        start = time.perf_counter()
+        a @ a
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def native_precision(accelerator: str = "auto") -> Precision:
+    """``bf16-mixed`` where the hardware multiplies bfloat16 matrices natively and faster, else ``32-true``.
+
+    A GPU that has bfloat16 has it for speed. A processor may list the instruction and still be slower with it (an
+    AVX512-BF16 Xeon without AMX: 167 GFLOP/s against 326 in float32), so there the two are measured.
+
+    Args:
+        accelerator: Lightning's name of what the run is on; ``auto`` takes a GPU where there is one.
+    """
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    if accelerator not in ("auto", "cpu") or torch.backends.mps.is_available():
+        return "32-true"
+    capabilities = torch.cpu.get_capabilities()
+    if not any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16")):
+        return "32-true"
+    cpu = torch.device("cpu")
+    faster = matmul_peak(torch.bfloat16, cpu) > WORTHWHILE * matmul_peak(torch.float32, cpu)
+    return "bf16-mixed" if faster else "32-true"
+
+
+def compute_dtype(precision: str) -> torch.dtype:
+    """The type in which a run of Lightning's ``precision`` multiplies its matrices."""
+    if precision.startswith("bf16"):
+        return torch.bfloat16
+    return torch.float16 if precision.startswith("16") else torch.float32
