@@ -19,16 +19,7 @@ def _table(title: str) -> Table:
 
 
 class Report(L.Callback):
-    """Print network, data and the length of the run in optimizer steps, tokens and epochs before the first step.
-
-    Attributes:
-        validated_at: the optimizer step of the newest validation; -1 before the first.
-    """
-
-    validated_at = -1
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.validated_at = trainer.global_step
+    """Print network, data and the length of the run in optimizer steps, tokens and epochs before the first step."""
 
     @rank_zero_only
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from pydoc import locate
 
@@ -22,13 +23,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def one_line(message: str, options: Iterable[str], configs: Iterable[str] = ()) -> str:
+def values_of(options: tuple[str, ...], arguments: list[str]) -> list[str]:
+    """The values of an option on a command line, as ``--option value`` or ``--option=value``."""
+    values = [value for option, value in pairwise(arguments) if option in options]
+    return values + [a.partition("=")[2] for a in arguments if a.partition("=")[0] in options and "=" in a]
+
+
+def one_line(message: str, options: Iterable[str], arguments: list[str]) -> str:
     """Condense a jsonargparse error.
 
     Args:
         message: as jsonargparse words it, nested and on many lines.
         options: the parser's own dotted keys.
-        configs: paths of the configuration files that were parsed.
+        arguments: the command line, with the configuration files.
     """
     path, classes, leaf = _unnest(message)
     unknown = UNKNOWN_KEY.search(leaf)
@@ -37,10 +44,10 @@ def one_line(message: str, options: Iterable[str], configs: Iterable[str] = ()) 
         relative = ".".join(filter(None, [group and group[1], unknown[1]]))
         key = ".".join([*path, relative])
         known = [".".join([*path, name]) for name in _parameters(classes[-1])] if classes else options
-        where = _file_with(unknown[1].rpartition(".")[2], configs)
+        where = _file_with(unknown[1].rpartition(".")[2], arguments)
         return f"unknown key {key!r}{where}{did_you_mean(key, known)}"
     key = ".".join(path)
-    where = _file_with(path[-1].rpartition(".")[2], configs) if path else ""
+    where = _file_with(path[-1].rpartition(".")[2], arguments) if path else ""
     name = re.search(r"dot import path string: (\S+)", leaf)
     if name:
         return f"{key}{where}: there is no class {name[1]!r}{did_you_mean(name[1], _class_names())}"
@@ -84,9 +91,11 @@ def _class_names() -> list[str]:
     return [name for module in modules for name in vars(locate(module)) if name[0].isupper()]
 
 
-def _file_with(key: str, configs: Iterable[str]) -> str:
-    """`` in FILE`` for the configuration file that has a key, or nothing."""
-    for config in configs:
+def _file_with(key: str, arguments: list[str]) -> str:
+    """`` in FILE`` for the configuration file that has a key, or nothing where it is on the command line."""
+    if any(key in argument.partition("=")[0].split(".") for argument in arguments):
+        return ""
+    for config in values_of(("--config", "-c"), arguments):
         path = Path(config)
         if path.is_file() and re.search(rf"\b{re.escape(key)}\b", path.read_text(encoding="utf-8")):
             return f" in {config}"

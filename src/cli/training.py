@@ -2,25 +2,25 @@
 
 import logging
 import warnings
-from collections.abc import Iterable
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning as L
 import yaml
+from jsonargparse import ArgumentError
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import src.callbacks
 import src.data
 import src.optim
 import src.tasks
-from src.callbacks import ProgressBar, Report, Throughput, print_results
+from src.callbacks import EndWithValidation, ProgressBar, Report, Throughput, print_results
 from src.checkpoint import read_checkpoint
-from src.cli.messages import one_line
+from src.cli.messages import one_line, values_of
 from src.cli.runs import claim_run
 from src.errors import InputError
 from src.hardware import native_precision
@@ -29,22 +29,11 @@ from src.hardware import native_precision
 OF_THE_VERB = ("ckpt_path", "weights_only", "verbose", "return_predictions")
 
 
-class Parser(LightningArgumentParser):
-    """A parser whose errors are one line."""
-
-    configs: Iterable[str] = ()
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise ``InputError``; the many lines that jsonargparse would print are condensed."""
-        options = [action.dest for action in self._actions]
-        raise InputError(one_line(message, options, self.configs))
-
-
 class SaveConfig(SaveConfigCallback):
     """The resolved configuration in the run's folder, and in each of its checkpoints."""
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["config"] = self.parser.dump(self.config, skip_none=False)
+        checkpoint["config"] = self.parser.dump(self.config, skip_unset=False)
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """The tokenizer, beside the configuration: another run can name it."""
@@ -65,7 +54,8 @@ class TrainingCLI(LightningCLI):
     def __init__(self, verb: str, arguments: list[str], checkpoint_config: dict[str, Any] | None = None) -> None:
         self.verb = verb
         self.checkpoint_config = checkpoint_config
-        Parser.configs = _values_of(("--config", "-c"), arguments)
+        self.arguments = arguments
+        strict = {"allow_abbrev": False, "exit_on_error": False}
         super().__init__(
             model_class=src.tasks.Task,
             datamodule_class=src.data.TextDataModule,
@@ -74,8 +64,7 @@ class TrainingCLI(LightningCLI):
             save_config_callback=SaveConfig,
             seed_everything_default=0,
             # a prefix of an option is no option: --trainer.max_epoch would be taken for max_epochs
-            parser_kwargs={"allow_abbrev": False, verb: {"allow_abbrev": False}},
-            parser_class=Parser,
+            parser_kwargs={**strict, verb: strict},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             args=arguments,
@@ -103,14 +92,24 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("data.vocab_size", "model.init_args.config.vocab_size", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            raise InputError(self._explain(error)) from error
+        except UnicodeDecodeError as error:
+            configs = ", ".join(values_of(("--config", "-c"), self.arguments))
+            raise InputError(f"a configuration file is not UTF-8 text: {configs}") from error
+
+    def _explain(self, error: Exception) -> str:
+        options = [action.dest for action in self._parser(self.verb)._actions]
+        return one_line(str(error), options, self.arguments)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: the parent would let a checkpoint's values win over the command line. See :func:`main`."""
 
     def before_instantiate_classes(self) -> None:
         if self.checkpoint_config is not None:
-            now = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.verb]
+            now = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.verb]
             changed = _differences(self.checkpoint_config, {k: v for k, v in now.items() if k not in OF_THE_VERB})
             rank_zero_only(print)("\n".join(["changed from the checkpoint's configuration:", *changed]))
 
@@ -122,33 +121,34 @@ class TrainingCLI(LightningCLI):
         except (ValueError, TypeError) as error:  # a configuration refused by the class that it is for
             if "Does not validate" not in str(error) and "Parser key" not in str(error):
                 raise
-            raise InputError(one_line(str(error), (), Parser.configs)) from error
+            raise InputError(self._explain(error)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """The trainer with this project's callbacks, precision by hardware, and a run folder of its own."""
+        self.datamodule.setup(self.verb)
+        self.model.check_data(self.datamodule)
         trainer = self.config[self.verb].trainer
         settings: dict[str, Any] = dict(kwargs)
         if trainer.precision is None:
             # into the configuration too, so that the run's record says what it was
             settings["precision"] = trainer.precision = native_precision(trainer.accelerator)
-        if trainer.logger is None and not trainer.fast_dev_run:
-            settings["logger"] = _loggers(claim_run(Path(trainer.default_root_dir), self.config[self.verb].experiment))
-        self.report = Report()
-        self.trainer_defaults = {"callbacks": [self.report, Throughput(), ProgressBar()]}
-        return super().instantiate_trainer(enable_model_summary=False, **settings)
+        if not trainer.fast_dev_run:
+            run = claim_run(Path(trainer.default_root_dir), self.config[self.verb].experiment)
+            settings["default_root_dir"] = str(run)
+            if trainer.logger is None:
+                settings["logger"] = _loggers(run)
+        self.trainer_defaults = {"callbacks": [Report(), Throughput(), ProgressBar(), EndWithValidation()]}
+        try:
+            return super().instantiate_trainer(enable_model_summary=False, **settings)
+        except (ValueError, TypeError, MisconfigurationException) as error:
+            raise InputError(f"trainer: {error}") from error
 
     def before_fit(self) -> None:
         # an untrained model's validation tells nothing, and the data were checked when they were prepared
         self.trainer.num_sanity_val_steps = 0
 
     def after_fit(self) -> None:
-        """Print the result, of the last step's weights: where the run ended between two validations, make one more."""
-        trainer = self.trainer
-        if self.report.validated_at != trainer.global_step and trainer.enable_validation:
-            if trainer.log_dir is not None:
-                trainer.save_checkpoint(Path(trainer.log_dir) / "checkpoints" / "last.ckpt")
-            trainer.validate(self.model, self.datamodule, verbose=False)
-        print_results(trainer)
+        print_results(self.trainer)
 
 
 def _loggers(run: Path) -> list[Logger]:
@@ -157,12 +157,6 @@ def _loggers(run: Path) -> list[Logger]:
         TensorBoardLogger(root, experiment, version, default_hp_metric=False),
         CSVLogger(root, experiment, version),
     ]
-
-
-def _values_of(options: tuple[str, ...], arguments: list[str]) -> list[str]:
-    """The values of an option on a command line, as ``--option value`` or ``--option=value``."""
-    values = [value for option, value in pairwise(arguments) if option in options]
-    return values + [a.partition("=")[2] for a in arguments if a.partition("=")[0] in options and "=" in a]
 
 
 def _checkpoint_layer(path: str) -> dict[str, Any]:
@@ -187,6 +181,8 @@ def _quieten() -> None:
         ".*Experiment logs directory .* exists and is not empty",  # ours, just made, holds the configuration
         ".*isinstance.treespec, LeafSpec.. is deprecated",
         ".*does not have many workers",  # the data are memory-mapped: a worker costs more than it saves
+        ".*The dirpath has changed from",  # a resumed run has a folder of its own
+        ".*was deprecated in v4",  # what Lightning calls in jsonargparse
         ".*The number of training batches .* is smaller than the logging interval",
     ):
         warnings.filterwarnings("ignore", message)
@@ -200,7 +196,7 @@ def main(arguments: list[str]) -> None:
     """
     _quieten()
     verb, *rest = arguments
-    checkpoints = _values_of(("--ckpt_path",), rest)
+    checkpoints = values_of(("--ckpt_path",), rest)
     layer = None
     if checkpoints and Path(checkpoints[-1]).suffix:
         layer = _checkpoint_layer(checkpoints[-1])

@@ -44,7 +44,7 @@ class Task(L.LightningModule, ABC):
         self.make_optimizer = optimizer
         self.schedule = schedule
         self.compile_model = compile
-        self._loss_since_log: list[Tensor] = []
+        self._since_log: dict[str, list[Tensor]] = {}
 
     @abstractmethod
     def build_model(self) -> nn.Module:
@@ -55,8 +55,16 @@ class Task(L.LightningModule, ABC):
         """The network's arguments for a batch."""
 
     @abstractmethod
-    def summed_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+    def summed_loss(self, outputs: Any, batch: Batch) -> Tensor:
         """The loss summed over the batch's target tokens, 0-dim."""
+
+    def loss_parts(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        """The parts of the loss by name, to be summed; each is this batch's share of a mean over the optimizer step.
+
+        ``batch["target_tokens"]`` is that step's count of targets over all accumulated batches and all ranks, divided
+        by the number of those: so k batches of B train as one of k·B, whatever the counts in each.
+        """
+        return {"loss": self.summed_loss(outputs, batch) / batch["target_tokens"]}
 
     @property
     def data(self) -> TextDataModule:
@@ -67,9 +75,16 @@ class Task(L.LightningModule, ABC):
         """The tokens of a batch that the network reads, for its speed."""
         return batch["input_ids"].numel()
 
-    def outputs(self, batch: Batch) -> Tensor:
+    def outputs(self, batch: Batch) -> Any:
         """What the network says of a batch."""
         return self.model(**self.inputs(batch))
+
+    def check_data(self, data: TextDataModule) -> None:
+        """Refuse data that the network cannot be run on, before anything is made.
+
+        Raises:
+            InputError: naming both.
+        """
 
     def configure_model(self) -> None:
         """Build the network, once, under the precision and device of the strategy."""
@@ -81,14 +96,16 @@ class Task(L.LightningModule, ABC):
     # ---- training
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean loss over the target tokens of the whole optimizer step, as this batch's share of it.
-
-        ``batch["target_tokens"]`` is that step's count of targets over all accumulated batches and all ranks, divided
-        by the number of those: so k batches of B train as one of k·B, whatever the counts in each.
-        """
-        loss = self.summed_loss(self.outputs(batch), batch) / batch["target_tokens"]
-        self._loss_since_log.append(loss.detach())
+        """The loss of the whole optimizer step, as this batch's share of it; its parts are logged apart."""
+        parts = self.loss_parts(self.outputs(batch), batch)
+        loss = torch.stack(list(parts.values())).sum()
+        for name, value in {**parts, "loss": loss}.items():
+            self.collect(name, value)
         return loss
+
+    def collect(self, name: str, value: Tensor) -> None:
+        """Keep a batch's figure, to log ``train/NAME`` as the mean over batches and ranks since it was last logged."""
+        self._since_log.setdefault(name, []).append(value.detach())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over two parameter groups, and the schedule by optimizer steps."""
@@ -133,11 +150,11 @@ class Task(L.LightningModule, ABC):
             self._log_step(norm, optimizer.param_groups[0]["lr"])
 
     def _log_step(self, gradient_norm: Tensor, learning_rate: float) -> None:
-        # every batch's loss is its share of a mean over ranks and accumulated batches
-        steps = len(self._loss_since_log)
-        loss = self.trainer.strategy.reduce(torch.stack(self._loss_since_log).sum() / steps, reduce_op="mean")
-        self._loss_since_log.clear()
-        self.log("train/loss", loss, prog_bar=True)
+        means = torch.stack([torch.stack(values).mean() for values in self._since_log.values()])
+        means = self.trainer.strategy.reduce(means, reduce_op="mean")
+        for name, mean in zip(self._since_log, means.unbind(), strict=True):
+            self.log(f"train/{name}", mean, prog_bar=name == "loss")
+        self._since_log.clear()
         self.log("train/gradient_norm", gradient_norm)
         self.log("train/learning_rate", learning_rate)
 

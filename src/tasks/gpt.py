@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
 
-from src.data import LMDataModule
+from src.data import LMDataModule, TextDataModule
+from src.errors import InputError
 from src.models import GPT, GPTConfig
 from src.optim import Schedule
 from src.tasks.base import Batch, Task
@@ -39,6 +40,15 @@ class GPTModule(Task):
     ) -> None:
         super().__init__(config, optimizer, schedule, compile)
         self.loss = MeanMetric()
+
+    def check_data(self, data: TextDataModule) -> None:
+        if not isinstance(data, LMDataModule):
+            raise InputError(f"GPTModule trains on an LMDataModule, not on a {type(data).__name__}: change data")
+        if data.seq_len > self.config.max_seq_len:
+            positions = self.config.max_seq_len
+            raise InputError(
+                f"data.seq_len {data.seq_len} is more than the model's max_seq_len {positions}: change one"
+            )
 
     def build_model(self) -> GPT:
         return GPT(self.config)

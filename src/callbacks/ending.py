@@ -1,0 +1,22 @@
+"""A run ends with what its user wants to know: a validation of the last weights, and a checkpoint of them."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+
+class EndWithValidation(L.Callback):
+    """Validate after the last optimizer step, wherever it falls between two validations, and so save a checkpoint.
+
+    Within the training loop: a checkpoint that is saved after it would count the epoch as finished, and a longer run
+    that resumes from it would skip the rest of the epoch's data.
+    """
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step < trainer.max_steps or trainer.max_steps == -1:
+            return
+        if trainer.enable_validation:
+            trainer.should_stop = True  # makes the loop validate now
+        elif trainer.log_dir is not None:
+            trainer.save_checkpoint(Path(trainer.log_dir) / "checkpoints" / "last.ckpt")

@@ -1,0 +1,218 @@
+"""The command line as a user types it: a run's files, layers of configuration, resuming, and what is refused."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+
+def only(folder: Path, pattern: str) -> Path:
+    (found,) = folder.glob(pattern)
+    return found
+
+
+def test_a_run_leaves_all_that_belongs_to_it(run, config, tmp_path):
+    status, out, _ = run("fit", "--config", config, "--trainer.callbacks", "[{class_path: TextSamples}]")
+    assert status == 0
+    folder = tmp_path / "logs/tiny/version_0"
+    for name in ("config.yaml", "tokenizer.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
+        assert (folder / name).is_file(), name
+    assert only(folder, "events.out.tfevents.*").stat().st_size > 0
+    assert [path.name for path in sorted((folder / "samples").iterdir())] == ["step_000006.txt", "step_000012.txt"]
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    losses = [float(row["train/loss"]) for row in rows if row["train/loss"]]
+    assert len(losses) == 6
+    assert losses[-1] < losses[0]
+    validations = [row for row in rows if row["val/loss"]]
+    assert [int(row["step"]) for row in validations] == [5, 11]
+    assert {"val/perplexity", "val/bits_per_byte", "train/gradient_norm", "train/learning_rate"} <= rows[0].keys()
+    assert {"throughput/tokens_per_second", "throughput/peak_share"} <= rows[0].keys()
+    # what is printed are the last validation's figures, and commands that can be copied
+    assert f"{float(validations[-1]['val/loss']):.4f}" in out
+    assert "./run.sh tensorboard --logdir" in out
+    assert "12 optimizer steps of" in out
+
+
+def test_a_new_run_never_writes_into_an_old_one(run, config, tmp_path):
+    assert run("fit", "--config", config, "--trainer.max_steps", 2)[0] == 0
+    folder = tmp_path / "logs/tiny/version_0"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert run("fit", "--config", config, "--trainer.max_steps", 2)[0] == 0
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert (tmp_path / "logs/tiny/version_1/checkpoints/last.ckpt").is_file()
+
+
+def test_the_saved_configuration_starts_the_same_run_again(run, config, tmp_path):
+    run("fit", "--config", config)
+    run("fit", "--config", tmp_path / "logs/tiny/version_0/config.yaml")
+    runs = [torch.load(tmp_path / f"logs/tiny/version_{n}/checkpoints/last.ckpt") for n in (0, 1)]
+    for name, weights in runs[0]["state_dict"].items():
+        assert torch.equal(weights, runs[1]["state_dict"][name])
+
+
+def test_layers_lie_over_each_other_and_the_command_line_over_all(run, config, tmp_path):
+    layer = tmp_path / "layer.yaml"
+    layer.write_text("trainer: {max_steps: 3, gradient_clip_val: 0.5}\nmodel: {init_args: {config: {d_model: 8}}}\n")
+    assert run("fit", "--config", config, "--config", layer, "--trainer.max_steps", 2)[0] == 0
+    saved = yaml.safe_load((tmp_path / "logs/tiny/version_0/config.yaml").read_text())
+    assert saved["trainer"]["max_steps"] == 2
+    assert saved["trainer"]["gradient_clip_val"] == 0.5
+    assert saved["model"]["init_args"]["config"]["d_model"] == 8
+    assert saved["model"]["init_args"]["config"]["n_heads"] == 2
+
+
+def test_resuming_continues_the_same_run_exactly(run, config, tmp_path):
+    """With dropout, shuffling and a schedule: stopped after 7 of 12 steps, within an epoch."""
+    settings = yaml.safe_load(config.read_text())
+    settings["model"]["init_args"]["schedule"] = {"class_path": "Constant", "init_args": {"warmup_steps": 2}}
+    config.write_text(yaml.safe_dump(settings))
+    run("fit", "--config", config)
+    run("fit", "--config", config, "--trainer.max_steps", 7)
+    run("fit", "--ckpt_path", tmp_path / "logs/tiny/version_1/checkpoints/last.ckpt", "--trainer.max_steps", 12)
+    whole, resumed = (torch.load(tmp_path / f"logs/tiny/version_{n}/checkpoints/last.ckpt") for n in (0, 2))
+    assert resumed["global_step"] == 12
+    for name, weights in whole["state_dict"].items():
+        assert torch.equal(weights, resumed["state_dict"][name]), name
+
+
+def test_on_resuming_the_command_line_rules_over_the_checkpoint(run, config, tmp_path):
+    """Lightning alone would go on at the checkpoint's learning rate, silently."""
+    run("fit", "--config", config, "--trainer.max_steps", 4)
+    last = tmp_path / "logs/tiny/version_0/checkpoints/last.ckpt"
+    arguments = ("--trainer.max_steps", 6, "--model.optimizer.lr", 0.5, "--model.schedule", "Constant")
+    status, out, _ = run("fit", "--ckpt_path", last, *arguments)
+    assert status == 0
+    assert re.search(r"model\.init_args\.optimizer\.init_args\.lr: 0\.01 -> 0\.5", out)
+    assert re.search(r"trainer\.max_steps: 4 -> 6", out)
+    group = torch.load(tmp_path / "logs/tiny/version_1/checkpoints/last.ckpt")["optimizer_states"][0]["param_groups"][0]
+    assert group["lr"] == 0.5
+    with (tmp_path / "logs/tiny/version_1/metrics.csv").open() as file:
+        rates = [float(row["train/learning_rate"]) for row in csv.DictReader(file) if row["train/learning_rate"]]
+    assert rates == [0.5]
+
+
+def test_a_checkpoint_alone_is_enough_to_evaluate(run, config, tmp_path):
+    run("fit", "--config", config)
+    last = tmp_path / "logs/tiny/version_0/checkpoints/last.ckpt"
+    with (tmp_path / "logs/tiny/version_0/metrics.csv").open() as file:
+        expected = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]][-1]
+    status, out, err = run("validate", "--ckpt_path", last)
+    assert status == 0, err
+    with (tmp_path / "logs/tiny/version_1/metrics.csv").open() as file:
+        assert float(next(csv.DictReader(file))["val/loss"]) == pytest.approx(expected, rel=1e-6)
+    status, out, err = run("test", "--ckpt_path", last)
+    assert status == 0, err
+    assert "test/bits_per_byte" in out
+
+
+def test_evaluation_is_of_the_whole_split_whatever_the_batch(run, config, tmp_path):
+    run("fit", "--config", config)
+    last = tmp_path / "logs/tiny/version_0/checkpoints/last.ckpt"
+    losses = []
+    for n, size in enumerate((1, 3, 64), start=1):
+        assert run("validate", "--ckpt_path", last, "--data.eval_batch_size", size)[0] == 0
+        with (tmp_path / f"logs/tiny/version_{n}/metrics.csv").open() as file:
+            losses.append(float(next(csv.DictReader(file))["val/loss"]))
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--trainer.max_step", "4"], r"unknown key 'trainer\.max_step'; did you mean 'trainer\.max_steps'"),
+        (["--trainer.max_steps", "four"], r"trainer\.max_steps: .*int.*four"),
+        (
+            ["--model.config.d_modle", "8"],
+            r"unknown key 'model\.config\.d_modle'; did you mean 'model\.config\.d_model'",
+        ),
+        (["--model.confg.d_model", "8"], r"unknown key 'model\.confg\.d_model'; did you mean 'model\.config\.d_model'"),
+        (["--model.optimizer.lrr", "1"], r"unknown key 'model\.optimizer\.lrr'; did you mean 'model\.optimizer\.lr'"),
+        (["--model.optimizer", "AdmW"], r"model\.optimizer.*'AdmW'; did you mean 'AdamW'"),
+        (["--model.schedule", "Cosinus"], r"model\.schedule.*'Cosinus'; did you mean 'Cosine'"),
+        (["--model", "GTPModule"], r"model.*'GTPModule'; did you mean 'GPTModule'"),
+        (["--model.config.n_heads", "3"], r"d_model 16 is not divisible by n_heads 3"),
+        (["--model.config.activation", "gelo"], r"unknown activation 'gelo'"),
+        (["--model.schedule.warmup_steps", "-1"], r"warmup_steps is -1"),
+        (["--data.seq_lenn", "8"], r"unknown key 'data\.seq_lenn'; did you mean 'data\.seq_len'"),
+        (["--data.seq_len", "0"], r"seq_len is 0"),
+        (["--data.seq_len", "64"], r"seq_len 64 is more than the model.s max_seq_len 32"),
+        (["--data.batch_size", "0"], r"batch_size is 0"),
+        (["--data.source", "missing.txt"], r"there is no file missing\.txt"),
+        (["--data.tokenizer", "bpe", "--data.tokenizer_vocab_size", "100"], r"vocabulary of 100 has no room"),
+        (["--config", "missing.yaml"], r"missing\.yaml"),
+        (["--ckpt_path", "missing.ckpt"], r"there is no checkpoint missing\.ckpt"),
+        (["--trainer.precision", "33"], r"trainer\.precision"),
+        (["--trainer.devices", "-3"], r"devices"),
+        (["--trainer.accelerator", "gpuu"], r"gpuu"),
+        (["--trainer.strategy", "dpd"], r"dpd"),
+    ],
+)
+def test_bad_command_lines_are_refused_in_one_line(run, config, tmp_path, arguments, message):
+    status, out, err = run("fit", "--config", config, *arguments)
+    assert status == 2
+    assert re.search(message, err), err
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    assert not (tmp_path / "logs").exists() or not any((tmp_path / "logs").rglob("*.*"))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("modell", 1, r"unknown key 'modell' in .*config\.yaml; did you mean 'model'"),
+        (
+            "trainer.max_step",
+            1,
+            r"unknown key 'trainer\.max_step' in .*config\.yaml; did you mean 'trainer\.max_steps'",
+        ),
+        ("model.init_args.config.d_modle", 8, r"'model\.config\.d_modle' in .*config\.yaml; did you mean"),
+        ("model.init_args.optimizer.init_args.betas", "x", r"betas"),
+        ("model.class_path", "os.system", r"model.*os\.system"),
+        ("data.init_args.cache", "x", r"unknown key 'data\.cache' in .*config\.yaml; did you mean 'data\.cache_dir'"),
+    ],
+)
+def test_bad_configurations_are_refused_in_one_line(run, config, path, value, message):
+    settings = yaml.safe_load(config.read_text())
+    *parents, leaf = path.split(".")
+    place = settings
+    for key in parents:
+        place = place[key]
+    place[leaf] = value
+    config.write_text(yaml.safe_dump(settings))
+    status, _, err = run("fit", "--config", config)
+    assert status == 2
+    assert re.search(message, err), err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", [b"a: [1\nb: {", b"\xff\xfe\x00", b"just words", b""])
+def test_broken_configuration_files_are_refused_in_one_line(run, tmp_path, content):
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(content)
+    status, _, err = run("fit", "--config", path)
+    assert status == 2
+    assert err.count("\n") == 1
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(run, config, tmp_path):
+    run("fit", "--config", config, "--trainer.max_steps", 2)
+    last = tmp_path / "logs/tiny/version_0/checkpoints/last.ckpt"
+    for arguments, message in [
+        (["--model.config.d_model", 8], r"the checkpoint has d_model 16, this configuration 8"),
+        (["--data.tokenizer", "byte"], r"vocab_size|another tokenizer"),
+    ]:
+        status, _, err = run("fit", "--ckpt_path", last, *arguments)
+        assert status == 2
+        assert re.search(message, err), err
+    whole = last.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:1000] + b"\0" * 8 + whole[1008:], b"no checkpoint"):
+        other = tmp_path / "damaged.ckpt"
+        other.write_bytes(damaged)
+        status, _, err = run("fit", "--ckpt_path", other)
+        assert status == 2
+        assert re.search(r"damaged\.ckpt.*(truncated|damaged)", err), err
+    assert last.read_bytes() == whole

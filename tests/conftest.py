@@ -1,0 +1,103 @@
+"""What several tests need: a small corpus, a small configuration, and a way to run the command line."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import src.cli
+
+WORDS = [
+    "the",
+    "cat",
+    "sat",
+    "on",
+    "a",
+    "mat",
+    "while",
+    "seven",
+    "grey",
+    "dogs",
+    "ran",
+    "over",
+    "old",
+    "stone",
+    "bridges",
+    "and",
+    "nobody",
+    "said",
+    "one",
+    "word",
+]
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    """Sixty short documents with blank lines between them."""
+    documents = [" ".join(WORDS[(i * j + j * j) % len(WORDS)] for j in range(30 + i % 7)) + f" {i}." for i in range(60)]
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n\n".join(documents), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def config(tmp_path: Path, text_file: Path) -> Path:
+    """A GPT that trains on that corpus in a second."""
+    settings = {
+        "experiment": "tiny",
+        "model": {
+            "class_path": "GPTModule",
+            "init_args": {
+                "config": {
+                    "max_seq_len": 32,
+                    "d_model": 16,
+                    "n_heads": 2,
+                    "n_layers": 1,
+                    "dropout": 0.0,
+                    "attention_dropout": 0.0,
+                },
+                "optimizer": {"class_path": "AdamW", "init_args": {"lr": 1e-2}},
+                "schedule": {"class_path": "Cosine", "init_args": {"warmup_steps": 2}},
+            },
+        },
+        "data": {
+            "class_path": "LMDataModule",
+            "init_args": {
+                "source": str(text_file),
+                "document_separator": "\n\n",
+                "tokenizer": "char",
+                "seq_len": 32,
+                "batch_size": 4,
+                "cache_dir": str(tmp_path / "cache"),
+            },
+        },
+        "trainer": {
+            "max_steps": 12,
+            "val_check_interval": 6,
+            "check_val_every_n_epoch": None,
+            "log_every_n_steps": 2,
+            "accelerator": "cpu",
+            "precision": "32-true",
+            "default_root_dir": str(tmp_path / "logs"),
+        },
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]):
+    """Run a command line in this process; gives its exit status, output and error output."""
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = 0
+        try:
+            src.cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            status = int(end.code or 0)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return command
