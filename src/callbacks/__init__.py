@@ -1,9 +1,20 @@
 """What a run shows of itself."""
 
+from src.callbacks.ema import EMA
 from src.callbacks.ending import EndWithValidation
 from src.callbacks.progress import ProgressBar
 from src.callbacks.report import Report, print_results
 from src.callbacks.samples import TextSamples
 from src.callbacks.throughput import Throughput
+from src.callbacks.translations import TranslationSamples
 
-__all__ = ["EndWithValidation", "ProgressBar", "Report", "TextSamples", "Throughput", "print_results"]
+__all__ = [
+    "EMA",
+    "EndWithValidation",
+    "ProgressBar",
+    "Report",
+    "TextSamples",
+    "Throughput",
+    "TranslationSamples",
+    "print_results",
+]

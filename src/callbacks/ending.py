@@ -18,5 +18,6 @@ class EndWithValidation(L.Callback):
             return
         if trainer.enable_validation:
             trainer.should_stop = True  # makes the loop validate now
-        elif trainer.log_dir is not None:
-            trainer.save_checkpoint(Path(trainer.log_dir) / "checkpoints" / "last.ckpt")
+        elif not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            run = Path(trainer.strategy.broadcast(trainer.default_root_dir))  # the first rank's: see `run_folder`
+            trainer.save_checkpoint(run / "checkpoints" / "last.ckpt")

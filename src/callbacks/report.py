@@ -42,7 +42,7 @@ class Report(L.Callback):
             table.add_row("", f"each of {accumulate} accumulated batches")
         table.add_row("precision", f"{trainer.precision} on {trainer.world_size} x {trainer.strategy.root_device.type}")
         table.add_row("validation", f"every {trainer.val_check_batch} batches")
-        table.add_row("run", str(trainer.log_dir))
+        table.add_row("run", trainer.default_root_dir)
         Console().print(table)
 
 
@@ -54,9 +54,11 @@ def print_results(trainer: L.Trainer) -> None:
     for name, value in trainer.callback_metrics.items():
         if name.startswith("val/"):
             table.add_row(name, f"{value:.4f}")
-    table.add_row("run", str(trainer.log_dir))
-    table.add_row("checkpoint", f"{trainer.log_dir}/checkpoints/last.ckpt")
-    table.add_row("look at it", f"./run.sh tensorboard --logdir {trainer.log_dir}")
+    # not trainer.log_dir: that is a broadcast, and the other ranks are not here
+    run = trainer.default_root_dir
+    table.add_row("run", run)
+    table.add_row("checkpoint", f"{run}/checkpoints/last.ckpt")
+    table.add_row("look at it", f"./run.sh tensorboard --logdir {run}")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, TextSamples) and callback.latest:
             table.add_row("sample", callback.latest[0])

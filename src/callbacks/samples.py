@@ -53,9 +53,9 @@ class TextSamples(L.Callback):
         self._write(trainer)
 
     def _write(self, trainer: L.Trainer) -> None:
-        if trainer.log_dir is None or trainer.sanity_checking:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        path = Path(trainer.log_dir) / "samples" / f"step_{trainer.global_step:06d}.txt"
+        path = Path(trainer.default_root_dir) / "samples" / f"step_{trainer.global_step:06d}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n\n--------\n\n".join(self.latest) + "\n", encoding="utf-8")
         for logger in trainer.loggers:

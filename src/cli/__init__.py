@@ -13,6 +13,8 @@ VERBS = {
     "test": ("src.cli.training", "evaluate a checkpoint on the test split"),
     "predict": ("src.cli.training", "write a checkpoint's predictions for the test split"),
     "generate": ("src.cli.generate", "continue prompts with a trained GPT"),
+    "fill-mask": ("src.cli.fill_mask", "find the words behind [MASK] with a trained BERT"),
+    "embed": ("src.cli.embed", "write sentence vectors of a trained BERT"),
 }
 
 HELP = """usage: python -m src VERB [options]

@@ -50,9 +50,14 @@ def main(arguments: list[str]) -> None:
             )
         if unknown in prompt:
             raise InputError(f"prompt {text[:40]!r} has characters that are not in this checkpoint's vocabulary")
-    generator = torch.Generator(options.device).manual_seed(options.seed)
+    try:
+        device = torch.device(options.device)
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {options.device}: {str(error).splitlines()[0]}") from error
+    generator = torch.Generator(device).manual_seed(options.seed)
     continuations = generate(
-        model.to(options.device),
+        model,
         prompts,
         max_new_tokens=options.max_new_tokens,
         temperature=options.temperature,

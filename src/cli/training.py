@@ -21,7 +21,7 @@ import src.tasks
 from src.callbacks import EndWithValidation, ProgressBar, Report, Throughput, print_results
 from src.checkpoint import read_checkpoint
 from src.cli.messages import one_line, values_of
-from src.cli.runs import claim_run
+from src.cli.runs import run_folder
 from src.errors import InputError
 from src.hardware import native_precision
 
@@ -37,9 +37,8 @@ class SaveConfig(SaveConfigCallback):
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """The tokenizer, beside the configuration: another run can name it."""
-        assert trainer.log_dir is not None
         assert isinstance(pl_module, src.tasks.Task)
-        pl_module.data.tokenizer.save(str(Path(trainer.log_dir) / "tokenizer.json"))
+        pl_module.data.tokenizer.save(str(Path(trainer.default_root_dir) / "tokenizer.json"))
 
 
 class TrainingCLI(LightningCLI):
@@ -86,6 +85,7 @@ class TrainingCLI(LightningCLI):
                 "checkpoint.auto_insert_metric_name": False,
                 "trainer.default_root_dir": "logs",
                 "trainer.log_every_n_steps": 10,
+                "trainer.use_distributed_sampler": False,  # ours know their rank
             }
         )
         parser.link_arguments("seed_everything", "data.init_args.seed")
@@ -133,7 +133,7 @@ class TrainingCLI(LightningCLI):
             # into the configuration too, so that the run's record says what it was
             settings["precision"] = trainer.precision = native_precision(trainer.accelerator)
         if not trainer.fast_dev_run:
-            run = claim_run(Path(trainer.default_root_dir), self.config[self.verb].experiment)
+            run = run_folder(Path(trainer.default_root_dir), self.config[self.verb].experiment)
             settings["default_root_dir"] = str(run)
             if trainer.logger is None:
                 settings["logger"] = _loggers(run)

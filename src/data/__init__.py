@@ -1,6 +1,9 @@
 """The LightningDataModules and their parts. Knows no model."""
 
+from src.data.classification import ClassificationDataModule
 from src.data.datamodule import TextDataModule
 from src.data.language_modeling import LMDataModule
+from src.data.masked_language_modeling import MLMDataModule
+from src.data.translation import TranslationDataModule
 
-__all__ = ["LMDataModule", "TextDataModule"]
+__all__ = ["ClassificationDataModule", "LMDataModule", "MLMDataModule", "TextDataModule", "TranslationDataModule"]

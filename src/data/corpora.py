@@ -4,14 +4,16 @@ import codecs
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from src.data import wikipedia
+from src.data.progress import with_progress
 from src.errors import InputError
 
 Splits = dict[str, Any]  # split -> datasets.Dataset or datasets.IterableDataset
@@ -20,6 +22,8 @@ EMBEDDED = "wikipedia"
 # how a file is read, by its ending without .gz
 FORMATS = {".txt": "text", ".md": "text", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
 FORMATS[".parquet"] = "parquet"
+# files of a hub-style folder that describe its data
+COMPANIONS = {"README.md", "LICENSE.md", "LICENSE.txt", "dataset_infos.json"}
 SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "test": "test"}
 
 
@@ -28,14 +32,14 @@ class Corpus:
     """Where documents come from and how they are split.
 
     A text file is one document, or several where ``document_separator`` stands between them. The splits of the source
-    are taken where it has them. What is missing is cut out of the training documents: by document, always the same
-    ones whatever the seed of a run; or, where there are so few that a split would get none, by position: the last part
-    of each document.
+    are taken where it has them; a folder has those that its files or their folders are named after. What is missing is
+    cut out of the training documents: by document, always the same ones whatever the seed of a run; or, where there are
+    so few that a split would get none, by position: the last part of each document.
 
     Args:
         source: ``wikipedia`` (the articles that install with the project); a .txt, .json, .jsonl, .csv, .tsv or
-            .parquet file, also .gz, or a pattern like ``data/*.jsonl``; a folder of such files, or one that
-            ``Dataset.save_to_disk`` wrote; or the name of a dataset on the HuggingFace hub.
+            .parquet file, also .gz, a pattern like ``data/*.jsonl``, or a list of those; a folder of such files, or
+            one that ``Dataset.save_to_disk`` wrote; or the name of a dataset on the HuggingFace hub.
         name: configuration of a hub dataset.
         revision: of a hub dataset.
         text_column: the column that holds the text.
@@ -48,12 +52,12 @@ class Corpus:
         holdout_documents: how many a stream gives to each of validation and test.
     """
 
-    source: str = EMBEDDED
+    source: str | list[str] = EMBEDDED
     name: str | None = None
     revision: str | None = None
     text_column: str = "text"
     document_separator: str | None = None
-    validation_source: str | None = None
+    validation_source: str | list[str] | None = None
     validation_fraction: float = 0.05
     test_fraction: float = 0.05
     max_documents: int | None = None
@@ -69,6 +73,15 @@ class Corpus:
                 f"validation_fraction {self.validation_fraction} and test_fraction {self.test_fraction} "
                 "must be at least 0 and leave something to train on"
             )
+        for name in ("max_documents", "holdout_documents"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}: it must be at least 1")
+
+    @property
+    def label(self) -> str:
+        """The source, for people."""
+        return _label(self.source)
 
     def fingerprint(self) -> str:
         """A hash of the arguments and of the files' names, sizes and times: equal while nothing has changed.
@@ -80,19 +93,25 @@ class Corpus:
         stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
         return hashlib.sha256(json.dumps([asdict(self), stats]).encode()).hexdigest()
 
-    @staticmethod
-    def _files(source: str) -> list[Path]:
+    @classmethod
+    def _files(cls, source: str | list[str]) -> list[Path]:
         """The files of a local source; none for the embedded corpus and for the hub."""
+        if isinstance(source, list):
+            files = {one: cls._files(one) for one in source}
+            if missing := [one for one in source if not files[one]]:
+                raise InputError(f"there is no file {missing[0]}: a list of sources must name files or folders")
+            return [file for one in source for file in files[one]]
         if source == EMBEDDED:
             return []
-        path = Path(source)
+        path = Path(source).expanduser()
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file())
-            if not files:
+            files_in = (file for file in path.rglob("*") if file.is_file())
+            found = sorted(file for file in files_in if not _is_hidden(file.relative_to(path)))
+            if not found:
                 raise InputError(f"the folder {source} is empty: put text, JSON, CSV or Parquet files into it")
-            return files
+            return found
         matches = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) or [path] * path.exists()
-        if not matches and (_format(path) or path.is_absolute() or source.startswith((".", "~"))):
+        if not matches and (_format(path) or path.is_absolute() or source.startswith(".")):
             raise InputError(f"there is no file {source}: give the path of a text, JSON, CSV or Parquet file")
         return matches
 
@@ -110,45 +129,53 @@ class Corpus:
             return self._hold_out(found)
         return self._cut(found)
 
-    def _load(self, source: str, cache_dir: Path) -> Splits:
+    def _load(self, source: str | list[str], cache_dir: Path) -> Splits:
         from datasets import Dataset
 
+        label = _label(source)
         if source == EMBEDDED:
-            rows = [f"{title}\n{text}" for title, text in wikipedia.articles()]
+            articles = with_progress(wikipedia.articles(), "reading the articles of the embedded corpus")
+            rows = [f"{title}\n{text}" for title, text in articles]
             return self._checked({"train": Dataset.from_dict({self.text_column: rows})}, "the embedded corpus")
         files = self._files(source)
-        if not files:
-            return self._checked(self._from_hub(source, cache_dir), source)
+        if files:
+            return self._checked(self._from_files(label, files, cache_dir), label)
+        arguments: dict[str, Any] = {"name": self.name, "revision": self.revision, "streaming": self.streaming}
+        return self._checked(load_dataset(label, label, cache_dir, **arguments), label)
+
+    def _from_files(self, source: str, files: list[Path], cache_dir: Path) -> Splits:
+        folder = Path(source).expanduser()
         if any(file.name in ("dataset_info.json", "dataset_dict.json") for file in files):
-            return self._checked(_from_disk(source), source)
-        formats = {_format(file) for file in files} - {None}
-        if len(formats) != 1:
-            endings = ", ".join(FORMATS)
-            raise InputError(f"{source} holds files of {len(formats)} known kinds: it must be one of {endings}")
-        files = [file for file in files if _format(file)]
-        kind = formats.pop()
+            return _from_disk(str(folder))
+        if folder.is_dir():
+            files = [file for file in files if file.name not in COMPANIONS]
+        formats = {file: _format(file) for file in files}
+        kinds = sorted({kind for kind in formats.values() if kind})
+        if len(kinds) != 1:
+            found = f"holds {' and '.join(kinds)} files" if kinds else "is no kind of file that can be read"
+            raise InputError(f"{source} {found}: give files of one kind of {', '.join(FORMATS)}")
+        files = [file for file in files if formats[file]]
         for file in files:
-            check_file(file, is_text=kind != "parquet")
-        assert kind is not None
-        if kind == "text":
-            documents = [document for file in files for document in self._documents_of(file)]
-            return self._checked({"train": Dataset.from_dict({self.text_column: documents})}, source)
-        if Path(source).is_dir():
-            return self._checked(_load_dataset(source, source, cache_dir, streaming=self.streaming), source)
-        extra = {"sep": "\t"} if kind == "csv" and files[0].name.removesuffix(".gz").endswith(".tsv") else {}
+            check_file(file, is_text=kinds[0] != "parquet")
+        if kinds[0] == "text":
+            return self._from_text(files, has_splits=folder.is_dir())
+        if folder.is_dir():
+            return load_dataset(source, str(folder), cache_dir, name=self.name, streaming=self.streaming)
+        extra = {"sep": "\t"} if files[0].name.removesuffix(".gz").endswith(".tsv") else {}
         paths = [str(file) for file in files]
-        loaded = _load_dataset(source, kind, cache_dir, data_files=paths, streaming=self.streaming, **extra)
-        return self._checked(loaded, source)
+        return load_dataset(source, kinds[0], cache_dir, data_files=paths, streaming=self.streaming, **extra)
 
-    def _documents_of(self, file: Path) -> list[str]:
-        raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-        text = raw.decode("utf-8")
-        return text.split(self.document_separator) if self.document_separator else [text]
+    def _from_text(self, files: list[Path], has_splits: bool) -> Splits:
+        from datasets import Dataset
 
-    def _from_hub(self, source: str, cache_dir: Path) -> Splits:
-        return _load_dataset(
-            source, source, cache_dir, name=self.name, revision=self.revision, streaming=self.streaming
-        )
+        texts: dict[str, list[str]] = {}
+        names = {file: SPLIT_NAMES.get(file.name.partition(".")[0], "train") for file in files}
+        for file in files:
+            with _open(file) as opened:
+                text = opened.read().decode("utf-8")
+            parts = text.split(self.document_separator) if self.document_separator else [text]
+            texts.setdefault(names[file] if has_splits else "train", []).extend(parts)
+        return {split: Dataset.from_dict({self.text_column: parts}) for split, parts in texts.items()}
 
     def _checked(self, found: Splits, source: str) -> Splits:
         """The splits by their usual names, with the text column alone and by the name of ``text``."""
@@ -192,7 +219,7 @@ class Corpus:
             return splits
         train = splits["train"]
         if len(train) * min(wanted.values()) < 1:
-            return {**splits, **_cut_by_position(train["text"][:], wanted)}
+            return {**splits, **_cut_by_position(list(documents(train)), wanted)}
         order = np.random.default_rng(0).permutation(len(train))  # not the run's seed: runs must compare
         for name, share in wanted.items():
             n = round(len(train) * share)
@@ -221,6 +248,18 @@ def _format(path: Path) -> str | None:
     return FORMATS.get(Path(name).suffix.lower())
 
 
+def _label(source: str | list[str]) -> str:
+    return source if isinstance(source, str) else ", ".join(source)
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _open(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+
+
 def check_file(path: Path, is_text: bool) -> None:
     """Whether a file can be read and has something in it.
 
@@ -233,18 +272,21 @@ def check_file(path: Path, is_text: bool) -> None:
         raise InputError(f"the file {path} is empty")
     if not is_text:
         return
-    decoder, offset = codecs.getincrementaldecoder("utf-8")(), 0
+    decoder, size, line = codecs.getincrementaldecoder("utf-8")(), 0, 1
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with _open(path) as file:
             while chunk := file.read(1 << 20):
                 decoder.decode(chunk)
-                offset += len(chunk)
-            decoder.decode(b"", final=True)
+                size, line = size + len(chunk), line + chunk.count(b"\n")
+            chunk = b""
+            decoder.decode(chunk, final=True)
     except UnicodeDecodeError as error:
-        place = offset + error.start
-        raise InputError(f"the file {path} is not UTF-8: bad byte near byte {place:,}; convert it first") from error
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise InputError(f"the file {path} is no whole gzip file: {error}") from error
+        # the decoder had held back the bytes of a character that the chunk before cut in two
+        place = size - (len(error.object) - len(chunk)) + error.start
+        line += error.object[: error.start].count(b"\n")
+        raise InputError(f"the file {path} is not UTF-8: byte {place:,}, on line {line:,}; convert it first") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"the file {path} cannot be read: {error}") from error
 
 
 def _from_disk(source: str) -> Splits:
@@ -254,20 +296,20 @@ def _from_disk(source: str) -> Splits:
     return dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}
 
 
-def _load_dataset(source: str, path: str, cache_dir: Path, **arguments: Any) -> Splits:
+def load_dataset(source: str, path: str, cache_dir: Path, **arguments: Any) -> Splits:
     """`datasets.load_dataset`, whose many errors become one line."""
     import datasets
+    import huggingface_hub
 
     datasets.logging.set_verbosity_error()
+    huggingface_hub.utils.logging.set_verbosity_error()
     try:
         return dict(datasets.load_dataset(path, cache_dir=str(cache_dir / "datasets"), **arguments))
-    except (datasets.exceptions.DatasetGenerationError, datasets.exceptions.DatasetNotFoundError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise InputError(f"{source} cannot be read: {reason}") from error
-    except (ConnectionError, OSError, ValueError) as error:
-        raise InputError(
-            f"{source} is no local file or folder, and from the hub: {str(error).splitlines()[0]}"
-        ) from error
+    except (datasets.exceptions.DatasetsError, ConnectionError, OSError, ValueError) as error:
+        reason = (str(error.__cause__ or "") or str(error) or type(error).__name__).strip().splitlines()[0]
+        is_local = "data_files" in arguments or Path(path).exists()
+        problem = "cannot be read" if is_local else "is no local file or folder, and the hub does not give it"
+        raise InputError(f"{source} {problem}: {reason}") from error
 
 
 def documents(split: Any) -> Iterator[str]:

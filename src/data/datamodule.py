@@ -4,13 +4,12 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from filelock import FileLock
+from filelock import AcquireReturnProxy, FileLock
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from src.data.loader import TokenCountingLoader
 from src.data.sampling import EpochBatchSampler, ResumableBatchSampler
 from src.data.streaming import StreamedBlocks
+from src.data.tokenization import vocabulary_size
 from src.errors import InputError
 
 
@@ -82,15 +82,27 @@ class TextDataModule(L.LightningDataModule, ABC):
         if self._folder is None:
             key = hashlib.sha256(json.dumps(self.cache_key(), sort_keys=True).encode()).hexdigest()[:20]
             folder = self.cache_dir / f"{type(self).__name__}-{key}"
-            self.cache_dir.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{folder}.lock"):
-                if not (folder.is_dir() and self.cache_is_whole(folder)):
-                    self._prepare(folder)
+            if not self._is_prepared(folder):
+                with self._lock(folder):
+                    if not self._is_prepared(folder):  # another process may have been first
+                        self._prepare(folder)
             self._folder = folder
         return self._folder
 
+    def _is_prepared(self, folder: Path) -> bool:
+        return folder.is_dir() and self.cache_is_whole(folder)
+
+    def _lock(self, folder: Path) -> AcquireReturnProxy:
+        try:
+            self.cache_dir.mkdir(parents=True, exist_ok=True)
+            return FileLock(f"{folder}.lock").acquire()
+        except OSError as error:
+            raise InputError(f"cache_dir {self.cache_dir} cannot be written: {error}") from error
+
     def _prepare(self, folder: Path) -> None:
-        aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=self.cache_dir))
+        aside = folder.with_name(f"{folder.name}.partial")
+        shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
+        aside.mkdir()
         try:
             self.write_cache(aside)
             for file in aside.iterdir():  # on disk before the name is: a crash must not leave a name for half a file
@@ -115,8 +127,8 @@ class TextDataModule(L.LightningDataModule, ABC):
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens there are."""
-        return self.tokenizer.get_vocab_size()
+        """How many ids there are."""
+        return vocabulary_size(self.tokenizer)
 
     # ---- loading
 

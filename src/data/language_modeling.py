@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader
 from src.data.corpora import EMBEDDED, Corpus, documents
 from src.data.datamodule import TextDataModule
 from src.data.loader import TokenCountingLoader
-from src.data.packing import PackedBlocks, PackedInfo, is_whole, pack, read_info, write_info
+from src.data.packing import PackedBlocks, PackedInfo, count_blocks, is_whole, pack, read_info, write_info
+from src.data.progress import with_progress
 from src.data.streaming import StreamedBlocks
-from src.data.tokenization import END_OF_TEXT, UNKNOWN, make_tokenizer, require_token
+from src.data.tokenization import END_OF_TEXT, UNKNOWN, make_tokenizer, require_token, tokenizer_text
 from src.errors import InputError
 
 FORMAT = 1  # of the cache; counted up when what is written changes
@@ -26,7 +27,7 @@ class LMDataModule(TextDataModule):
     """Blocks of ``seq_len`` tokens out of documents that end with an end token, one after the other.
 
     Args:
-        source: ``wikipedia`` (100 articles that install with the project), files, a folder, or a hub dataset: see
+        source: ``wikipedia`` (106 articles that install with the project), files, a folder, or a hub dataset: see
             :class:`src.data.corpora.Corpus`, for this and the next ones.
         name: configuration of a hub dataset.
         revision: of a hub dataset.
@@ -37,6 +38,7 @@ class LMDataModule(TextDataModule):
         test_fraction: the same for testing; 0 for no test split.
         max_documents: read no more than this many.
         streaming: tokenise training documents as they are needed instead of preparing them; there are no epochs then.
+        holdout_documents: how many of its first documents a stream gives to each of validation and test.
         tokenizer: ``bpe``, ``char``, ``byte``, or the path of a tokenizer.json.
         tokenizer_vocab_size: of a trained ``bpe``.
         end_token: that a given tokenizer.json has; the trained ones have their own.
@@ -53,16 +55,17 @@ class LMDataModule(TextDataModule):
 
     def __init__(
         self,
-        source: str = EMBEDDED,
+        source: str | list[str] = EMBEDDED,
         name: str | None = None,
         revision: str | None = None,
         text_column: str = "text",
         document_separator: str | None = None,
-        validation_source: str | None = None,
+        validation_source: str | list[str] | None = None,
         validation_fraction: float = 0.05,
         test_fraction: float = 0.05,
         max_documents: int | None = None,
         streaming: bool = False,
+        holdout_documents: int = 500,
         tokenizer: str = "bpe",
         tokenizer_vocab_size: int = 8192,
         end_token: str = END_OF_TEXT,
@@ -87,12 +90,14 @@ class LMDataModule(TextDataModule):
             test_fraction,
             max_documents,
             streaming,
+            holdout_documents,
         )
         if streaming and num_workers > 1:
             raise InputError(f"num_workers is {num_workers}: a stream is read by one worker at most")
         self.tokenizer_kind, self.tokenizer_vocab_size, self.end_token = tokenizer, tokenizer_vocab_size, end_token
         self.seq_len = seq_len
         self._info: dict[str, PackedInfo] = {}
+        self._stream: Any = None  # the training documents, where they are streamed
 
     @property
     def special_tokens(self) -> dict[str, str]:
@@ -100,13 +105,12 @@ class LMDataModule(TextDataModule):
         return {"eos_token": self.end_token, **unknown}
 
     def cache_key(self) -> dict[str, Any]:
-        tokenizer = Path(self.tokenizer_kind)
-        given = tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else ""
+        given = tokenizer_text(self.tokenizer_kind)
         shape = [self.tokenizer_kind, given, self.tokenizer_vocab_size, self.end_token]
         return {"format": FORMAT, "corpus": self.corpus.fingerprint(), "tokenizer": shape}
 
     def write_cache(self, folder: Path) -> None:
-        rank_zero_info(f"preparing {self.corpus.source} in {self.cache_dir} (once)")
+        rank_zero_info(f"preparing {self.corpus.label} in {self.cache_dir} (once)")
         splits = self.corpus.splits(self.cache_dir)
         training = islice(documents(splits["train"]), TOKENIZER_DOCUMENTS)
         tokenizer = make_tokenizer(self.tokenizer_kind, self.tokenizer_vocab_size, training)
@@ -115,11 +119,28 @@ class LMDataModule(TextDataModule):
         infos = {}
         for split, rows in splits.items():
             if split == "train" and self.corpus.streaming:
-                continue
-            infos[split] = pack(tokenizer, documents(rows), end_id, folder / f"{split}.bin")
-            if not infos[split].documents:
-                raise InputError(f"the {split} split of {self.corpus.source} has no document with any text")
+                self._check_stream(rows)
+            else:
+                infos[split] = self._pack(tokenizer, end_id, split, rows, folder)
         write_info(folder / "info.json", infos)
+
+    def _pack(self, tokenizer: Tokenizer, end_id: int, split: str, rows: Any, folder: Path) -> PackedInfo:
+        n_rows = len(rows) if hasattr(rows, "__len__") else None
+        texts = with_progress(documents(rows), f"tokenising {split} documents", n_rows)
+        info = pack(tokenizer, texts, end_id, folder / f"{split}.bin")
+        if not info.documents:
+            hint = ": lower holdout_documents" if self.corpus.streaming else ""
+            raise InputError(f"the {split} split of {self.corpus.label} has no document with any text{hint}")
+        if n_rows is not None and n_rows > info.documents:
+            rank_zero_info(f"skipped {n_rows - info.documents:,} of {n_rows:,} {split} documents: they have no text")
+        return info
+
+    def _check_stream(self, rows: Any) -> None:
+        if next(documents(rows), None) is None:
+            raise InputError(
+                f"{self.corpus.label} leaves no documents to train on after {self.corpus.holdout_documents} for each "
+                "of validation and test: lower holdout_documents"
+            )
 
     def cache_is_whole(self, folder: Path) -> bool:
         try:
@@ -144,7 +165,7 @@ class LMDataModule(TextDataModule):
 
     def dataset(self, split: str) -> PackedBlocks:
         if split not in self.info:
-            raise InputError(f"{self.corpus.source} has no {split} split: set {split}_fraction above 0")
+            raise InputError(f"{self.corpus.label} has no {split} split: set {split}_fraction above 0")
         seed = self.seed if split == "train" else None
         return PackedBlocks(self.folder / f"{split}.bin", self.info[split], self.seq_len, seed)
 
@@ -159,8 +180,9 @@ class LMDataModule(TextDataModule):
 
     def _open_stream(self, number: int) -> Iterator[str]:
         """The training documents of a pass, shuffled within a buffer."""
-        rows = self.corpus.splits(self.cache_dir)["train"]
-        return documents(rows.shuffle(seed=self.seed + number, buffer_size=SHUFFLE_BUFFER))
+        if self._stream is None:
+            self._stream = self.corpus.splits(self.cache_dir)["train"]
+        return documents(self._stream.shuffle(seed=self.seed + number, buffer_size=SHUFFLE_BUFFER))
 
     def bytes_per_token(self, split: str) -> float:
         """Bytes of a split's text, as UTF-8, for each of its targets, the end tokens among them."""
@@ -169,6 +191,11 @@ class LMDataModule(TextDataModule):
     def summary(self) -> dict[str, dict[str, int]]:
         """Counts of each split, for people."""
         return {
-            split: {"documents": info.documents, "tokens": info.tokens, "bytes": info.bytes}
+            split: {
+                "documents": info.documents,
+                "tokens": info.tokens,
+                "bytes": info.bytes,
+                "blocks": count_blocks(info.tokens, self.seq_len, free_offset=split == "train"),
+            }
             for split, info in self.info.items()
         }

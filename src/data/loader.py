@@ -13,14 +13,17 @@ from src.data.sampling import ResumableBatchSampler
 from src.data.streaming import StreamedBlocks
 
 Batch = dict[str, Tensor]
+# what a loss is averaged over, by the name of its count in a batch -> the labels that are counted
+TARGETS = {"target_tokens": "labels", "target_pairs": "next_sentence_label"}
 
 
 class TokenCountingLoader:
     """Add to each batch the mean number of targets of the micro-batches of its optimizer step, over all ranks.
 
-    With ``loss = summed_loss / batch["target_tokens"]``, which Lightning divides by the number of accumulated batches
-    and the strategy averages over ranks, the gradient is that of the mean over all targets of the step, however many
-    each micro-batch has: k batches of B train as one of k·B.
+    ``target_tokens`` counts the ``labels``; ``target_pairs`` the labels of next sentences, where a batch has them. With
+    ``loss = summed_loss / batch["target_tokens"]``, which Lightning divides by the number of accumulated batches and
+    the strategy averages over ranks, the gradient is that of the mean over all targets of the step, however many each
+    micro-batch has: k batches of B train as one of k·B.
 
     It has a state, which Lightning saves and restores: a resumed run goes on with the very next batch.
 
@@ -50,13 +53,15 @@ class TokenCountingLoader:
         # a generator, so that nothing is read before Lightning has set the epoch
         batches = iter(self.loader)
         position = self.sampler.position
-        while window := list(islice(batches, self.accumulate)):
-            targets = torch.stack([count_targets(batch) for batch in window]).sum() / self.accumulate
-            mean = self.mean_over_ranks(targets.float()).clamp(min=1e-6)  # a step without any target has no gradient
+        # a run that was resumed within a step has the rest of that step's batches first
+        while window := list(islice(batches, self.accumulate - position % self.accumulate)):
+            targets = torch.stack([count_targets(batch) for batch in window]).sum(0) / self.accumulate
+            means = self.mean_over_ranks(targets.float()).clamp(min=1e-6)  # a step without any target has no gradient
+            counts = dict(zip(_counted(window[0]), means.unbind(), strict=True))
             for batch in window:
                 position += 1
                 self.sampler.position = position
-                yield {**batch, "target_tokens": mean}
+                yield {**batch, **counts}
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, and how many of its batches were given out."""
@@ -68,5 +73,10 @@ class TokenCountingLoader:
 
 
 def count_targets(batch: Batch) -> Tensor:
-    """How many labels are targets, 0-dim."""
-    return (batch["labels"] != IGNORED).sum()
+    """How many labels of each kind are targets: (kinds of labels in the batch,)."""
+    return torch.stack([(batch[TARGETS[count]] != IGNORED).sum() for count in _counted(batch)])
+
+
+def _counted(batch: Batch) -> list[str]:
+    """The counts that a batch is given: those whose labels it has."""
+    return [count for count, labels in TARGETS.items() if labels in batch]

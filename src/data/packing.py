@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from src.data.tokenization import vocabulary_size
 from src.errors import InputError
 
 IGNORED = -100  # a label that is no target
@@ -41,7 +42,7 @@ def encode(
 
 def pack(tokenizer: Tokenizer, texts: Iterable[str], end_id: int, path: Path) -> PackedInfo:
     """Write the ids of all documents to one file, each with an end token behind it."""
-    dtype = np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32)
+    dtype = np.dtype(np.uint16 if vocabulary_size(tokenizer) <= 1 << 16 else np.uint32)
     documents = tokens = size = checksum = 0
     with path.open("wb") as file:
         for ids, n_bytes in encode(tokenizer, texts, end_id):
@@ -53,14 +54,28 @@ def pack(tokenizer: Tokenizer, texts: Iterable[str], end_id: int, path: Path) ->
 
 
 def is_whole(path: Path, info: PackedInfo) -> bool:
-    """Whether a packed file is as it was written."""
+    """Whether a packed file is as it was written; it is read again only if it was changed after ``info.json``."""
     if not path.is_file() or path.stat().st_size != info.tokens * np.dtype(info.dtype).itemsize:
         return False
+    described = path.with_name("info.json")  # the last file that is written
+    if described.is_file() and path.stat().st_mtime_ns <= described.stat().st_mtime_ns:
+        return True
     checksum = 0
     with path.open("rb") as file:
         while chunk := file.read(1 << 24):
             checksum = zlib.crc32(chunk, checksum)
     return checksum == info.checksum
+
+
+def count_blocks(tokens: int, seq_len: int, free_offset: bool) -> int:
+    """How many blocks there are in a text; 0 if it is shorter than one block and its next token.
+
+    With a free offset the last block must still end within the text. Without one the last block is filled up.
+    """
+    targets = tokens - 1
+    if targets < seq_len:
+        return 0
+    return max(1, (targets - seq_len + 1) // seq_len) if free_offset else -(-targets // seq_len)
 
 
 class PackedBlocks(Dataset[dict[str, Tensor]]):
@@ -81,17 +96,15 @@ class PackedBlocks(Dataset[dict[str, Tensor]]):
     """
 
     def __init__(self, path: Path, info: PackedInfo, seq_len: int, seed: int | None) -> None:
-        if info.tokens < seq_len + 1:
+        self.blocks = count_blocks(info.tokens, seq_len, free_offset=seed is not None)
+        if not self.blocks:
             raise InputError(
                 f"the {path.stem} split has {info.tokens} tokens, fewer than one block of seq_len {seq_len} and its "
                 "next token: give more text or a smaller seq_len"
             )
         self.ids = np.memmap(path, info.dtype, "r")
         self.seq_len, self.seed = seq_len, seed
-        targets = info.tokens - 1
-        # with a free offset the last block must still end within the text
-        self.blocks = -(-targets // seq_len) if seed is None else max(1, (targets - seq_len + 1) // seq_len)
-        self.slack = targets - self.blocks * seq_len
+        self.slack = info.tokens - 1 - self.blocks * seq_len
 
     def __len__(self) -> int:
         return self.blocks

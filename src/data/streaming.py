@@ -1,7 +1,7 @@
 """Blocks out of a stream of documents, for text that is larger than the disk."""
 
 from collections.abc import Callable, Iterator
-from itertools import chain, count, islice
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from src.data.packing import encode
+from src.errors import InputError
 
 # A stream has no end: it starts over. It has a length all the same, since Lightning reads a batch ahead of a loader
 # that has none, and the position in a checkpoint would be one batch too far.
@@ -56,9 +57,18 @@ class StreamedBlocks(IterableDataset[dict[str, Tensor]]):
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         yield from islice(self._batches(), self.position, None)
 
+    def _documents(self) -> Iterator[str]:
+        """Those of all passes, one after the other."""
+        for number in count():
+            documents = self.open_stream(number)
+            first = next(documents, None)
+            if first is None:
+                raise InputError("the stream has no documents to train on: lower holdout_documents or give more text")
+            yield first
+            yield from documents
+
     def _batches(self) -> Iterator[dict[str, Tensor]]:
-        documents = chain.from_iterable(self.open_stream(number) for number in count())
-        mine = islice(documents, self.rank, None, self.world_size)
+        mine = islice(self._documents(), self.rank, None, self.world_size)
         size = self.batch_size * self.seq_len
         held: list[np.ndarray[Any, Any]] = []
         held_tokens = 0

@@ -1,22 +1,32 @@
-"""Tokenizers: byte-level BPE trained on the corpus, characters, bytes, or any ``tokenizer.json``."""
+"""Tokenizers: byte-level BPE or WordPiece trained on the corpus, characters, bytes, or any ``tokenizer.json``."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from src.errors import InputError
 
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "<|unknown|>"
+# special tokens by HuggingFace's names for them, as BERT and as RoBERTa write them; the order is that of the ids in a
+# trained WordPiece
+BERT_SPELLINGS = {
+    "pad_token": ("[PAD]", "<pad>"),
+    "unk_token": ("[UNK]", "<unk>"),
+    "cls_token": ("[CLS]", "<s>"),
+    "sep_token": ("[SEP]", "</s>"),
+    "mask_token": ("[MASK]", "<mask>"),
+}
 
 
 def make_tokenizer(kind: str, vocab_size: int, texts: Iterable[str]) -> Tokenizer:
     """A tokenizer of a kind, trained on texts where it needs that.
 
     Args:
-        kind: ``bpe``, ``char``, ``byte``, or the path of a ``tokenizer.json`` or of a folder that holds one.
-        vocab_size: of a trained ``bpe``.
+        kind: ``bpe``, ``wordpiece``, ``char``, ``byte``, or the path of a ``tokenizer.json`` or of a folder that holds
+            one.
+        vocab_size: of a trained ``bpe`` or ``wordpiece``.
         texts: the training documents.
 
     Raises:
@@ -24,6 +34,10 @@ def make_tokenizer(kind: str, vocab_size: int, texts: Iterable[str]) -> Tokenize
     """
     if kind == "bpe":
         return train_bpe(texts, vocab_size)
+    if kind == "unigram":
+        return train_unigram(texts, vocab_size)
+    if kind == "wordpiece":
+        return train_wordpiece(texts, vocab_size)
     if kind == "char":
         return character_tokenizer(texts)
     if kind == "byte":
@@ -40,6 +54,33 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
     )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def train_unigram(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A unigram language model over bytes (Kudo 2018): the likeliest pieces, not the most frequent merges."""
+    tokenizer = _byte_level(models.Unigram())
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if vocab_size <= len(alphabet):
+        raise InputError(f"a byte-level vocabulary of {vocab_size} has no room for the {len(alphabet)} bytes")
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """WordPiece over lower-cased words without accents, as BERT's (Devlin et al. 2018, section 3)."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    special = [spellings[0] for spellings in BERT_SPELLINGS.values()]
+    if vocab_size <= len(special):
+        raise InputError(f"a vocabulary of {vocab_size} has no room beside its {len(special)} special tokens")
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
@@ -69,6 +110,29 @@ def character_tokenizer(texts: Iterable[str]) -> Tokenizer:
     return tokenizer
 
 
+def bert_tokens(tokenizer: Tokenizer) -> dict[str, str]:
+    """A tokenizer's own tokens for what BERT needs, by HuggingFace's names: as BERT writes them, or as RoBERTa does.
+
+    Raises:
+        InputError: it lacks one.
+    """
+    found = {}
+    for name, spellings in BERT_SPELLINGS.items():
+        held = [token for token in spellings if tokenizer.token_to_id(token) is not None]
+        if not held:
+            raise InputError(
+                f"the tokenizer has no {' or '.join(spellings)}, its {name}: BERT needs one; take another "
+                "tokenizer.json, or train one with the tokenizer wordpiece"
+            )
+        found[name] = held[0]
+    return found
+
+
+def bert_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    """The ids of :func:`bert_tokens`."""
+    return {name: require_token(tokenizer, token, name) for name, token in bert_tokens(tokenizer).items()}
+
+
 def load_tokenizer(path: str) -> Tokenizer:
     """The tokenizer of a ``tokenizer.json``, or of a folder that holds one.
 
@@ -77,7 +141,9 @@ def load_tokenizer(path: str) -> Tokenizer:
     """
     file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
     if not file.is_file():
-        raise InputError(f"there is no tokenizer {path!r}: choose bpe, char or byte, or give a tokenizer.json")
+        raise InputError(
+            f"there is no tokenizer {path!r}: choose bpe, wordpiece, char or byte, or give a tokenizer.json"
+        )
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
@@ -85,6 +151,17 @@ def load_tokenizer(path: str) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
+
+
+def vocabulary_size(tokenizer: Tokenizer) -> int:
+    """The highest id and one: more than the number of tokens where a tokenizer leaves ids out."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def tokenizer_text(kind: str) -> str:
+    """The text of a given ``tokenizer.json``, to tell whether it has changed; empty for what is trained."""
+    path = Path(kind) / "tokenizer.json" if Path(kind).is_dir() else Path(kind)
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def require_token(tokenizer: Tokenizer, token: str, option: str) -> int:

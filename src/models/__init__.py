@@ -1,8 +1,27 @@
 """The networks, one file each. Plain torch, usable without Lightning."""
 
+from src.models.bert import BERT, BERTClassifier, BERTClassifierConfig, BERTConfig, BERTEncoder, mean_pool
 from src.models.gpt import GPT, GPTConfig
+from src.models.transformer import Transformer, TransformerConfig
 
 # name in checkpoints -> configuration and network
-ARCHITECTURES = {"gpt": (GPTConfig, GPT)}
+ARCHITECTURES = {
+    "gpt": (GPTConfig, GPT),
+    "bert": (BERTConfig, BERT),
+    "bert_classifier": (BERTClassifierConfig, BERTClassifier),
+    "transformer": (TransformerConfig, Transformer),
+}
 
-__all__ = ["ARCHITECTURES", "GPT", "GPTConfig"]
+__all__ = [
+    "ARCHITECTURES",
+    "BERT",
+    "GPT",
+    "BERTClassifier",
+    "BERTClassifierConfig",
+    "BERTConfig",
+    "BERTEncoder",
+    "GPTConfig",
+    "Transformer",
+    "TransformerConfig",
+    "mean_pool",
+]

@@ -102,12 +102,20 @@ class CrossAttention(_Attention):
         """Attend from ``x`` (B, T, C) to ``memory`` (B, S, C), with a mask as in :class:`SelfAttention`.
 
         A cache is filled from ``memory`` once and read from then on: the memory does not change while decoding.
+        Where ``x`` has k rows for each of the memory's, in order, as in beam search, they read it as k·T queries of
+        one row: nothing is repeated.
         """
-        (q,) = self._heads(self.q(x), 1)
+        shape = x.shape
+        (q,) = self._heads(self.q(x.reshape(memory.shape[0], -1, shape[2])), 1)
         if cache is None or not cache.length:
             k, v = self._heads(self.kv(memory), 2)
             if cache is not None:
                 k, v = cache.append(k, v)
         else:
             k, v = cache.keys_values()
-        return self._attend(q, k, v, mask, is_causal=False)
+        return self._attend(q, k, v, mask, is_causal=False).view(shape)
+
+    def weights(self, x: Tensor, memory: Tensor) -> Tensor:
+        """How much each query looks at each key, (B, H, T, S), rows that sum to 1: to look at, not to train."""
+        (q,), (k, _) = self._heads(self.q(x), 1), self._heads(self.kv(memory), 2)
+        return (q @ k.transpose(2, 3) * self.head_dim**-0.5).softmax(-1)

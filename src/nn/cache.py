@@ -36,3 +36,18 @@ class KVCache:
         assert self._keys is not None
         assert self._values is not None
         return self._keys[:, :, : self.length], self._values[:, :, : self.length]
+
+    def reorder(self, rows: Tensor) -> None:
+        """Let row i hold what row ``rows[i]`` held; of rows that stay where they are, nothing is copied.
+
+        Args:
+            rows: (new batch,), no more than there were; rows that it does not name are dropped.
+        """
+        assert self._keys is not None
+        assert self._values is not None
+        (moved,) = (rows != torch.arange(len(rows), device=rows.device)).nonzero(as_tuple=True)
+        source = rows[moved]
+        for buffer in (self._keys, self._values):
+            held = buffer[:, :, : self.length]
+            held[moved] = held[source]  # the right side is a copy, made before anything is overwritten
+        self._keys, self._values = self._keys[: len(rows)], self._values[: len(rows)]

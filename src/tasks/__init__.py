@@ -1,6 +1,9 @@
 """The LightningModules, one for each architecture: objective, metrics, logging."""
 
 from src.tasks.base import Task
+from src.tasks.bert import BERTModule
+from src.tasks.classification import ClassificationModule
 from src.tasks.gpt import GPTModule
+from src.tasks.transformer import TransformerModule
 
-__all__ = ["GPTModule", "Task"]
+__all__ = ["BERTModule", "ClassificationModule", "GPTModule", "Task", "TransformerModule"]

@@ -1,0 +1,106 @@
+"""What a translation model writes while it learns, and where it looks."""
+
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from src.tasks import TransformerModule
+
+CELL = 18  # pixels of a token
+
+
+class TranslationSamples(L.Callback):
+    """After each validation, some of its translations and one map of attention.
+
+    The translations go to ``samples/step_N.txt`` in the run and to TensorBoard as text; to TensorBoard as an image goes
+    what each token of the first one's reference attends to in its source, in the last block, averaged over heads.
+
+    Args:
+        examples: how many sentences, spread evenly over the split.
+    """
+
+    def __init__(self, examples: int = 5) -> None:
+        self.examples = examples
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, TransformerModule)
+        if trainer.log_dir is None or trainer.sanity_checking or not pl_module.examples:
+            return
+        step, found = trainer.global_step, pl_module.examples
+        chosen = [found[i * len(found) // self.examples] for i in range(min(self.examples, len(found)))]
+        lines = ["\n".join(f"{name}: {text}" for name, text in example._asdict().items()) for example in chosen]
+        path = Path(trainer.log_dir) / "samples" / f"step_{step:06d}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                for i, text in enumerate(lines):
+                    logger.experiment.add_text(f"samples/{i}", text.replace("\n", "  \n"), step)
+                picture = attention_picture(pl_module, chosen[0].source, chosen[0].reference)
+                logger.experiment.add_image("cross_attention", picture, step, dataformats="HWC")
+
+
+@torch.no_grad()
+def cross_attention(task: TransformerModule, source: list[int], target: list[int]) -> Tensor:
+    """What the last block's cross-attention weighs, averaged over heads: (target, source), rows that sum to 1.
+
+    Computed anew from the layer's inputs, since the fast kernels do not give it out.
+    """
+    model, seen = task.model, {}
+    layer = model.decoder[-1].cross_attention
+
+    def keep_inputs(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen["x"], seen["memory"] = inputs[0], inputs[1]
+
+    hook = layer.register_forward_pre_hook(keep_inputs)
+    training = model.training
+    try:
+        ids, decoder_ids = (torch.tensor([side], device=task.device) for side in (source, target))
+        model.eval()(ids, decoder_ids)
+    finally:
+        hook.remove()
+        model.train(training)
+    return layer.weights(seen["x"], seen["memory"]).mean(1)[0].float().cpu()
+
+
+def attention_picture(task: TransformerModule, source: str, target: str) -> np.ndarray:
+    """A map of cross-attention with its tokens beside it, (height, width, 3) as bytes; darker is more."""
+    data = task.data
+    sides = ((data.source_tokenizer, source), (data.tokenizer, target))
+    source_ids, target_ids = (
+        [*t.encode(text, add_special_tokens=False).ids, t.token_to_id(data.end_token)] for t, text in sides
+    )
+    start = data.tokenizer.token_to_id(data.start_token)
+    length = data.filter.max_length
+    source_ids, target_ids = source_ids[:length], target_ids[:length]
+    weights = cross_attention(task, source_ids, [start, *target_ids[:-1]])
+    return draw(
+        weights.numpy(),
+        [data.source_tokenizer.decode([i], skip_special_tokens=False) for i in source_ids],
+        [data.tokenizer.decode([i], skip_special_tokens=False) for i in target_ids],
+    )
+
+
+def draw(weights: np.ndarray, columns: list[str], rows: list[str]) -> np.ndarray:
+    """A heat map with labels, (height, width, 3) as bytes."""
+    font = ImageFont.load_default(CELL - 5)
+    margin = 4 + max(int(font.getlength(label)) for label in [*columns, *rows])
+    height, width = margin + CELL * len(rows), margin + CELL * len(columns)
+    cells = np.kron(255 - (255 * weights).astype(np.uint8), np.ones((CELL, CELL), np.uint8))
+    picture = Image.new("RGB", (width, height), "white")
+    picture.paste(Image.fromarray(cells), (margin, margin))
+    pen = ImageDraw.Draw(picture)
+    for i, label in enumerate(rows):
+        pen.text((2, margin + CELL * i), label, "black", font)
+    upright = Image.new("RGB", (margin, CELL * len(columns)), "white")  # drawn lying and then turned
+    for i, label in enumerate(columns):
+        ImageDraw.Draw(upright).text((2, CELL * (len(columns) - 1 - i)), label, "black", font)
+    picture.paste(upright.transpose(Image.Transpose.ROTATE_270).transpose(Image.Transpose.FLIP_LEFT_RIGHT), (margin, 0))
+    return np.asarray(picture)

@@ -1,0 +1,144 @@
+"""Labelled texts from anywhere, as splits: HuggingFace `datasets` with columns of text and one of labels."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.data.corpora import FORMATS, SPLIT_NAMES, check_file, load_dataset
+from src.errors import InputError
+
+MOVIE_REVIEWS = "movie_reviews"
+# 100 negative and 100 positive sentences of film reviews (Pang and Lee 2005), in fastText's format
+REVIEWS_FILE = "test/test_data/pang_lee_polarity.cor"
+
+
+@dataclass(frozen=True)
+class LabelledColumns:
+    """The rows of a split: texts, second texts where rows are pairs, and numbers of labels."""
+
+    firsts: list[str]
+    seconds: list[str] | None
+    labels: list[int]
+
+
+@dataclass(frozen=True)
+class LabelledSource:
+    """Where labelled rows come from and how they are split; see ``ClassificationDataModule`` for the arguments.
+
+    The splits of the source are taken where it has them. What is missing is cut out of the training rows, always the
+    same ones whatever the seed of a run.
+    """
+
+    source: str
+    name: str | None
+    text_column: str
+    second_text_column: str | None
+    label_column: str
+    validation_fraction: float
+    test_fraction: float
+
+    def __post_init__(self) -> None:
+        shares = self.validation_fraction, self.test_fraction
+        if min(shares) < 0 or sum(shares) >= 1:
+            raise InputError(
+                f"validation_fraction {shares[0]} and test_fraction {shares[1]} must be at least 0 and leave "
+                "something to train on"
+            )
+
+    def fingerprint(self) -> str:
+        """A hash of the arguments and of the file's size and time."""
+        path = Path(self.source)
+        stat = [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else []
+        return hashlib.sha256(json.dumps([asdict(self), stat]).encode()).hexdigest()
+
+    def splits(self, cache_dir: Path) -> tuple[dict[str, LabelledColumns], list[str]]:
+        """The rows of each split, and the names of the labels in the order of their numbers.
+
+        Raises:
+            InputError: a file is missing or unreadable, a column is missing, a row has no text or no label, there is
+                one label only, or a label that the training rows do not have.
+        """
+        found = self._cut(
+            {SPLIT_NAMES[name]: rows for name, rows in self._load(cache_dir).items() if name in SPLIT_NAMES}
+        )
+        names = self._label_names(found["train"])
+        return {split: self._columns(split, rows, names) for split, rows in found.items()}, names
+
+    def _load(self, cache_dir: Path) -> dict[str, Any]:
+        from datasets import Dataset
+
+        path = Path(self.source)
+        if self.source == MOVIE_REVIEWS:
+            return {
+                "train": Dataset.from_dict(dict(zip((self.text_column, self.label_column), _reviews(), strict=True)))
+            }
+        if not path.suffix and not path.exists():
+            return load_dataset(self.source, self.source, cache_dir, name=self.name)
+        check_file(path, is_text=path.suffix != ".parquet")
+        kind = FORMATS.get(path.suffix.lower(), "text")
+        if kind == "text":
+            raise InputError(f"{path} has no columns: give a .csv, .tsv, .json, .jsonl or .parquet file")
+        extra = {"sep": "\t"} if path.suffix == ".tsv" else {}
+        return load_dataset(self.source, kind, cache_dir, data_files=str(path), **extra)
+
+    def _cut(self, splits: dict[str, Any]) -> dict[str, Any]:
+        if "train" not in splits:
+            raise InputError(f"{self.source} has no split 'train'")
+        wanted = {"validation": self.validation_fraction, "test": self.test_fraction}
+        train = splits["train"]
+        order = np.random.default_rng(0).permutation(len(train))  # not the run's seed: runs must compare
+        for name, share in wanted.items():
+            if name not in splits and share:
+                n = max(1, round(len(train) * share))
+                splits[name], order = train.select(np.sort(order[:n])), order[n:]
+        if not len(order):
+            raise InputError(f"{self.source} has {len(train)} rows: none is left to train on")
+        return {**splits, "train": train.select(np.sort(order))}
+
+    def _label_names(self, train: Any) -> list[str]:
+        self._check_columns(train)
+        feature = train.features[self.label_column]
+        names = (
+            feature.names if hasattr(feature, "names") else sorted({str(label) for label in train[self.label_column]})
+        )
+        if len(names) < 2:
+            raise InputError(f"column {self.label_column!r} of {self.source} has {len(names)} label: two are needed")
+        return names
+
+    def _check_columns(self, rows: Any) -> None:
+        for column in filter(None, (self.text_column, self.second_text_column, self.label_column)):
+            if column not in rows.column_names:
+                raise InputError(f"{self.source} has no column {column!r}: it has {', '.join(rows.column_names)}")
+
+    def _columns(self, split: str, rows: Any, names: list[str]) -> LabelledColumns:
+        self._check_columns(rows)
+        texts = {name: list(rows[name]) for name in (self.text_column, self.second_text_column) if name}
+        for name, column in texts.items():
+            for i, text in enumerate(column):
+                if not isinstance(text, str):
+                    raise InputError(f"row {i + 1} of the {split} split of {self.source} has no text in {name!r}")
+        numbers = {name: i for i, name in enumerate(names)}
+        coded = hasattr(rows.features[self.label_column], "names")
+        labels = []
+        for i, label in enumerate(rows[self.label_column]):
+            if label is None or not (coded or str(label) in numbers):
+                where = f"row {i + 1} of the {split} split of {self.source}"
+                raise InputError(f"{where} has the label {label!r}: the training rows have {', '.join(names[:20])}")
+            labels.append(int(label) if coded else numbers[str(label)])
+        second = texts[self.second_text_column] if self.second_text_column else None
+        return LabelledColumns(texts[self.text_column], second, labels)
+
+
+def _reviews() -> tuple[list[str], list[str]]:
+    """The texts and the labels of the embedded film reviews."""
+    spec = find_spec("gensim")
+    if spec is None or spec.origin is None:
+        raise InputError("the embedded reviews come with gensim, which is not installed: pip install gensim")
+    lines = (Path(spec.origin).parent / REVIEWS_FILE).read_text(encoding="utf-8").splitlines()
+    labels, texts = zip(*(line.removeprefix("__label__").split(" ", 1) for line in lines), strict=True)
+    return list(texts), list(labels)

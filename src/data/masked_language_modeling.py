@@ -1,0 +1,189 @@
+"""Data for BERT's pretraining: masked words and next sentences, over any text."""
+
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.fabric.utilities.rank_zero import rank_zero_info
+from tokenizers import Tokenizer
+from torch.utils.data import Dataset
+
+from src.data.bucketing import BucketBatchSampler
+from src.data.corpora import EMBEDDED, Corpus, documents
+from src.data.datamodule import TextDataModule
+from src.data.language_modeling import TOKENIZER_DOCUMENTS
+from src.data.masked_pairs import MaskedPairs
+from src.data.masking import Masking
+from src.data.packing import PackedInfo, is_whole, read_info, write_info
+from src.data.pairs import SentencePairs
+from src.data.sampling import ResumableBatchSampler
+from src.data.sentence_store import read_sentences, write_sentences
+from src.data.tokenization import bert_ids, bert_tokens, make_tokenizer
+from src.errors import InputError
+
+FORMAT = 1  # of the cache; counted up when what is written changes
+
+
+class MLMDataModule(TextDataModule):
+    """Sentence pairs with masked words, out of documents of two sentences or more.
+
+    Pairs and masks are drawn anew each epoch, as a function of seed, epoch and index alone; those of validation and
+    test are always the same.
+
+    Args:
+        source: ``wikipedia`` (100 articles that install with the project), files, a folder, or a hub dataset: see
+            :class:`src.data.corpora.Corpus`, for this and the next ones.
+        more_sources: further sources, whose documents are trained on as well.
+        name: configuration of a hub dataset.
+        revision: of a hub dataset.
+        text_column: the column that holds the text.
+        document_separator: what separates the documents of a text file; none for one document a file.
+        validation_source: files for validation, read like ``source``.
+        validation_fraction: share of the documents for validation, where the source has no such split.
+        test_fraction: the same for testing; 0 for no test split.
+        max_documents: read no more than this many.
+        tokenizer: ``wordpiece``, or the path of a tokenizer.json.
+        tokenizer_vocab_size: of a trained ``wordpiece``.
+        seq_len: tokens of a pair at most, [CLS] and both [SEP] among them.
+        short_share: share of the pairs that are shorter, of any length.
+        mask_rate: share of the tokens that is to be predicted.
+        whole_words: whether all pieces of a word are masked together.
+        batch_size: pairs a batch, on each rank.
+        eval_batch_size: the same for validation and test; ``batch_size`` if null.
+        num_workers: processes that load training batches; 0 loads them in the main process.
+        seed: of the order of the pairs, of the pairs themselves and of the masks; the run's seed.
+        cache_dir: where prepared data lie.
+
+    Raises:
+        InputError: a number that cannot be, or a source that cannot be read, before any training.
+    """
+
+    def __init__(
+        self,
+        source: str = EMBEDDED,
+        more_sources: list[str] | None = None,
+        name: str | None = None,
+        revision: str | None = None,
+        text_column: str = "text",
+        document_separator: str | None = None,
+        validation_source: str | None = None,
+        validation_fraction: float = 0.05,
+        test_fraction: float = 0.05,
+        max_documents: int | None = None,
+        tokenizer: str = "wordpiece",
+        tokenizer_vocab_size: int = 8192,
+        seq_len: int = 128,
+        short_share: float = 0.1,
+        mask_rate: float = 0.15,
+        whole_words: bool = False,
+        batch_size: int = 16,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+        cache_dir: str = ".cache",
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, num_workers, seed, cache_dir)
+        if seq_len < 5:
+            raise InputError(f"seq_len is {seq_len}: a pair needs at least 5, three of them for [CLS] and both [SEP]")
+        if not 0 < mask_rate < 1:
+            raise InputError(f"mask_rate is {mask_rate}: it must be above 0 and below 1")
+        if not 0 <= short_share <= 1:
+            raise InputError(f"short_share is {short_share}: it must be between 0 and 1")
+        self.corpus = Corpus(
+            source,
+            name,
+            revision,
+            text_column,
+            document_separator,
+            validation_source,
+            validation_fraction,
+            test_fraction,
+            max_documents,
+        )
+        self.more = [Corpus(more, validation_fraction=0, test_fraction=0) for more in more_sources or []]
+        self.tokenizer_kind, self.tokenizer_vocab_size = tokenizer, tokenizer_vocab_size
+        self.seq_len, self.short_share = seq_len, short_share
+        self.mask_rate, self.whole_words = mask_rate, whole_words
+        self._info: dict[str, PackedInfo] = {}
+
+    @property
+    def special_tokens(self) -> dict[str, str]:
+        return bert_tokens(self.tokenizer)
+
+    def cache_key(self) -> dict[str, Any]:
+        tokenizer = Path(self.tokenizer_kind)
+        given = tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else ""
+        shape = [self.tokenizer_kind, given, self.tokenizer_vocab_size]
+        corpora = [corpus.fingerprint() for corpus in (self.corpus, *self.more)]
+        return {"format": FORMAT, "corpora": corpora, "tokenizer": shape}
+
+    def write_cache(self, folder: Path) -> None:
+        rank_zero_info(f"preparing {', '.join(c.label for c in (self.corpus, *self.more))} in {self.cache_dir} (once)")
+        splits = self.corpus.splits(self.cache_dir)
+        training = [splits["train"], *(corpus.splits(self.cache_dir)["train"] for corpus in self.more)]
+        # of each source its share, so that the vocabulary is of all
+        some = [islice(documents(rows), TOKENIZER_DOCUMENTS // len(training)) for rows in training]
+        tokenizer = make_tokenizer(self.tokenizer_kind, self.tokenizer_vocab_size, chain(*some))
+        bert_tokens(tokenizer)
+        tokenizer.save(str(folder / "tokenizer.json"))
+        infos: dict[str, PackedInfo] = {}
+        for split, rows in splits.items():
+            texts = chain(*map(documents, training)) if split == "train" else documents(rows)
+            infos |= write_sentences(tokenizer, texts, folder, split)
+        write_info(folder / "info.json", infos)
+
+    def cache_is_whole(self, folder: Path) -> bool:
+        try:
+            infos = read_info(folder / "info.json")
+            Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception:  # whatever is wrong with it, it is made again
+            return False
+        return all(is_whole(folder / f"{name}.bin", info) for name, info in infos.items())
+
+    @property
+    def info(self) -> dict[str, PackedInfo]:
+        """What each file of the cache holds."""
+        if not self._info:
+            self._info = read_info(self.folder / "info.json")
+        return self._info
+
+    def setup(self, stage: str) -> None:
+        """Refuse splits that are missing or give no pairs before anything is trained."""
+        for split in {"fit": ("train", "validation"), "validate": ("validation",)}.get(stage, ("test",)):
+            self.dataset(split)
+
+    def dataset(self, split: str) -> MaskedPairs:
+        if f"{split}.tokens" not in self.info:
+            raise InputError(f"{self.corpus.source} has no {split} split: set {split}_fraction above 0")
+        if self.info[f"{split}.tokens"].documents < 2:
+            raise InputError(
+                f"the {split} split of {self.corpus.source} has fewer than two documents of two sentences: "
+                "next-sentence prediction needs a sentence that follows and one of another document; give longer or "
+                "more documents, or a document_separator"
+            )
+        pairs = SentencePairs(read_sentences(self.folder, split, self.info), self.seq_len - 3, self.short_share)
+        special = bert_ids(self.tokenizer)
+        ordinary = np.setdiff1d(np.arange(self.vocab_size), list(special.values()))
+        masking = Masking(special["mask_token"], ordinary, self.mask_rate, self.whole_words)
+        return MaskedPairs(pairs, masking, special, self.seed if split == "train" else None)
+
+    def batch_sampler(self, rows: Dataset[Any], *, train: bool) -> ResumableBatchSampler:
+        """Batches by length for training, batches in order for evaluation."""
+        assert isinstance(rows, MaskedPairs)
+        if not train:
+            return super().batch_sampler(rows, train=False)
+        return BucketBatchSampler(len(rows), self.batch_size, rows.length, seed=self.seed, **self._ranks())
+
+    def summary(self) -> dict[str, dict[str, int]]:
+        """Counts of each split, for people."""
+        splits = [name.removesuffix(".tokens") for name in self.info if name.endswith(".tokens")]
+        return {
+            split: {
+                "documents": self.info[f"{split}.tokens"].documents,
+                "sentences": self.info[f"{split}.sentences"].tokens - 1,
+                "tokens": self.info[f"{split}.tokens"].tokens,
+                "pairs": len(self.dataset(split)),
+            }
+            for split in splits
+        }

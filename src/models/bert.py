@@ -1,0 +1,212 @@
+"""BERT (Devlin et al. 2018): a bidirectional encoder, pretrained on masked words and on next sentences.
+
+Shape letters: B batch, T tokens, M predicted positions, C = d_model, V = vocab_size, L = n_labels.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from src.models.config import check
+from src.nn import Block, LearnedPositions, NormPlacement, activation, padding_mask, position_ids
+
+NORM_EPS = 1e-12  # of the paper's code; published weights were trained with it
+
+
+@dataclass(frozen=True)
+class BERTConfig:
+    """The shape of a BERT. The defaults are BERT base, 110M parameters.
+
+    Args:
+        vocab_size: number of tokens; a run takes it from its tokenizer.
+        max_seq_len: how many positions there are, and so the longest input.
+        n_segments: kinds of segment, told apart by ``token_type_ids``.
+        d_model: width of the residual stream.
+        n_heads: attention heads; divides d_model.
+        n_layers: blocks.
+        d_ff: width of the feed-forward network; 4 x d_model if null.
+        activation: of the feed-forward network and the masked-word head.
+        dropout: of the embeddings and of each sub-layer's output.
+        attention_dropout: of the attention weights.
+        norm: after each sub-layer (``post``, the paper) or before it (``pre``).
+
+    Raises:
+        ValueError: for a shape that cannot work.
+    """
+
+    vocab_size: int = 30522
+    max_seq_len: int = 512
+    n_segments: int = 2
+    d_model: int = 768
+    n_heads: int = 12
+    n_layers: int = 12
+    d_ff: int | None = None
+    activation: str = "gelu"
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    norm: NormPlacement = "post"
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class BERTClassifierConfig(BERTConfig):
+    """The shape of a BERT with a classifier on top.
+
+    Args:
+        n_labels: number of classes; a run takes it from its data.
+    """
+
+    n_labels: int = 2
+
+
+def _init_weights(module: nn.Module) -> None:
+    """Matrices and embeddings normal with deviation 0.02, biases zero (as the paper's code)."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
+
+
+def mean_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """The mean over the real tokens: (B, T, C) and (B, T) to (B, C)."""
+    weights = attention_mask[..., None].to(hidden.dtype)
+    return (hidden * weights).sum(1) / weights.sum(1)
+
+
+class BERTEncoder(nn.Module):
+    """Token ids (B, T) to vectors (B, T, C)."""
+
+    def __init__(self, config: BERTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.position_embedding = LearnedPositions(config.max_seq_len, config.d_model)
+        self.segment_embedding = nn.Embedding(config.n_segments, config.d_model)
+        self.embedding_norm = nn.LayerNorm(config.d_model, eps=NORM_EPS)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(
+            Block(
+                config.d_model,
+                config.n_heads,
+                config.d_ff or 4 * config.d_model,
+                config.activation,
+                config.dropout,
+                config.attention_dropout,
+                config.norm,
+                norm_eps=NORM_EPS,
+            )
+            for _ in range(config.n_layers)
+        )
+        # the last block of a post-norm stack has normed its output already
+        self.final_norm = nn.LayerNorm(config.d_model, eps=NORM_EPS) if config.norm == "pre" else nn.Identity()
+        self.pooler = nn.Linear(config.d_model, config.d_model)
+
+    def forward(
+        self, input_ids: Tensor, token_type_ids: Tensor | None = None, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """Read each token in the light of all.
+
+        Args:
+            input_ids: (B, T), padded on the right.
+            token_type_ids: (B, T), the segment of each token; all 0 if null.
+            attention_mask: (B, T), 1 at real tokens and 0 at padding; every row has a real token.
+
+        Returns:
+            (B, T, C).
+
+        Raises:
+            ValueError: more tokens than positions.
+        """
+        if input_ids.shape[1] > self.config.max_seq_len:
+            raise ValueError(
+                f"{input_ids.shape[1]} tokens are more than the {self.config.max_seq_len} positions of this model"
+            )
+        if token_type_ids is None:
+            token_type_ids = torch.zeros_like(input_ids)
+        x = self.token_embedding(input_ids) + self.segment_embedding(token_type_ids)
+        x = self.dropout(self.embedding_norm(x + self.position_embedding(position_ids(input_ids))))
+        mask = padding_mask(attention_mask)
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.final_norm(x)
+
+    def pool(self, hidden: Tensor) -> Tensor:
+        """The vector of the whole input, from that of [CLS]: (B, T, C) to (B, C)."""
+        return torch.tanh(self.pooler(hidden[:, 0]))
+
+
+class MaskedWordHead(nn.Module):
+    """Which word stands behind each vector: (..., C) to logits (..., V), by the token embeddings and a bias."""
+
+    def __init__(self, config: BERTConfig, token_embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.d_model, config.d_model)
+        self.activation = activation(config.activation)
+        self.norm = nn.LayerNorm(config.d_model, eps=NORM_EPS)
+        self.decoder = nn.Linear(config.d_model, config.vocab_size)
+        self.decoder.weight = token_embedding.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.norm(self.activation(self.dense(x))))
+
+
+class BERTOutput(NamedTuple):
+    """The logits of both heads."""
+
+    masked_words: Tensor  # (B, M, V), or (B, T, V) at all positions
+    next_sentence: Tensor  # (B, 2): 0 says that B follows A, 1 that it does not
+
+
+class BERT(nn.Module):
+    """The encoder with both heads of its pretraining."""
+
+    def __init__(self, config: BERTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = BERTEncoder(config)
+        self.masked_words = MaskedWordHead(config, self.encoder.token_embedding)
+        self.next_sentence = nn.Linear(config.d_model, 2)
+        self.apply(_init_weights)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        masked_positions: Tensor | None = None,
+    ) -> BERTOutput:
+        """Predict the masked words, and whether the second segment follows the first.
+
+        Args:
+            input_ids: (B, T), as the other inputs of :meth:`BERTEncoder.forward`.
+            masked_positions: (B, M), the positions to predict; the projection onto the vocabulary, the dearest part
+                of the network, is computed there alone. All positions if null.
+        """
+        hidden = self.encoder(input_ids, token_type_ids, attention_mask)
+        next_sentence = self.next_sentence(self.encoder.pool(hidden))
+        if masked_positions is not None:
+            hidden = hidden.gather(1, masked_positions[..., None].expand(-1, -1, hidden.shape[2]))
+        return BERTOutput(self.masked_words(hidden), next_sentence)
+
+
+class BERTClassifier(nn.Module):
+    """The encoder with a classifier on [CLS] (section 4.1)."""
+
+    def __init__(self, config: BERTClassifierConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = BERTEncoder(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(config.d_model, config.n_labels)
+        self.apply(_init_weights)
+
+    def forward(
+        self, input_ids: Tensor, token_type_ids: Tensor | None = None, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """Classify each input: logits (B, L). Arguments as :meth:`BERTEncoder.forward`."""
+        pooled = self.encoder.pool(self.encoder(input_ids, token_type_ids, attention_mask))
+        return self.classifier(self.dropout(pooled))

@@ -1,0 +1,192 @@
+"""The Transformer (Vaswani et al. 2017): an encoder reads a source, a decoder writes a target.
+
+Shape letters: B batch, S source tokens, T target tokens, C = d_model, V = vocab_size.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from src.models.config import check
+from src.nn import Block, KVCache, NormPlacement, SinusoidalPositions, causal_mask, padding_mask, position_ids
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The shape of a Transformer. The defaults are the paper's base model, but for its shared vocabulary.
+
+    Args:
+        vocab_size: tokens of the target; a run takes it from its tokenizer.
+        source_vocab_size: tokens of the source; that of the target if null.
+        max_seq_len: how many positions there are on either side, and so the longest input and output.
+        d_model: width of the residual stream.
+        n_heads: attention heads; divides d_model.
+        n_encoder_layers: blocks of the encoder.
+        n_decoder_layers: blocks of the decoder.
+        d_ff: width of the feed-forward network; 4 x d_model if null.
+        activation: of the feed-forward network.
+        dropout: of the embeddings and of each sub-layer's output.
+        attention_dropout: of the attention weights.
+        norm: after each sub-layer (``post``, the paper) or before it (``pre``).
+        tie_embeddings: whether source, target and output layer have one matrix (section 3.4); this needs one
+            vocabulary for both languages.
+
+    Raises:
+        ValueError: for a shape that cannot work.
+    """
+
+    vocab_size: int = 37000
+    source_vocab_size: int | None = None
+    max_seq_len: int = 1024
+    d_model: int = 512
+    n_heads: int = 8
+    n_encoder_layers: int = 6
+    n_decoder_layers: int = 6
+    d_ff: int | None = None
+    activation: str = "relu"
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+    norm: NormPlacement = "post"
+    tie_embeddings: bool = False
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.tie_embeddings and self.source_vocab_size not in (None, self.vocab_size):
+            raise ValueError(
+                f"tie_embeddings needs one vocabulary for both languages: the source has {self.source_vocab_size} "
+                f"tokens, the target {self.vocab_size}"
+            )
+
+
+class DecoderCache(NamedTuple):
+    """What a decoder block keeps of the tokens before, and of the source."""
+
+    target: KVCache
+    source: KVCache
+
+
+class Transformer(nn.Module):
+    """Source ids (B, S) and target ids (B, T) to the logits of the token after each of the target's (B, T, V)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.target_embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.source_embedding = (
+            self.target_embedding
+            if config.tie_embeddings
+            else nn.Embedding(config.source_vocab_size or config.vocab_size, config.d_model)
+        )
+        self.positions = SinusoidalPositions(config.max_seq_len, config.d_model)
+        self.dropout = nn.Dropout(config.dropout)
+        self.encoder = nn.ModuleList(self._block() for _ in range(config.n_encoder_layers))
+        self.decoder = nn.ModuleList(self._block(cross_attention=True) for _ in range(config.n_decoder_layers))
+        # the last block of a post-norm stack has normed its output already
+        self.encoder_norm = nn.LayerNorm(config.d_model) if config.norm == "pre" else nn.Identity()
+        self.decoder_norm = nn.LayerNorm(config.d_model) if config.norm == "pre" else nn.Identity()
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self._init_weights()
+        if config.tie_embeddings:
+            self.head.weight = self.target_embedding.weight
+
+    def _block(self, cross_attention: bool = False) -> Block:
+        config = self.config
+        return Block(
+            config.d_model,
+            config.n_heads,
+            config.d_ff or 4 * config.d_model,
+            config.activation,
+            config.dropout,
+            config.attention_dropout,
+            config.norm,
+            cross_attention,
+        )
+
+    def _init_weights(self) -> None:
+        """As the paper's code: Glorot's uniform for the layers; what is scaled by sqrt(d_model), or gives logits, less.
+
+        With a deviation of ``d_model^-0.5`` the scaled embeddings and the first logits have a variance of 1.
+        """
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif "embedding" in name or name.startswith("head"):
+                nn.init.normal_(parameter, std=self.config.d_model**-0.5)
+            elif parameter.dim() == 2:
+                nn.init.xavier_uniform_(parameter)
+
+    def new_cache(self, source_len: int, target_len: int) -> list[DecoderCache]:
+        """An empty cache for :meth:`decode`, one entry a block, for sources and targets of at most these lengths."""
+        return [DecoderCache(KVCache(target_len), KVCache(source_len)) for _ in self.decoder]
+
+    def _embed(self, embedding: nn.Embedding, ids: Tensor, past: int = 0) -> Tensor:
+        length = past + ids.shape[1]
+        if length > self.config.max_seq_len:
+            raise ValueError(f"{length} tokens are more than the {self.config.max_seq_len} positions of this model")
+        scaled = embedding(ids) * math.sqrt(self.config.d_model)
+        return self.dropout(scaled + self.positions(position_ids(ids, offset=past)))
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Read the source: (B, S) to (B, S, C). Padding, 0 in ``attention_mask`` (B, S), is on the right."""
+        x = self._embed(self.source_embedding, input_ids)
+        mask = padding_mask(attention_mask)
+        for block in self.encoder:
+            x = block(x, mask)
+        return self.encoder_norm(x)
+
+    def decode(
+        self,
+        decoder_input_ids: Tensor,
+        memory: Tensor,
+        attention_mask: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        cache: list[DecoderCache] | None = None,
+    ) -> Tensor:
+        """What the output layer sees: (B, T, C).
+
+        Args:
+            decoder_input_ids: (B, T); B may be a multiple of the memory's, whose rows then serve several each.
+            memory: (B, S, C) from :meth:`encode`.
+            attention_mask: (B, S), of the source.
+            decoder_attention_mask: (B, T), 1 at real tokens, for padding that real tokens stand behind; padding on the
+                right is behind them all, and no token sees what is behind it.
+            cache: from :meth:`new_cache`; holds the keys and values of the tokens before these, and of the source.
+        """
+        past = cache[0].target.length if cache else 0
+        x = self._embed(self.target_embedding, decoder_input_ids, past)
+        whole = decoder_attention_mask is None and not past
+        n_queries = decoder_input_ids.shape[1]
+        mask = None
+        if not whole and (n_queries > 1 or decoder_attention_mask is not None):
+            mask = causal_mask(n_queries, past + n_queries, decoder_attention_mask).to(x.device)
+        memory_mask = padding_mask(attention_mask)
+        for i, block in enumerate(self.decoder):
+            target, source = cache[i] if cache else (None, None)
+            x = block(x, mask, whole, target, memory, memory_mask, source)
+        return self.decoder_norm(x)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        decoder_input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Predict the token after each of the target's.
+
+        Args:
+            input_ids: (B, S), the source, padded on the right.
+            decoder_input_ids: (B, T), the target with a start token before it and without its last token.
+            attention_mask: (B, S), 1 at real tokens of the source and 0 at padding; every row has a real token.
+            decoder_attention_mask: (B, T), of the target: see :meth:`decode`.
+
+        Returns:
+            Logits (B, T, V).
+
+        Raises:
+            ValueError: more tokens than positions.
+        """
+        memory = self.encode(input_ids, attention_mask)
+        return self.head(self.decode(decoder_input_ids, memory, attention_mask, decoder_attention_mask))

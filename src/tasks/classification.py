@@ -1,0 +1,124 @@
+"""Fine-tuning: classify texts with a pretrained BERT."""
+
+from dataclasses import fields, replace
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from src.checkpoint import check_compatible, read_checkpoint
+from src.data import ClassificationDataModule, TextDataModule
+from src.models import BERTClassifier, BERTClassifierConfig, BERTConfig
+from src.optim import Schedule
+from src.tasks.base import Batch, Task
+from src.tasks.bert import check_lengths
+
+
+class ClassificationModule(Task):
+    """Train a BERT with a classifier on [CLS] (Devlin et al. 2018, section 4.1).
+
+    Logs over the whole validation and test splits: loss, accuracy, and F1 averaged over the labels.
+
+    Args:
+        config: shape of the network; that of the pretrained one. Vocabulary size and labels come from the data.
+        optimizer: class and arguments of the optimizer; ``lr`` is the peak of the schedule.
+        schedule: of the learning rate.
+        pretrained: the checkpoint of a pretrained BERT, whose encoder is taken over; from scratch if null.
+        compile: whether to compile the network with ``torch.compile``.
+    """
+
+    architecture = "bert_classifier"
+    model: BERTClassifier
+    config: BERTClassifierConfig
+
+    def __init__(
+        self,
+        config: BERTClassifierConfig,
+        optimizer: OptimizerCallable,
+        schedule: Schedule,
+        pretrained: str | None = None,
+        compile: bool = False,  # noqa: A002
+    ) -> None:
+        super().__init__(config, optimizer, schedule, compile)
+        self.pretrained = pretrained
+
+    def check_data(self, data: TextDataModule) -> None:
+        check_lengths(self, data, ClassificationDataModule)
+        if self.pretrained:
+            self._pretrained_encoder(data)
+
+    def setup(self, stage: str) -> None:
+        """Take the number of labels from the data."""
+        assert isinstance(self.data, ClassificationDataModule)
+        n = len(self.data.label_names)
+        self.config = replace(self.config, n_labels=n)
+        self.loss = MeanMetric()
+        self.accuracy = MulticlassAccuracy(n, average="micro", ignore_index=-100)
+        self.f1 = MulticlassF1Score(n, average="macro", ignore_index=-100)
+
+    def build_model(self) -> BERTClassifier:
+        return BERTClassifier(self.config)
+
+    def configure_model(self) -> None:
+        """Build the network, with the pretrained encoder unless a checkpoint of this task is about to be loaded."""
+        built = hasattr(self, "model")
+        super().configure_model()
+        if self.pretrained and not built and not self.trainer.ckpt_path:
+            self.model.encoder.load_state_dict(self._pretrained_encoder(self.data))
+
+    def _pretrained_encoder(self, data: TextDataModule) -> dict[str, Tensor]:
+        """The weights of the pretrained encoder.
+
+        Raises:
+            InputError: the file is no checkpoint of a BERT, or of one with another shape or tokenizer.
+        """
+        assert self.pretrained is not None
+        checkpoint = read_checkpoint(self.pretrained)
+        shape = {field.name: getattr(self.config, field.name) for field in fields(BERTConfig)}
+        check_compatible(checkpoint, "bert", shape, data.tokenizer.to_str())
+        prefix = "model.encoder."
+        weights = checkpoint["state_dict"].items()
+        return {name.removeprefix(prefix): weight for name, weight in weights if name.startswith(prefix)}
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
+
+    def count_tokens(self, batch: Batch) -> int:
+        """The real tokens of a batch: padding is no work done."""
+        return int(batch["attention_mask"].sum())
+
+    def summed_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy in nats, summed over the rows."""
+        return cross_entropy(outputs, batch["labels"], reduction="sum")
+
+    def _evaluate(self, batch: Batch) -> None:
+        outputs, labels = self.outputs(batch), batch["labels"]
+        rows = (labels != -100).sum()
+        # a batch may be all padding, where the ranks have unequal shares of the split
+        self.loss.update(self.summed_loss(outputs, batch) / rows.clamp(min=1), weight=rows)
+        self.accuracy.update(outputs.argmax(-1), labels)
+        self.f1.update(outputs.argmax(-1), labels)
+
+    def _log_evaluation(self, prefix: str) -> None:
+        for name, metric in (("loss", self.loss), ("accuracy", self.accuracy), ("f1", self.f1)):
+            self.log(f"{prefix}/{name}", metric.compute(), prog_bar=name == "loss")
+            metric.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_evaluation("val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_evaluation("test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The probability of each label, (batch, labels)."""
+        return torch.softmax(self.outputs(batch).float(), -1)

@@ -1,0 +1,212 @@
+"""Translation: predict the next token of the target, given the source and the target before it."""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import sacrebleu
+import torch
+import torch.distributed as dist
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torchmetrics import MeanMetric
+
+from src.data import TextDataModule, TranslationDataModule
+from src.decoding import beam_search, greedy_search, wu_penalty
+from src.errors import InputError
+from src.models import Transformer, TransformerConfig
+from src.optim import Schedule
+from src.tasks.base import Batch, Task
+
+
+class Example(NamedTuple):
+    """A sentence of an evaluation: as it was written, as a person translated it, and as the model did."""
+
+    source: str
+    reference: str
+    translation: str
+
+
+class TransformerModule(Task):
+    """Train a Transformer to translate.
+
+    Logs over the whole validation and test splits: the cross-entropy in nats per token without smoothing, perplexity
+    and token accuracy, all given the reference before each token; and BLEU and chrF of the model's own translations,
+    greedy in validation and by beam search in test, by sacrebleu on the text as it was written, with its signature.
+
+    Args:
+        config: shape of the network; the vocabulary sizes come from the data.
+        optimizer: class and arguments of the optimizer; ``lr`` is the peak of the schedule.
+        schedule: of the learning rate.
+        label_smoothing: share of each target's probability that is spread over the vocabulary (Szegedy et al. 2015).
+        beam: hypotheses of the beam search.
+        length_penalty: alpha of Wu et al. 2016; above 0 it favours longer translations.
+        compile: whether to compile the network with ``torch.compile``.
+    """
+
+    architecture = "transformer"
+    model: Transformer
+    config: TransformerConfig
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        optimizer: OptimizerCallable,
+        schedule: Schedule,
+        label_smoothing: float = 0.1,
+        beam: int = 4,
+        length_penalty: float = 0.6,
+        compile: bool = False,  # noqa: A002
+    ) -> None:
+        super().__init__(config, optimizer, schedule, compile)
+        if not 0 <= label_smoothing < 1 or beam < 1 or length_penalty < 0:
+            raise InputError(
+                f"label_smoothing {label_smoothing}, beam {beam} or length_penalty {length_penalty} cannot be: they are "
+                "at least 0, 1 and 0, and the first is less than 1"
+            )
+        self.label_smoothing, self.beam, self.length_penalty = label_smoothing, beam, length_penalty
+        self.loss, self.accuracy = MeanMetric(), MeanMetric()
+        self._translations: dict[int, str] = {}
+        self.examples: list[Example] = []  # of the newest evaluation, in the order of the split
+
+    @property
+    def data(self) -> TranslationDataModule:
+        data = super().data
+        assert isinstance(data, TranslationDataModule)
+        return data
+
+    def check_data(self, data: TextDataModule) -> None:
+        if not isinstance(data, TranslationDataModule):
+            raise InputError(
+                f"TransformerModule trains on a TranslationDataModule, not on a {type(data).__name__}: change data"
+            )
+        if data.filter.max_length > self.config.max_seq_len:
+            raise InputError(
+                f"data.max_length {data.filter.max_length} is more than the model's max_seq_len "
+                f"{self.config.max_seq_len}: change one"
+            )
+        if self.config.tie_embeddings and not data.joint_vocabulary:
+            raise InputError(
+                "tie_embeddings needs one vocabulary for both languages: set data.joint_vocabulary to true"
+            )
+        self.config = replace(self.config, source_vocab_size=data.source_vocab_size)
+
+    def setup(self, stage: str) -> None:
+        """Take the size of the source's vocabulary from the data."""
+        self.check_data(self.data)
+
+    def build_model(self) -> Transformer:
+        return Transformer(self.config)
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        # the target's padding is behind its real tokens, which see nothing behind them: it needs no mask
+        return {name: batch[name] for name in ("input_ids", "decoder_input_ids", "attention_mask")}
+
+    def count_tokens(self, batch: Batch) -> int:
+        """The tokens of the targets, without padding: what translation's speed is told in."""
+        return int((batch["labels"] != -100).sum())
+
+    def summed_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Label-smoothed cross-entropy in nats, summed over the labels that are not -100."""
+        return cross_entropy(
+            outputs.flatten(0, 1), batch["labels"].flatten(), reduction="sum", label_smoothing=self.label_smoothing
+        )
+
+    # ---- evaluation
+
+    def _evaluate(self, batch: Batch) -> None:
+        logits, labels = self.outputs(batch).flatten(0, 1), batch["labels"].flatten()
+        targets = (labels != -100).sum()
+        nats = cross_entropy(logits, labels, reduction="sum")
+        # a batch may be all padding, where the ranks have unequal shares of the split
+        self.loss.update(nats / targets.clamp(min=1), weight=targets)
+        self.accuracy.update((logits.argmax(-1) == labels).sum() / targets.clamp(min=1), weight=targets)
+
+    def _ids(self) -> dict[str, int]:
+        names = {"start_id": "decoder_start_token", "end_id": "eos_token"}
+        ids = {name: self.data.tokenizer.token_to_id(self.data.special_tokens[token]) for name, token in names.items()}
+        return {name: i for name, i in ids.items() if i is not None}
+
+    def translate(self, batch: Batch, beam: int) -> list[str]:
+        """The translation of each source of a batch, as text; greedy with a beam of 1."""
+        sources = (self.model, batch["input_ids"], batch["attention_mask"])
+        if beam == 1:
+            ids = greedy_search(*sources, **self._ids())
+        else:
+            penalty = wu_penalty(self.length_penalty)
+            found = beam_search(*sources, beam=beam, length_penalty=penalty, **self._ids())
+            ids = [hypotheses[0].ids for hypotheses in found]
+        return self.data.tokenizer.decode_batch(ids)
+
+    def _collect(self, batch: Batch, beam: int) -> None:
+        texts = self.translate(batch, beam)
+        self._translations |= {i: text for i, text in zip(batch["index"].tolist(), texts, strict=True) if i >= 0}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch)
+        self._collect(batch, beam=1)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_evaluation("validation", "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch)
+        self._collect(batch, self.beam)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_evaluation("test", "test")
+
+    def _log_evaluation(self, split: str, prefix: str) -> None:
+        loss, accuracy = self.loss.compute(), self.accuracy.compute()
+        self.loss.reset()
+        self.accuracy.reset()
+        self.log(f"{prefix}/loss", loss, prog_bar=True)
+        self.log(f"{prefix}/perplexity", torch.exp(loss))
+        self.log(f"{prefix}/token_accuracy", accuracy)
+        translations = self._gathered()
+        texts = self.data.texts(split)
+        self.examples = [Example(*texts[i], translations[i]) for i in sorted(translations)]
+        hypotheses, references = [e.translation for e in self.examples], [e.reference for e in self.examples]
+        for name, metric in (("bleu", sacrebleu.BLEU()), ("chrf", sacrebleu.CHRF())):
+            score = metric.corpus_score(hypotheses, [references]).score
+            self.log(f"{prefix}/{name}", torch.tensor(score, dtype=torch.float64), prog_bar=name == "bleu")
+            self._log_signature(f"{prefix}/{name}", str(metric.get_signature()))
+
+    def _gathered(self) -> dict[int, str]:
+        """The translations of all ranks by the place of their sentence."""
+        parts: list[Any] = [self._translations]
+        if dist.is_available() and dist.is_initialized():
+            parts = [None] * dist.get_world_size()
+            dist.all_gather_object(parts, self._translations)
+        self._translations = {}
+        return {i: text for part in parts for i, text in part.items()}
+
+    @rank_zero_only
+    def _log_signature(self, metric: str, signature: str) -> None:
+        """Without it a score cannot be compared: with TensorBoard, and on the screen in a test."""
+        if metric.startswith("test/"):
+            print(f"{metric}: {signature}")
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoardLogger) and not self.trainer.sanity_checking:
+                logger.experiment.add_text(f"{metric}_signature", signature, self.global_step)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[str]:
+        """The translation of each source, by beam search."""
+        return self.translate(batch, self.beam)
+
+    # ---- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the source's tokenizer to what every task saves."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["source_tokenizer"] = self.data.source_tokenizer.to_str()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if checkpoint["source_tokenizer"] != self.data.source_tokenizer.to_str():
+            raise InputError(
+                "the checkpoint was trained with another tokenizer of the source: name that of its run by "
+                "--data.init_args.source_tokenizer"
+            )

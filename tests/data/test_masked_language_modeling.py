@@ -1,0 +1,287 @@
+"""BERT's pretraining data: rows, reproducibility, batches by length, and audits for leaks on real text."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models
+from torch.nn.functional import cross_entropy
+
+from src.data import MLMDataModule
+from src.data.bucketing import BucketBatchSampler
+from src.data.masking import IGNORED
+from src.errors import InputError
+
+NOUNS = [
+    "river",
+    "mountain",
+    "teacher",
+    "orchestra",
+    "vaccine",
+    "senator",
+    "battle",
+    "novel",
+    "enzyme",
+    "bridge",
+    "festival",
+    "glacier",
+]
+SENTENCES = ("The {} was old.", "Many say that one {} and the {} are alike!", "Unbelievable {}?", "It saw a {} in {}.")
+
+
+def text(n_documents: int, n_sentences: int = 12) -> str:
+    """Documents with blank lines between them."""
+    rng = np.random.default_rng(0)
+    return "\n\n".join(
+        " ".join(str(rng.choice(SENTENCES)).format(*rng.choice(NOUNS, 2), i) for _ in range(n_sentences))
+        for i in range(n_documents)
+    )
+
+
+@pytest.fixture
+def make(tmp_path: Path):
+    """A data module over such documents."""
+    (tmp_path / "corpus.txt").write_text(text(40), encoding="utf-8")
+
+    def module(**changes) -> MLMDataModule:
+        settings = {
+            "source": str(tmp_path / "corpus.txt"),
+            "document_separator": "\n\n",
+            "validation_fraction": 0.2,
+            "tokenizer_vocab_size": 200,
+            "seq_len": 40,
+            "batch_size": 4,
+            "cache_dir": str(tmp_path / "cache"),
+        }
+        return MLMDataModule(**{**settings, **changes})
+
+    return module
+
+
+def batches(module: MLMDataModule, epoch: int = 0) -> list[dict[str, torch.Tensor]]:
+    loader = module.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return list(loader)
+
+
+@pytest.mark.parametrize("whole_words", [False, True])
+def test_every_row_is_cls_a_sep_b_sep(make, whole_words):
+    module = make(whole_words=whole_words)
+    ids = [module.tokenizer.token_to_id(token) for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")]
+    assert ids == [0, 1, 2, 3, 4]
+    following = []
+    for batch in batches(module):
+        labels, mask, segments = batch["labels"], batch["attention_mask"], batch["token_type_ids"]
+        original = torch.where(labels == IGNORED, batch["input_ids"], labels)
+        lengths = mask.sum(1)
+        assert batch["input_ids"].shape[1] % 8 == 0
+        assert batch["input_ids"].shape[1] - lengths.max() < 8
+        assert (lengths <= 40).all()
+        assert ((original == 0) == (mask == 0)).all()
+        assert not ((labels != IGNORED) & (original < 5)).any()
+        for row, segment, length in zip(original, segments, lengths, strict=True):
+            seps = (row == 3).nonzero().flatten().tolist()
+            assert row[0] == 2
+            assert (row == 2).sum() == 1
+            assert len(seps) == 2
+            assert seps[1] == length - 1
+            assert segment.tolist() == [int(seps[0] < i < length) for i in range(len(row))]
+        positions, places = batch["masked_positions"], (labels != IGNORED)
+        assert batch["target_tokens"] == places.sum()
+        assert batch["target_pairs"] == (batch["next_sentence_label"] != IGNORED).sum()
+        for row, chosen in zip(positions, places, strict=True):
+            assert sorted(set(row.tolist()) - {0}) == chosen.nonzero().flatten().tolist()
+        following += batch["next_sentence_label"].tolist()
+    assert set(following) >= {0, 1}
+
+
+def test_rows_are_a_function_of_seed_epoch_and_index(make):
+    keys = [(0, 3), (0, 7), (1, 3)]
+    rows, again = make().dataset("train"), make(num_workers=2, batch_size=2).dataset("train")
+    together = rows.__getitems__(keys)
+    for i, key in enumerate(keys):
+        alone = again[key]
+        length = int(alone["attention_mask"].sum())
+        for name in ("input_ids", "labels", "token_type_ids"):
+            assert torch.equal(together[name][i, :length], alone[name][:length])
+    other_seed = make(seed=1).dataset("train")
+    assert not torch.equal(other_seed[0, 3]["labels"], rows[0, 3]["labels"])
+
+
+def test_an_epoch_draws_new_pairs_and_masks_and_evaluation_does_not(make):
+    module = make()
+    train, validation = module.dataset("train"), module.dataset("validation")
+    changed = [not torch.equal(train[0, i]["input_ids"], train[1, i]["input_ids"]) for i in range(len(train))]
+    assert np.mean(changed) > 0.9
+    other = make(seed=5).dataset("validation")
+    for i in range(len(validation)):
+        for name, rows in validation[0, i].items():
+            assert torch.equal(rows, validation[3, i][name])
+            assert torch.equal(rows, other[0, i][name])
+
+
+def test_the_mask_of_the_same_pair_differs_between_epochs(make):
+    rows = make(mask_rate=0.3).dataset("train")
+    pair = rows.pairs.draw(0, np.random.default_rng(0))
+    rows.pairs.draw = lambda index, rng: pair
+    labels = [rows[epoch, 0]["labels"] for epoch in range(4)]
+    assert len({tuple(row.tolist()) for row in labels}) == 4
+
+
+def test_a_padding_row_has_one_real_token_and_no_target(make):
+    batch = make().dataset("train").__getitems__([(0, 0), (0, -1)])
+    assert batch["attention_mask"][1].sum() == 1
+    assert batch["input_ids"][1, 0] == 2
+    assert (batch["labels"][1] == IGNORED).all()
+    assert batch["next_sentence_label"][1] == IGNORED
+
+
+def test_workers_change_nothing(make):
+    for alone, other in zip(batches(make()), batches(make(num_workers=2)), strict=True):
+        assert all(torch.equal(rows, other[name]) for name, rows in alone.items())
+
+
+def length(key):
+    return int(np.random.default_rng(key[1]).integers(1, 100))
+
+
+def test_buckets_hold_each_row_once_whatever_the_ranks():
+    def sampler(rank=0, world_size=1, batch_size=4):
+        return BucketBatchSampler(1003, batch_size, length, seed=3, rank=rank, world_size=world_size)
+
+    one = sampler(batch_size=8).batches(2)
+    two = [np.concatenate(pair) for pair in zip(sampler(0, 2).batches(2), sampler(1, 2).batches(2), strict=True)]
+    assert [sorted(batch) for batch in one] == [sorted(batch) for batch in two]
+    assert sorted(index for batch in one for index in batch if index >= 0) == list(range(1003))
+    resumed = sampler(batch_size=8)
+    resumed.epoch, resumed.position = 2, 53
+    assert [[index for _, index in batch] for batch in resumed] == [batch.tolist() for batch in one[53:]]
+    lengths = [[length((2, i)) for i in batch if i >= 0] for batch in one]
+    padding = 1 - sum(map(sum, lengths)) / sum(max(batch) * len(batch) for batch in lengths)
+    assert padding < 0.03  # half of it in batches at random
+    means = [np.mean(batch) for batch in lengths[:32]]
+    assert not np.all(np.diff(means) >= 0)  # the short ones do not all come first
+
+
+def test_a_damaged_cache_is_made_again(make):
+    before = make().dataset("train")[0, 0]["input_ids"]
+    path = make().folder / "train.tokens.bin"
+    raw = bytearray(path.read_bytes())
+    raw[100] ^= 1
+    path.write_bytes(raw)
+    assert torch.equal(make().dataset("train")[0, 0]["input_ids"], before)
+
+
+def test_word_starts_are_those_of_the_tokenizer(make):
+    data = make().dataset("train").pairs.data
+    tokenizer = make().tokenizer
+    pieces = [tokenizer.id_to_token(int(token)) for token in data.tokens[:2000]]
+    assert (data.word_starts[:2000] == [not piece.startswith("##") for piece in pieces]).all()
+    assert 0.1 < 1 - data.word_starts.mean() < 0.9
+
+
+def test_further_sources_are_trained_on_and_not_validated_on(make, tmp_path):
+    more = tmp_path / "more.txt"
+    more.write_text("A zebra ran. A zebra slept.", encoding="utf-8")
+    summary, before = make(more_sources=[str(more)]).summary(), make().summary()
+    assert summary["train"]["documents"] == before["train"]["documents"] + 1
+    assert summary["validation"] == {**before["validation"], "tokens": summary["validation"]["tokens"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seq_len": 4}, "seq_len is 4: a pair needs at least 5"),
+        ({"mask_rate": 0.0}, "mask_rate is 0.0"),
+        ({"short_share": 1.5}, "short_share is 1.5"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"tokenizer_vocab_size": 5}, "no room beside its 5 special tokens"),
+        ({"tokenizer": "bpe", "tokenizer_vocab_size": 300}, r"the tokenizer has no \[PAD\] or <pad>, its pad_token"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(make, changes, message):
+    with pytest.raises(InputError, match=message):
+        make(**changes).prepare_data()
+
+
+def test_documents_of_one_sentence_are_refused(make, tmp_path):
+    (tmp_path / "corpus.txt").write_text("\n\n".join(f"Document {i} says nothing" for i in range(50)), encoding="utf-8")
+    with pytest.raises(InputError, match="train split .* has fewer than two documents of two sentences"):
+        make().setup("fit")
+
+
+def test_a_tokenizer_without_mask_is_refused(make, tmp_path):
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "river"]
+    tokenizer = Tokenizer(models.WordPiece({token: i for i, token in enumerate(tokens)}, unk_token="[UNK]"))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(InputError, match=r"the tokenizer has no \[MASK\] or <mask>, its mask_token"):
+        make(tokenizer=str(tmp_path / "tokenizer.json")).prepare_data()
+
+
+# ---- audits: nothing but the relation of A and B may tell whether B follows A
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> MLMDataModule:
+    module = MLMDataModule(cache_dir=str(tmp_path_factory.mktemp("cache")), tokenizer_vocab_size=4096)
+    module.prepare_data()
+    return module
+
+
+def segments(module: MLMDataModule, epochs: range):
+    """A, B and whether B follows, of all pairs of some epochs."""
+    pairs = module.dataset("train").pairs
+    for epoch in epochs:
+        for i in range(len(pairs)):
+            pair = pairs.draw(i, np.random.default_rng([0, epoch, i]))
+            yield pairs.data.tokens[pair.first], pairs.data.tokens[pair.second], pair.is_next
+
+
+def counts(tokens: np.ndarray, n: int) -> np.ndarray:
+    return np.bincount(tokens, minlength=n)[:n]
+
+
+def shape_and_punctuation(a: np.ndarray, b: np.ndarray, punctuation: list[int], word: np.ndarray) -> np.ndarray:
+    """Lengths, the counts of each mark in each segment, and what each begins and ends with."""
+    ends = [token == mark for token in (a[0], a[-1], b[0], b[-1]) for mark in punctuation]
+    marks = [(segment == mark).sum() for segment in (a, b) for mark in punctuation]
+    starts = [not word[a[0]], not word[b[0]], not word[a[-1]], not word[b[-1]]]
+    return np.array([len(a), len(b), len(a) + len(b), len(a) * len(b) / 60, *marks, *ends, *starts], dtype=np.float32)
+
+
+def held_out_accuracy(features: np.ndarray, labels: np.ndarray) -> float:
+    """Of a logistic regression on standardised features, fitted to four fifths."""
+    torch.manual_seed(0)
+    features = (features - features.mean(0)) / (features.std(0) + 1e-6)
+    x, y = torch.from_numpy(features.astype(np.float32)), torch.from_numpy(labels).long()
+    cut = len(y) * 4 // 5
+    model = torch.nn.Linear(x.shape[1], 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
+    for _ in range(60):
+        loss = cross_entropy(model(x[:cut]), y[:cut])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return (model(x[cut:]).argmax(1) == y[cut:]).float().mean().item()
+
+
+def test_no_segment_alone_and_no_length_or_mark_gives_the_label_away(embedded):
+    tokenizer, n = embedded.tokenizer, embedded.vocab_size
+    punctuation = [tokenizer.token_to_id(mark) for mark in ".,;:!?()\"'-"]
+    word = np.array([not tokenizer.id_to_token(i).startswith("##") for i in range(n)])
+    first, second, shape, overlap, labels = [], [], [], [], []
+    for a, b, is_next in segments(embedded, range(3)):
+        first.append(counts(a, n))
+        second.append(counts(b, n))
+        shape.append(shape_and_punctuation(a, b, punctuation, word))
+        overlap.append([len(np.intersect1d(a, b)), len(a), len(b)])
+        labels.append(is_next)
+    labels = np.array(labels)
+    chance = 0.5 + 3 * 0.5 / np.sqrt(len(labels) / 5)
+    assert abs(labels.mean() - 0.5) < 3 * 0.5 / np.sqrt(len(labels))
+    assert held_out_accuracy(np.stack(first).astype(np.float32), labels) < chance
+    assert held_out_accuracy(np.stack(second).astype(np.float32), labels) < chance
+    assert held_out_accuracy(np.stack(shape), labels) < chance
+    # the audit can find what there is to find: the words that A and B share
+    assert held_out_accuracy(np.array(overlap, dtype=np.float32), labels) > 0.7

