@@ -61,7 +61,11 @@ def load_trained(path: str | Path, model_class: type[M]) -> Trained[M]:
     Raises:
         InputError: as :func:`read_checkpoint`, or for a checkpoint of another architecture.
     """
-    checkpoint = read_checkpoint(path)
+    return restore(read_checkpoint(path), path, model_class)
+
+
+def restore(checkpoint: dict[str, Any], path: str | Path, model_class: type[M]) -> Trained[M]:
+    """As :func:`load_trained`, from a checkpoint that was read already; ``path`` names it in errors."""
     architecture, config_class = next((name, c) for name, (c, m) in ARCHITECTURES.items() if m is model_class)
     if checkpoint["architecture"] != architecture:
         raise InputError(f"checkpoint {path} holds a {checkpoint['architecture']}: this needs a {architecture}")

@@ -2,6 +2,7 @@
 
 from src.callbacks.ema import EMA
 from src.callbacks.ending import EndWithValidation
+from src.callbacks.predictions import Predictions
 from src.callbacks.progress import ProgressBar
 from src.callbacks.report import Report, print_results
 from src.callbacks.samples import TextSamples
@@ -11,6 +12,7 @@ from src.callbacks.translations import TranslationSamples
 __all__ = [
     "EMA",
     "EndWithValidation",
+    "Predictions",
     "ProgressBar",
     "Report",
     "TextSamples",

@@ -41,7 +41,8 @@ class Report(L.Callback):
         if accumulate > 1:
             table.add_row("", f"each of {accumulate} accumulated batches")
         table.add_row("precision", f"{trainer.precision} on {trainer.world_size} x {trainer.strategy.root_device.type}")
-        table.add_row("validation", f"every {trainer.val_check_batch} batches")
+        every = trainer.val_check_interval
+        table.add_row("validation", f"every {every:,} batches" if isinstance(every, int) else f"{1 / every:g} an epoch")
         table.add_row("run", trainer.default_root_dir)
         Console().print(table)
 

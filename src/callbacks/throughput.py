@@ -36,7 +36,7 @@ class Throughput(L.Callback):
         self._restart()
 
     def _restart(self) -> None:
-        self._tokens, self._flops, self._seconds = 0, 0, 0.0
+        self._tokens, self._seconds = 0, 0.0
         self._since: float | None = time.perf_counter()
 
     def _pause(self) -> None:
@@ -52,20 +52,24 @@ class Throughput(L.Callback):
         if self._since is None:
             self._since = time.perf_counter()
 
+    def _flops_per_token(self, task: Task, batch: dict[str, Any]) -> float:
+        """Of this batch, for those since the last log: counting takes longer than a small step, so not at each."""
+        shapes = tuple(tensor.shape for tensor in task.inputs(batch).values())
+        if shapes not in self._flops_of:
+            self._flops_of[shapes] = training_flops(task, batch)
+        return self._flops_of[shapes] / max(1, task.count_tokens(batch))
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, Task)
-        shapes = tuple(tensor.shape for tensor in pl_module.inputs(batch).values())
-        if shapes not in self._flops_of:
-            self._flops_of[shapes] = training_flops(pl_module, batch)
-        self._flops += self._flops_of[shapes]
         self._tokens += pl_module.count_tokens(batch)
         last_of_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         logging = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if last_of_step and logging:
             self._pause()
-            ranks = torch.tensor([self._tokens / self._seconds, self._flops / self._seconds / self._peak])
+            speed = self._tokens / self._seconds
+            ranks = torch.tensor([speed, speed * self._flops_per_token(pl_module, batch) / self._peak])
             tokens_per_second = trainer.strategy.reduce(ranks[0], reduce_op="sum")
             peak_share = trainer.strategy.reduce(ranks[1], reduce_op="mean")
             pl_module.log("throughput/tokens_per_second", tokens_per_second, prog_bar=True)

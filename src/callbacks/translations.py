@@ -1,6 +1,7 @@
 """What a translation model writes while it learns, and where it looks."""
 
 from pathlib import Path
+from typing import cast
 
 import lightning as L
 import numpy as np
@@ -10,6 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from src.nn import Block
 from src.tasks import TransformerModule
 
 CELL = 18  # pixels of a token
@@ -53,13 +55,10 @@ def cross_attention(task: TransformerModule, source: list[int], target: list[int
 
     Computed anew from the layer's inputs, since the fast kernels do not give it out.
     """
-    model, seen = task.model, {}
-    layer = model.decoder[-1].cross_attention
-
-    def keep_inputs(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen["x"], seen["memory"] = inputs[0], inputs[1]
-
-    hook = layer.register_forward_pre_hook(keep_inputs)
+    model = task.model
+    layer = cast(Block, model.decoder[-1]).cross_attention
+    seen: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs[:2]))
     training = model.training
     try:
         ids, decoder_ids = (torch.tensor([side], device=task.device) for side in (source, target))
@@ -67,25 +66,21 @@ def cross_attention(task: TransformerModule, source: list[int], target: list[int
     finally:
         hook.remove()
         model.train(training)
-    return layer.weights(seen["x"], seen["memory"]).mean(1)[0].float().cpu()
+    x, memory = seen
+    return layer.weights(x, memory).mean(1)[0].float().cpu()
 
 
 def attention_picture(task: TransformerModule, source: str, target: str) -> np.ndarray:
     """A map of cross-attention with its tokens beside it, (height, width, 3) as bytes; darker is more."""
     data = task.data
     sides = ((data.source_tokenizer, source), (data.tokenizer, target))
-    source_ids, target_ids = (
-        [*t.encode(text, add_special_tokens=False).ids, t.token_to_id(data.end_token)] for t, text in sides
+    ids = [tokenizer.encode(f"{text}{data.end_token}").ids[: data.filter.max_length] for tokenizer, text in sides]
+    weights = cross_attention(task, ids[0], [data.start_id, *ids[1][:-1]])
+    columns, rows = (
+        [tokenizer.decode([i], skip_special_tokens=False) for i in side]
+        for (tokenizer, _), side in zip(sides, ids, strict=True)
     )
-    start = data.tokenizer.token_to_id(data.start_token)
-    length = data.filter.max_length
-    source_ids, target_ids = source_ids[:length], target_ids[:length]
-    weights = cross_attention(task, source_ids, [start, *target_ids[:-1]])
-    return draw(
-        weights.numpy(),
-        [data.source_tokenizer.decode([i], skip_special_tokens=False) for i in source_ids],
-        [data.tokenizer.decode([i], skip_special_tokens=False) for i in target_ids],
-    )
+    return draw(weights.numpy(), columns, rows)
 
 
 def draw(weights: np.ndarray, columns: list[str], rows: list[str]) -> np.ndarray:

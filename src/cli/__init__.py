@@ -13,6 +13,9 @@ VERBS = {
     "test": ("src.cli.training", "evaluate a checkpoint on the test split"),
     "predict": ("src.cli.training", "write a checkpoint's predictions for the test split"),
     "generate": ("src.cli.generate", "continue prompts with a trained GPT"),
+    "translate": ("src.cli.translate", "translate with a trained Transformer"),
+    "compare": ("src.cli.compare", "compare translations by BLEU and chrF, with significance"),
+    "average": ("src.cli.average", "average the weights of checkpoints"),
     "fill-mask": ("src.cli.fill_mask", "find the words behind [MASK] with a trained BERT"),
     "embed": ("src.cli.embed", "write sentence vectors of a trained BERT"),
 }

@@ -12,6 +12,7 @@ from torch import Tensor
 from src.checkpoint import load_trained
 from src.cli.parser import VerbParser, positive
 from src.data.corpora import check_file
+from src.data.tokenization import bert_ids
 from src.errors import InputError
 from src.models import BERT, BERTEncoder, mean_pool
 
@@ -39,8 +40,8 @@ def main(arguments: list[str]) -> None:
     if options.output.suffix != ".npy" or not options.output.parent.is_dir():
         raise InputError(f"--output {options.output} must be a .npy file in a folder that exists")
     check_file(options.input, is_text=True)
-    model, tokenizer, special_tokens = load_trained(options.checkpoint, BERT)
-    ids = {name: tokenizer.token_to_id(token) for name, token in special_tokens.items()}
+    model, tokenizer, _ = load_trained(options.checkpoint, BERT)
+    ids = bert_ids(tokenizer)
     lines = options.input.read_text(encoding="utf-8").splitlines()
     rows, cut = encode(tokenizer, lines, ids["cls_token"], ids["sep_token"], model.config.max_seq_len)
     encoder = model.encoder.to(options.device)

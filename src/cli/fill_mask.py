@@ -4,6 +4,7 @@ import torch
 
 from src.checkpoint import load_trained
 from src.cli.parser import VerbParser, positive
+from src.data.tokenization import bert_ids
 from src.errors import InputError
 from src.models import BERT
 
@@ -31,9 +32,10 @@ def main(arguments: list[str]) -> None:
     """
     options = parser().parse_args(arguments[1:])
     model, tokenizer, special_tokens = load_trained(options.checkpoint, BERT)
-    cls, sep, mask = (tokenizer.token_to_id(special_tokens[f"{name}_token"]) for name in ("cls", "sep", "mask"))
-    ids = [cls, *tokenizer.encode(options.text, add_special_tokens=False).ids, sep]
-    positions = [i for i, token in enumerate(ids) if token == mask]
+    special = bert_ids(tokenizer)
+    words = tokenizer.encode(options.text, add_special_tokens=False).ids
+    ids = [special["cls_token"], *words, special["sep_token"]]
+    positions = [i for i, token in enumerate(ids) if token == special["mask_token"]]
     if not positions:
         name = special_tokens["mask_token"]
         raise InputError(f"the text {options.text[:40]!r} has no {name}: write {name} where a word is to be found")

@@ -14,7 +14,7 @@ def run_folder(logs: Path, experiment: str) -> Path:
     they need of the path is broadcast to them.
     """
     parent = logs / experiment
-    if rank_zero_only.rank:
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
         return parent
     parent.mkdir(parents=True, exist_ok=True)
     taken = [int(match[1]) for path in parent.iterdir() if (match := re.fullmatch(r"version_(\d+)", path.name))]

@@ -18,7 +18,7 @@ import src.callbacks
 import src.data
 import src.optim
 import src.tasks
-from src.callbacks import EndWithValidation, ProgressBar, Report, Throughput, print_results
+from src.callbacks import EndWithValidation, Predictions, ProgressBar, Report, Throughput, print_results
 from src.checkpoint import read_checkpoint
 from src.cli.messages import one_line, values_of
 from src.cli.runs import run_folder
@@ -137,7 +137,8 @@ class TrainingCLI(LightningCLI):
             settings["default_root_dir"] = str(run)
             if trainer.logger is None:
                 settings["logger"] = _loggers(run)
-        self.trainer_defaults = {"callbacks": [Report(), Throughput(), ProgressBar(), EndWithValidation()]}
+        callbacks = [Report(), Throughput(), ProgressBar(), EndWithValidation(), Predictions()]
+        self.trainer_defaults = {"callbacks": callbacks}
         try:
             return super().instantiate_trainer(enable_model_summary=False, **settings)
         except (ValueError, TypeError, MisconfigurationException) as error:

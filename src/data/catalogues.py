@@ -30,8 +30,8 @@ LANGUAGES = ("en", "fr")
 CATALOGUE = re.compile(r"(^|/)fr(_FR)?/LC_MESSAGES/[^/]+\.mo$")
 CONTEXT = "\x04"  # stands between the context of a message and the message
 # what a program puts values, markup or addresses in the place of
-PLACEHOLDER = re.compile(r"%[-#0 +]*\d*(\.\d+)?[a-zA-Z\d]|%\([^)]*\)|%%|[{}<>`\\|]|\$\w|&\w+;|https?:|\w_\w|\[\w*\]")
-ACCELERATOR = re.compile(r"&(?=\w)")  # marks the key of a menu entry
+PLACEHOLDER = re.compile(r"%[-#0+]*\d*(\.\d+)?[a-zA-Z\d]|%\([^)]*\)|%%|[{}<>`\\|]|\$\w|&\w+;|https?:|\w_\w|\[\w*\]")
+ACCELERATOR = re.compile(r"(?<!\w)&(?=\w)|&(?=[a-z])")  # marks the key of a menu entry; "R&D" has none
 
 
 def download(folder: Path) -> list[Path]:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -17,6 +16,7 @@ from src.data.bucketing import BucketBatchSampler
 from src.data.datamodule import TextDataModule
 from src.data.labelled import MOVIE_REVIEWS, LabelledColumns, LabelledSource
 from src.data.packing import IGNORED, Key
+from src.data.progress import announce
 from src.data.sampling import ResumableBatchSampler
 from src.data.tokenization import bert_ids, bert_tokens, load_tokenizer
 from src.errors import InputError
@@ -159,7 +159,7 @@ class ClassificationDataModule(TextDataModule):
         return {"format": FORMAT, "source": self.source.fingerprint(), "tokenizer": given, "seq_len": self.seq_len}
 
     def write_cache(self, folder: Path) -> None:
-        rank_zero_info(f"preparing {self.source.source} in {self.cache_dir} (once)")
+        announce(f"preparing {self.source.source} in {self.cache_dir} (once)")
         tokenizer = load_tokenizer(self.tokenizer_path)
         tokenizer.save(str(folder / "tokenizer.json"))
         splits, names = self.source.splits(self.cache_dir)

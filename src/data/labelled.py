@@ -139,6 +139,6 @@ def _reviews() -> tuple[list[str], list[str]]:
     spec = find_spec("gensim")
     if spec is None or spec.origin is None:
         raise InputError("the embedded reviews come with gensim, which is not installed: pip install gensim")
-    lines = (Path(spec.origin).parent / REVIEWS_FILE).read_text(encoding="utf-8").splitlines()
+    lines = (Path(spec.origin).parent / REVIEWS_FILE).read_text(encoding="cp1252").splitlines()
     labels, texts = zip(*(line.removeprefix("__label__").split(" ", 1) for line in lines), strict=True)
     return list(texts), list(labels)

@@ -5,7 +5,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.utilities.rank_zero import rank_zero_info
 from tokenizers import Tokenizer
 from torch.utils.data import DataLoader
 
@@ -13,7 +12,7 @@ from src.data.corpora import EMBEDDED, Corpus, documents
 from src.data.datamodule import TextDataModule
 from src.data.loader import TokenCountingLoader
 from src.data.packing import PackedBlocks, PackedInfo, count_blocks, is_whole, pack, read_info, write_info
-from src.data.progress import with_progress
+from src.data.progress import announce, with_progress
 from src.data.streaming import StreamedBlocks
 from src.data.tokenization import END_OF_TEXT, UNKNOWN, make_tokenizer, require_token, tokenizer_text
 from src.errors import InputError
@@ -110,7 +109,7 @@ class LMDataModule(TextDataModule):
         return {"format": FORMAT, "corpus": self.corpus.fingerprint(), "tokenizer": shape}
 
     def write_cache(self, folder: Path) -> None:
-        rank_zero_info(f"preparing {self.corpus.label} in {self.cache_dir} (once)")
+        announce(f"preparing {self.corpus.label} in {self.cache_dir} (once)")
         splits = self.corpus.splits(self.cache_dir)
         training = islice(documents(splits["train"]), TOKENIZER_DOCUMENTS)
         tokenizer = make_tokenizer(self.tokenizer_kind, self.tokenizer_vocab_size, training)
@@ -132,7 +131,7 @@ class LMDataModule(TextDataModule):
             hint = ": lower holdout_documents" if self.corpus.streaming else ""
             raise InputError(f"the {split} split of {self.corpus.label} has no document with any text{hint}")
         if n_rows is not None and n_rows > info.documents:
-            rank_zero_info(f"skipped {n_rows - info.documents:,} of {n_rows:,} {split} documents: they have no text")
+            announce(f"skipped {n_rows - info.documents:,} of {n_rows:,} {split} documents: they have no text")
         return info
 
     def _check_stream(self, rows: Any) -> None:

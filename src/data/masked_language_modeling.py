@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.fabric.utilities.rank_zero import rank_zero_info
 from tokenizers import Tokenizer
 from torch.utils.data import Dataset
 
@@ -17,6 +16,7 @@ from src.data.masked_pairs import MaskedPairs
 from src.data.masking import Masking
 from src.data.packing import PackedInfo, is_whole, read_info, write_info
 from src.data.pairs import SentencePairs
+from src.data.progress import announce
 from src.data.sampling import ResumableBatchSampler
 from src.data.sentence_store import read_sentences, write_sentences
 from src.data.tokenization import bert_ids, bert_tokens, make_tokenizer
@@ -119,7 +119,7 @@ class MLMDataModule(TextDataModule):
         return {"format": FORMAT, "corpora": corpora, "tokenizer": shape}
 
     def write_cache(self, folder: Path) -> None:
-        rank_zero_info(f"preparing {', '.join(c.label for c in (self.corpus, *self.more))} in {self.cache_dir} (once)")
+        announce(f"preparing {', '.join(c.label for c in (self.corpus, *self.more))} in {self.cache_dir} (once)")
         splits = self.corpus.splits(self.cache_dir)
         training = [splits["train"], *(corpus.splits(self.cache_dir)["train"] for corpus in self.more)]
         # of each source its share, so that the vocabulary is of all

@@ -58,7 +58,7 @@ def is_whole(path: Path, info: PackedInfo) -> bool:
     if not path.is_file() or path.stat().st_size != info.tokens * np.dtype(info.dtype).itemsize:
         return False
     described = path.with_name("info.json")  # the last file that is written
-    if described.is_file() and path.stat().st_mtime_ns <= described.stat().st_mtime_ns:
+    if described.is_file() and path.stat().st_mtime_ns < described.stat().st_mtime_ns:
         return True
     checksum = 0
     with path.open("rb") as file:

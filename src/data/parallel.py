@@ -117,7 +117,7 @@ class ParallelCorpus:
 
     def _check_language(self, language: str, known: Iterable[str]) -> None:
         if language not in known:
-            raise InputError(f"{self.source} has no language {language!r}: it has {', '.join(known)}")
+            raise InputError(f"{self.source} has no language {language!r}: it has {', '.join(sorted(known))}")
 
     def _folder(self, folder: Path, cache_dir: Path) -> dict[str, Pairs]:
         found: dict[str, Pairs] = {}
@@ -210,11 +210,6 @@ def aligned(source: Path, target: Path) -> Pairs:
 
 def read_lines(path: Path) -> Iterator[str]:
     """The lines of a text file, which may be a ``.gz``; nothing but a line feed ends a line."""
-    opened = (
-        gzip.open(path, "rt", encoding="utf-8", newline="\n")
-        if path.suffix == ".gz"
-        else path.open(encoding="utf-8", newline="\n")
-    )
-    with opened as lines:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="\n") as lines:
         for line in lines:
             yield line.rstrip("\r\n")

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -36,3 +37,9 @@ def with_progress(items: Iterable[T], what: str, total: int | None = None) -> It
     finally:
         if shown:
             bar.stop()
+
+
+@rank_zero_only
+def announce(message: str) -> None:
+    """Tell the user, once and not once a process."""
+    print(message)

@@ -1,5 +1,6 @@
 """Tokenizers: byte-level BPE or WordPiece trained on the corpus, characters, bytes, or any ``tokenizer.json``."""
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ BERT_SPELLINGS = {
     "sep_token": ("[SEP]", "</s>"),
     "mask_token": ("[MASK]", "<mask>"),
 }
+PRIVATE = 0xF0000  # the first of 131,000 characters that Unicode leaves to private use
 
 
 def make_tokenizer(kind: str, vocab_size: int, texts: Iterable[str]) -> Tokenizer:
@@ -72,16 +74,35 @@ def train_unigram(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """WordPiece over lower-cased words without accents, as BERT's (Devlin et al. 2018, section 3)."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
+    """WordPiece over lower-cased words without accents, as BERT's (Devlin et al. 2018, section 3).
+
+    The library's own trainer numbers the characters within words in an order that differs from run to run, and breaks
+    ties by it. So byte-pair encoding is trained instead, which is the same, on words whose characters after the first
+    stand for themselves as ones of their own.
+    """
     special = [spellings[0] for spellings in BERT_SPELLINGS.values()]
     if vocab_size <= len(special):
         raise InputError(f"a vocabulary of {vocab_size} has no room beside its {len(special)} special tokens")
-    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
+    normalizer, pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(word for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text)))
+    characters = sorted(set().union(*words))
+    inside = {ord(character): PRIVATE + i for i, character in enumerate(characters)}
+    outside = {PRIVATE + i: character for i, character in enumerate(characters)}
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
+    marked = ((word[0] + word[1:].translate(inside), n) for word, n in sorted(words.items()))
+    trained.train_from_iterator((" ".join([word] * n) for word, n in marked), trainer)
+    vocabulary = {
+        ("##" if ord(token[0]) >= PRIVATE else "") + token.translate(outside): i
+        for token, i in trained.get_vocab().items()
+    }
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(special)
     return tokenizer
 
 

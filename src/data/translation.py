@@ -6,13 +6,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.utilities.rank_zero import rank_zero_info
 from tokenizers import Tokenizer
 from torch.utils.data import Dataset
 
 from src.data.datamodule import TextDataModule
 from src.data.pair_store import SIDES, Filter, PairTokenizers, TranslationPairs, pairs_are_whole, write_pairs
 from src.data.parallel import EMBEDDED, Pair, Pairs, ParallelCorpus
+from src.data.progress import announce
 from src.data.sampling import ResumableBatchSampler
 from src.data.token_budget import TokenBatchSampler
 from src.data.tokenization import END_OF_TEXT, make_tokenizer, require_token
@@ -123,6 +123,16 @@ class TranslationDataModule(TextDataModule):
         """How many tokens the source has."""
         return self.source_tokenizer.get_vocab_size()
 
+    @property
+    def start_id(self) -> int:
+        """What the decoder reads first."""
+        return require_token(self.tokenizer, self.start_token, "start_token")
+
+    @property
+    def end_id(self) -> int:
+        """What ends a target."""
+        return require_token(self.tokenizer, self.end_token, "end_token")
+
     # ---- preparing
 
     def cache_key(self) -> dict[str, Any]:
@@ -132,7 +142,7 @@ class TranslationDataModule(TextDataModule):
         return {"format": FORMAT, "corpus": self.corpus.fingerprint(), "tokenizer": shape, "pairs": tokens}
 
     def write_cache(self, folder: Path) -> None:
-        rank_zero_info(f"preparing {self.corpus.source} in {self.cache_dir} (once)")
+        announce(f"preparing {self.corpus.source} in {self.cache_dir} (once)")
         splits = self.corpus.load(self.cache_dir)
         tokenizers = self._tokenizers(splits["train"])
         tokenizers.source.save(str(folder / "source_tokenizer.json"))
@@ -195,9 +205,8 @@ class TranslationDataModule(TextDataModule):
     def dataset(self, split: str) -> TranslationPairs:
         if split not in self.info:
             raise InputError(f"{self.corpus.source} has no {split} split: set {split}_fraction above 0")
-        start = require_token(self.tokenizer, self.start_token, "start_token")
         source_end = require_token(self.source_tokenizer, self.end_token, "end_token")
-        return TranslationPairs(self.folder, split, start, source_end)
+        return TranslationPairs(self.folder, split, self.start_id, source_end)
 
     def batch_sampler(self, rows: Dataset[Any], *, train: bool) -> ResumableBatchSampler:
         """Batches of a number of tokens, shuffled for training."""

@@ -42,7 +42,7 @@ class _Decoder:
         return self.model.head(hidden[:, 0])
 
     def select(self, sentences: Tensor, rows: Tensor) -> None:
-        """Go on with these sentences alone, (B',) ascending, and let row i go on from what ``rows[i]`` wrote, (B'·K,)."""
+        """Go on with these sentences alone, (B',) ascending, and let row i go on from ``rows[i]``, (B'·K,)."""
         for cache in self.cache:
             cache.target.reorder(rows)
         if len(sentences) < len(self.memory):

@@ -7,6 +7,8 @@ from torch import Tensor
 class KVCache:
     """One attention layer's keys and values, in buffers of a fixed size that are allocated at the first use.
 
+    The buffers are (batch, max_len, heads, head_dim), so that what is held of a row is one piece of memory.
+
     Args:
         max_len: how many tokens fit.
     """
@@ -24,10 +26,10 @@ class KVCache:
             raise ValueError(f"{end} tokens do not fit into a cache of {self.max_len}")
         if self._keys is None or self._values is None:
             batch, heads, _, head_dim = keys.shape
-            self._keys = keys.new_empty(batch, heads, self.max_len, head_dim)
+            self._keys = keys.new_empty(batch, self.max_len, heads, head_dim)
             self._values = torch.empty_like(self._keys)
-        self._keys[:, :, start:end] = keys
-        self._values[:, :, start:end] = values
+        self._keys[:, start:end] = keys.transpose(1, 2)
+        self._values[:, start:end] = values.transpose(1, 2)
         self.length = end
         return self.keys_values()
 
@@ -35,7 +37,7 @@ class KVCache:
         """All that is held, as views: (batch, heads, length, head_dim) of each."""
         assert self._keys is not None
         assert self._values is not None
-        return self._keys[:, :, : self.length], self._values[:, :, : self.length]
+        return self._keys[:, : self.length].transpose(1, 2), self._values[:, : self.length].transpose(1, 2)
 
     def reorder(self, rows: Tensor) -> None:
         """Let row i hold what row ``rows[i]`` held; of rows that stay where they are, nothing is copied.
@@ -48,6 +50,7 @@ class KVCache:
         (moved,) = (rows != torch.arange(len(rows), device=rows.device)).nonzero(as_tuple=True)
         source = rows[moved]
         for buffer in (self._keys, self._values):
-            held = buffer[:, :, : self.length]
-            held[moved] = held[source]  # the right side is a copy, made before anything is overwritten
+            held = buffer[:, : self.length]
+            # selecting makes a copy, before anything is overwritten
+            held.index_copy_(0, moved, held.index_select(0, source))
         self._keys, self._values = self._keys[: len(rows)], self._values[: len(rows)]

@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
@@ -47,8 +48,6 @@ class ClassificationModule(Task):
 
     def check_data(self, data: TextDataModule) -> None:
         check_lengths(self, data, ClassificationDataModule)
-        if self.pretrained:
-            self._pretrained_encoder(data)
 
     def setup(self, stage: str) -> None:
         """Take the number of labels from the data."""
@@ -63,22 +62,21 @@ class ClassificationModule(Task):
         return BERTClassifier(self.config)
 
     def configure_model(self) -> None:
-        """Build the network, with the pretrained encoder unless a checkpoint of this task is about to be loaded."""
+        """Build the network; to fit it, with the pretrained encoder. The other verbs have a checkpoint of this task."""
         built = hasattr(self, "model")
         super().configure_model()
-        if self.pretrained and not built and not self.trainer.ckpt_path:
-            self.model.encoder.load_state_dict(self._pretrained_encoder(self.data))
+        if self.pretrained and not built and self.trainer.state.fn == TrainerFn.FITTING:
+            self.model.encoder.load_state_dict(self._pretrained_encoder(self.pretrained))
 
-    def _pretrained_encoder(self, data: TextDataModule) -> dict[str, Tensor]:
+    def _pretrained_encoder(self, path: str) -> dict[str, Tensor]:
         """The weights of the pretrained encoder.
 
         Raises:
             InputError: the file is no checkpoint of a BERT, or of one with another shape or tokenizer.
         """
-        assert self.pretrained is not None
-        checkpoint = read_checkpoint(self.pretrained)
-        shape = {field.name: getattr(self.config, field.name) for field in fields(BERTConfig)}
-        check_compatible(checkpoint, "bert", shape, data.tokenizer.to_str())
+        checkpoint = read_checkpoint(path)
+        shape = {f.name: getattr(self.config, f.name) for f in fields(BERTConfig) if f.name != "init_std"}
+        check_compatible(checkpoint, "bert", shape, self.data.tokenizer.to_str())
         prefix = "model.encoder."
         weights = checkpoint["state_dict"].items()
         return {name.removeprefix(prefix): weight for name, weight in weights if name.startswith(prefix)}

@@ -63,8 +63,8 @@ class TransformerModule(Task):
         super().__init__(config, optimizer, schedule, compile)
         if not 0 <= label_smoothing < 1 or beam < 1 or length_penalty < 0:
             raise InputError(
-                f"label_smoothing {label_smoothing}, beam {beam} or length_penalty {length_penalty} cannot be: they are "
-                "at least 0, 1 and 0, and the first is less than 1"
+                f"label_smoothing {label_smoothing}, beam {beam} or length_penalty {length_penalty} cannot be: they "
+                "are at least 0, 1 and 0, and the first is less than 1"
             )
         self.label_smoothing, self.beam, self.length_penalty = label_smoothing, beam, length_penalty
         self.loss, self.accuracy = MeanMetric(), MeanMetric()
@@ -88,9 +88,7 @@ class TransformerModule(Task):
                 f"{self.config.max_seq_len}: change one"
             )
         if self.config.tie_embeddings and not data.joint_vocabulary:
-            raise InputError(
-                "tie_embeddings needs one vocabulary for both languages: set data.joint_vocabulary to true"
-            )
+            raise InputError("tie_embeddings needs one vocabulary for both languages: set data.joint_vocabulary")
         self.config = replace(self.config, source_vocab_size=data.source_vocab_size)
 
     def setup(self, stage: str) -> None:
@@ -124,19 +122,15 @@ class TransformerModule(Task):
         self.loss.update(nats / targets.clamp(min=1), weight=targets)
         self.accuracy.update((logits.argmax(-1) == labels).sum() / targets.clamp(min=1), weight=targets)
 
-    def _ids(self) -> dict[str, int]:
-        names = {"start_id": "decoder_start_token", "end_id": "eos_token"}
-        ids = {name: self.data.tokenizer.token_to_id(self.data.special_tokens[token]) for name, token in names.items()}
-        return {name: i for name, i in ids.items() if i is not None}
-
     def translate(self, batch: Batch, beam: int) -> list[str]:
         """The translation of each source of a batch, as text; greedy with a beam of 1."""
         sources = (self.model, batch["input_ids"], batch["attention_mask"])
+        start_id, end_id = self.data.start_id, self.data.end_id
         if beam == 1:
-            ids = greedy_search(*sources, **self._ids())
+            ids = greedy_search(*sources, start_id=start_id, end_id=end_id)
         else:
             penalty = wu_penalty(self.length_penalty)
-            found = beam_search(*sources, beam=beam, length_penalty=penalty, **self._ids())
+            found = beam_search(*sources, start_id=start_id, end_id=end_id, beam=beam, length_penalty=penalty)
             ids = [hypotheses[0].ids for hypotheses in found]
         return self.data.tokenizer.decode_batch(ids)
 

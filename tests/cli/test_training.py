@@ -109,6 +109,18 @@ def test_a_checkpoint_alone_is_enough_to_evaluate(run, config, tmp_path):
     assert "test/bits_per_byte" in out
 
 
+def test_predictions_are_the_log_probabilities_of_the_test_split(run, config, tmp_path):
+    run("fit", "--config", config)
+    last = tmp_path / "logs/tiny/version_0/checkpoints/last.ckpt"
+    assert run("test", "--ckpt_path", last)[0] == 0
+    with (tmp_path / "logs/tiny/version_1/metrics.csv").open() as file:
+        loss = float(next(csv.DictReader(file))["test/loss"])
+    status, _, err = run("predict", "--ckpt_path", last)
+    assert status == 0, err
+    predictions = torch.cat(torch.load(tmp_path / "logs/tiny/version_2/predictions_0.pt"))
+    assert -predictions.sum().item() / (predictions != 0).sum().item() == pytest.approx(loss, rel=1e-5)
+
+
 def test_evaluation_is_of_the_whole_split_whatever_the_batch(run, config, tmp_path):
     run("fit", "--config", config)
     last = tmp_path / "logs/tiny/version_0/checkpoints/last.ckpt"

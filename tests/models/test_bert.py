@@ -202,11 +202,18 @@ def test_every_activation_works(name):
 
 
 def test_weights_start_as_in_the_paper():
-    model = BERT(BERTConfig(vocab_size=500, max_seq_len=64, d_model=256, n_heads=4, n_layers=2))
-    truncated = 0.02 * 0.8796  # the deviation of a normal cut at two of its own
-    for parameter in (model.encoder.token_embedding.weight, model.encoder.blocks[0].attention.qkv.weight):
-        assert parameter.std().item() == pytest.approx(truncated, rel=0.03)
-        assert parameter.abs().max() <= 0.04
+    model = BERT(BERTConfig(vocab_size=500, max_seq_len=64, d_model=256, n_heads=4, n_layers=2, init_std=0.05))
+    truncated = 0.8796  # the deviation of a normal cut at two of its own
+    for weight, std in (
+        (model.encoder.token_embedding.weight, 0.05),
+        (model.encoder.position_embedding.weight, 0.02),
+        (model.encoder.segment_embedding.weight, 0.02),
+        (model.encoder.blocks[0].attention.qkv.weight, 0.05),
+        (model.masked_words.dense.weight, 0.05),
+    ):
+        assert weight.std().item() == pytest.approx(std * truncated, rel=0.06)
+        assert weight.abs().max() <= 2 * std
+    assert BERTConfig().init_std == 0.02
     assert not model.encoder.blocks[0].attention.qkv.bias.any()
     assert (model.encoder.embedding_norm.weight == 1).all()
     assert model.masked_words.decoder.weight is model.encoder.token_embedding.weight
@@ -231,6 +238,7 @@ def test_more_tokens_than_positions():
         ({"n_segments": 0}, "n_segments is 0: it must be at least 1"),
         ({"n_labels": 0}, "n_labels is 0: it must be at least 1"),
         ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"init_std": 0.0}, "init_std is 0.0: it must be above 0"),
         ({"activation": "gelo"}, "unknown activation 'gelo'"),
         ({"norm": "mid"}, "norm is 'mid': choose 'pre' or 'post'"),
     ],

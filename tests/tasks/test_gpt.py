@@ -72,7 +72,7 @@ def test_the_logged_figures_are_those_of_the_whole_split(run, config, tmp_path):
     """Loss, perplexity and bits per byte against the definition, token by token from the raw text."""
     trained(run, config, 0)
     checkpoint = tmp_path / "logs/tiny/version_0/checkpoints/last.ckpt"
-    status, out, err = run("validate", "--ckpt_path", checkpoint)
+    status, _, err = run("validate", "--ckpt_path", checkpoint)
     assert status == 0, err
     gpt, tokenizer, _ = load_trained(checkpoint, GPT)
     data = LMDataModule(**yaml.safe_load(config.read_text())["data"]["init_args"])
@@ -116,7 +116,7 @@ def test_any_torch_optimizer_by_one_word(run, config, optimizer):
     settings = yaml.safe_load(config.read_text())
     settings["model"]["init_args"]["optimizer"] = {"class_path": optimizer, "init_args": {"lr": 0.01}}
     config.write_text(yaml.safe_dump(settings))
-    status, out, err = run("fit", "--config", config, "--trainer.max_steps", 2)
+    status, _, err = run("fit", "--config", config, "--trainer.max_steps", 2)
     assert status == 0, err
 
 
@@ -126,7 +126,7 @@ def test_any_schedule_by_one_word(run, config, schedule):
     arguments = {"decay_steps": 4} if schedule == "WarmupStableDecay" else {}
     settings["model"]["init_args"]["schedule"] = {"class_path": schedule, "init_args": arguments}
     config.write_text(yaml.safe_dump(settings))
-    status, out, err = run("fit", "--config", config, "--trainer.max_steps", 3)
+    status, _, err = run("fit", "--config", config, "--trainer.max_steps", 3)
     assert status == 0, err
 
 

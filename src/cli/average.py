@@ -1,0 +1,66 @@
+"""average: the weights of several checkpoints of a run, averaged into one (Vaswani et al. 2017, section 6.1)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from src.checkpoint import REQUIRED_KEYS, check_compatible, read_checkpoint
+from src.cli.parser import VerbParser
+from src.errors import InputError
+
+# what a file that is never trained on needs of its newest checkpoint
+KEPT = (*REQUIRED_KEYS, "source_tokenizer", "pytorch-lightning_version", "epoch", "global_step")
+
+
+def parser() -> VerbParser:
+    """The options of `average`."""
+    options = VerbParser(prog="python -m src average", description=__doc__)
+    options.add_argument("--checkpoints", nargs="+", required=True, metavar="PATH", help="two or more, of one network")
+    options.add_argument("--output", required=True, metavar="PATH", help="where to write the averaged checkpoint")
+    return options
+
+
+def average(paths: list[str]) -> dict[str, Any]:
+    """A checkpoint with the mean of the weights of several, and all else of the one with the most steps.
+
+    It holds no state of an optimizer: there is nothing to resume.
+
+    Raises:
+        InputError: a file is no checkpoint, or they are of different networks or tokenizers.
+    """
+    first = read_checkpoint(paths[0])
+    newest, total = first, {name: weight.double() for name, weight in first["state_dict"].items()}
+    for path in paths[1:]:
+        checkpoint = read_checkpoint(path)
+        try:
+            check_compatible(checkpoint, first["architecture"], first["model_config"], first["tokenizer"])
+        except InputError as error:
+            raise InputError(f"{path} and {paths[0]} cannot be averaged: {error}") from error
+        for name, weight in checkpoint["state_dict"].items():
+            total[name] += weight.double()
+        if checkpoint["global_step"] > newest["global_step"]:
+            newest = checkpoint
+    kept = {key: newest[key] for key in KEPT if key in newest}
+    kept["state_dict"] = {
+        name: (weight / len(paths)).to(first["state_dict"][name].dtype) for name, weight in total.items()
+    }
+    return kept
+
+
+def main(arguments: list[str]) -> None:
+    """Write the average, whole or not at all.
+
+    Raises:
+        InputError: as :func:`average`, or there is nothing to average.
+    """
+    options = parser().parse_args(arguments[1:])
+    if len(options.checkpoints) < 2:
+        raise InputError("one checkpoint has no average: name two or more")
+    checkpoint, output = average(options.checkpoints), Path(options.output)
+    if not output.parent.is_dir():
+        raise InputError(f"there is no folder {output.parent} to write {output.name} into")
+    aside = output.with_name(output.name + ".part")
+    torch.save(checkpoint, aside)
+    aside.replace(output)
+    print(f"wrote {output}, the average of {len(options.checkpoints)} checkpoints")

@@ -1,0 +1,368 @@
+"""The data module for language modelling: what is prepared, when it is prepared again, and what a trainer is given."""
+
+import json
+import math
+import multiprocessing
+import os
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models
+
+from src.data import LMDataModule
+from src.data.packing import IGNORED
+from src.data.tokenization import END_OF_TEXT, UNKNOWN, byte_tokenizer
+from src.errors import InputError
+
+TEXTS = [f"Document {i} tells of the number {i * i}, and of é. " * (1 + i % 3) for i in range(60)]
+
+
+@pytest.fixture
+def make(tmp_path: Path):
+    """A data module over sixty short documents."""
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS), encoding="utf-8")
+
+    def module(**changes) -> LMDataModule:
+        settings = {
+            "source": str(path),
+            "validation_fraction": 0.1,
+            "test_fraction": 0.1,
+            "tokenizer": "byte",
+            "seq_len": 16,
+            "batch_size": 4,
+            "cache_dir": str(tmp_path / "cache"),
+        }
+        return LMDataModule(**{**settings, **changes})
+
+    return module
+
+
+def caches(tmp_path: Path) -> list[Path]:
+    return [path for path in (tmp_path / "cache").iterdir() if path.name.startswith("LMDataModule") and path.is_dir()]
+
+
+def decoded(module: LMDataModule, split: str) -> list[str]:
+    ids = np.fromfile(module.folder / f"{split}.bin", module.info[split].dtype)
+    return module.tokenizer.decode(ids.tolist(), skip_special_tokens=False).split(END_OF_TEXT)[:-1]
+
+
+def targets(batches) -> list[int]:
+    labels = torch.cat([batch["labels"].flatten() for batch in batches])
+    return labels[labels != IGNORED].tolist()
+
+
+# ---- what is prepared
+
+
+@pytest.mark.parametrize("tokenizer", ["bpe", "byte", "char"])
+def test_every_document_is_in_one_split_with_an_end_token(make, tokenizer):
+    module = make(tokenizer=tokenizer, tokenizer_vocab_size=300)
+    found = {split: decoded(module, split) for split in ("train", "validation", "test")}
+    # a character of the other splits may be unknown
+    assert [len(texts) for texts in found.values()] == [48, 6, 6]
+    assert sorted(text for texts in found.values() for text in texts) == sorted(TEXTS)
+
+
+def test_the_summary_and_the_bytes_are_those_of_the_documents(make):
+    module = make(seq_len=7)
+    for split, counts in module.summary().items():
+        texts = decoded(module, split)
+        n_bytes = sum(len(text.encode()) for text in texts)
+        blocks = len(module.dataset(split))
+        assert counts == {
+            "documents": len(texts),
+            "bytes": n_bytes,
+            "tokens": n_bytes + len(texts),
+            "blocks": blocks,
+        }
+        assert module.bytes_per_token(split) == n_bytes / (n_bytes + len(texts) - 1)
+
+
+def test_the_tokenizer_is_trained_on_the_training_documents_alone(make, tmp_path):
+    rows = [{"text": "plain words only " * 20}] * 3
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "validation.jsonl").write_text(json.dumps({"text": "QQQQ QQQQ " * 50}))
+    files = {
+        "source": str(tmp_path / "train.jsonl"),
+        "validation_source": str(tmp_path / "validation.jsonl"),
+        "test_fraction": 0.0,
+    }
+    characters = make(tokenizer="char", **files)
+    assert characters.vocab_size == len(set("plain words only ")) + 2
+    assert set(decoded(characters, "validation")[0]) == set(UNKNOWN + " ")
+    assert "QQ" not in make(tokenizer="bpe", tokenizer_vocab_size=280, **files).tokenizer.get_vocab()
+
+
+def test_the_embedded_corpus_needs_no_source(embedded):
+    summary = embedded.summary()
+    assert {split: counts["documents"] for split, counts in summary.items()} == {
+        "train": 96,
+        "validation": 5,
+        "test": 5,
+    }
+    assert embedded.vocab_size == 2000
+    assert embedded.special_tokens == {"eos_token": END_OF_TEXT}
+    assert all(2.5 < embedded.bytes_per_token(split) < 4 for split in summary)
+
+
+def test_an_own_tokenizer_with_its_end_token_is_taken(make, tmp_path):
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens(["</s>"])
+    (tmp_path / "mine").mkdir()
+    tokenizer.save(str(tmp_path / "mine" / "tokenizer.json"))
+    module = make(tokenizer=str(tmp_path / "mine"), end_token="</s>")
+    assert module.special_tokens == {"eos_token": "</s>"}
+    ids = np.fromfile(module.folder / "train.bin", module.info["train"].dtype)
+    assert (ids == tokenizer.token_to_id("</s>")).sum() == 48
+    with pytest.raises(InputError, match=r"\[EOS\].*end_token.*</s>"):
+        make(tokenizer=str(tmp_path / "mine"), end_token="[EOS]").prepare_data()
+
+
+# ---- when it is prepared again
+
+
+def stamp(module: LMDataModule) -> int:
+    return (module.folder / "train.bin").stat().st_ino
+
+
+def test_a_restart_does_not_prepare_again_and_does_not_read_the_source(make, tmp_path):
+    before = stamp(make())
+    source = tmp_path / "corpus.jsonl"
+    times = source.stat().st_atime_ns, source.stat().st_mtime_ns
+    source.write_bytes(b"\xff" * source.stat().st_size)  # not UTF-8: reading it would fail
+    os.utime(source, ns=times)
+    again = make(seq_len=8, batch_size=2, seed=5)
+    assert stamp(again) == before
+    assert again.vocab_size == 257
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tokenizer": "char"},
+        {"validation_fraction": 0.2},
+        {"max_documents": 50},
+        {"document_separator": "\n"},
+    ],
+)
+def test_what_shapes_the_data_has_a_cache_of_its_own(make, tmp_path, change):
+    make().prepare_data()
+    make(**change).prepare_data()
+    assert len(caches(tmp_path)) == 2
+
+
+def test_a_changed_source_or_tokenizer_is_prepared_again(make, tmp_path):
+    tokenizer = byte_tokenizer()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    make(tokenizer=str(tmp_path)).prepare_data()
+    tokenizer.add_tokens(["Document"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert make(tokenizer=str(tmp_path)).vocab_size == 258
+    with (tmp_path / "corpus.jsonl").open("a") as file:
+        file.write('{"text": "one more"}\n')
+    assert sum(counts["documents"] for counts in make(tokenizer=str(tmp_path)).summary().values()) == 61
+
+
+@pytest.mark.parametrize("name", ["train.bin", "validation.bin", "info.json", "tokenizer.json"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_a_damaged_cache_is_made_anew(make, name, damage):
+    module = make()
+    file = module.folder / name
+    whole = file.read_bytes()
+    if damage == "cut":
+        file.write_bytes(whole[: len(whole) // 2])
+    elif damage == "flipped":
+        file.write_bytes(b"\x00" + whole[1:] if whole[0] else b"\x01" + whole[1:])
+    else:
+        file.unlink()
+    assert (make().folder / name).read_bytes() == whole
+
+
+def test_what_a_killed_process_left_does_no_harm(make, tmp_path):
+    folder = make().folder
+    folder.rename(f"{folder}.partial")
+    (tmp_path / "cache" / f"{folder.name}.partial" / "train.bin").write_bytes(b"half")
+    assert decoded(make(), "train")
+    assert caches(tmp_path) == [folder]
+
+
+def _prepare(arguments, barrier, results):
+    barrier.wait()
+    module = LMDataModule(**arguments)
+    results.put((module.vocab_size, stamp(module), targets(module.val_dataloader())))
+
+
+def test_processes_that_prepare_at_once_share_one_cache(make, tmp_path):
+    arguments = {
+        "source": make().corpus.source,
+        "seq_len": 16,
+        "tokenizer_vocab_size": 300,
+        "cache_dir": str(tmp_path / "cache"),
+    }
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(2), context.Queue()
+    processes = [context.Process(target=_prepare, args=(arguments, barrier, results)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    first, second = results.get(timeout=120), results.get(timeout=120)
+    for process in processes:
+        process.join()
+    assert first == second
+    assert len(caches(tmp_path)) == 1
+
+
+# ---- what a trainer is given
+
+
+def test_a_training_epoch_has_each_block_once_and_the_next_one_other_blocks(make):
+    module = make()
+    loader = module.train_dataloader()
+
+    def epoch(number: int) -> list[list[int]]:
+        loader.sampler.set_epoch(number)
+        return [row.tolist() for batch in loader for row in batch["input_ids"][(batch["labels"] != IGNORED).any(1)]]
+
+    ids = np.fromfile(module.folder / "train.bin", module.info["train"].dtype).tolist()
+    first, second = epoch(0), epoch(1)
+    offset = module.dataset("train").offset(0)
+    in_order = [ids[offset + 16 * i : offset + 16 * (i + 1)] for i in range(len(first))]
+    assert sorted(first) == sorted(in_order)
+    assert first != in_order
+    assert sorted(first) != sorted(second)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_evaluation_has_every_token_but_the_first_as_a_target_once(make, split):
+    module = make(eval_batch_size=3)
+    loader = {"validation": module.val_dataloader, "test": module.test_dataloader}[split]()
+    ids = np.fromfile(module.folder / f"{split}.bin", module.info[split].dtype).tolist()
+    assert targets(loader) == ids[1:]
+    assert len(next(iter(loader))["input_ids"]) == 3
+    if split == "test":
+        assert targets(module.predict_dataloader()) == ids[1:]
+
+
+def test_batches_are_those_of_the_seed_whatever_the_workers(make):
+    def batches(**changes) -> list[list[int]]:
+        return [batch["input_ids"].flatten().tolist() for batch in make(**changes).train_dataloader()]
+
+    assert batches(num_workers=2) == batches()
+    assert batches(seed=1) != batches()
+
+
+class Bigrams(L.LightningModule):
+    """The smallest language model, which writes down what it is given."""
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        self.logits = torch.nn.Embedding(vocab_size, vocab_size)
+        self.counts, self.validated = [], 0
+
+    def summed_loss(self, batch):
+        logits = self.logits(batch["input_ids"])
+        return torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+
+    def training_step(self, batch):
+        self.counts.append(float(batch["target_tokens"]))
+        return self.summed_loss(batch) / batch["target_tokens"]
+
+    def validation_step(self, batch):
+        self.validated += int((batch["labels"] != IGNORED).sum())
+        self.log("loss", self.summed_loss(batch), reduce_fx="sum")
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.1)
+
+
+def fit(module: LMDataModule, folder: Path, **options) -> Bigrams:
+    model = Bigrams(module.vocab_size)
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    settings = {"accelerator": "cpu", "num_sanity_val_steps": 0, "default_root_dir": folder, **quiet, **options}
+    L.Trainer(**settings).fit(model, datamodule=module)
+    return model
+
+
+def test_lightning_trains_with_it(make, tmp_path):
+    module = make()
+    model = fit(module, tmp_path, max_epochs=2, accumulate_grad_batches=2)
+    assert len(model.counts) == 2 * len(module.train_dataloader())
+    assert model.counts[0] == 4 * 16
+    assert model.validated == 2 * (module.summary()["validation"]["tokens"] - 1)
+    validation = model.trainer.callback_metrics["loss"] / (module.summary()["validation"]["tokens"] - 1)
+    assert validation < math.log(257) - 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_lightning_trains_with_a_stream(make, tmp_path, workers):
+    module = make(streaming=True, holdout_documents=6, num_workers=workers)
+    model = fit(module, tmp_path, max_steps=6, limit_val_batches=2, val_check_interval=3)
+    assert model.counts == [64.0] * 6
+    assert set(module.summary()) == {"validation", "test"}
+    assert decoded(module, "validation") == TEXTS[:6]
+    assert decoded(module, "test") == TEXTS[6:12]
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"seq_len": 0}, "seq_len is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"eval_batch_size": -1}, "eval_batch_size is -1"),
+        ({"num_workers": -1}, "num_workers is -1"),
+        ({"streaming": True, "num_workers": 2}, "num_workers is 2"),
+        ({"tokenizer": "bpee"}, "'bpee'"),
+        ({"tokenizer": "bpe", "tokenizer_vocab_size": 10}, "10"),
+        ({"end_token": "</s>"}, "'</s>'"),
+        ({"source": "/nowhere/at/all.txt"}, "/nowhere/at/all.txt"),
+        ({"text_column": "body"}, "'body'"),
+        ({"streaming": True, "holdout_documents": 30}, "holdout_documents"),
+        ({"streaming": True, "holdout_documents": 60}, "holdout_documents"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(make, changes, fault):
+    with pytest.raises(InputError) as refused:
+        make(**changes).prepare_data()
+    assert fault in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("split", "stage"), [("validation", "fit"), ("test", "test")])
+def test_a_split_that_is_missing_or_too_short_is_refused_before_training(make, split, stage):
+    with pytest.raises(InputError, match=f"no {split} split"):
+        make(**{f"{split}_fraction": 0.0}).setup(stage)
+    with pytest.raises(InputError, match=rf"{split} split has \d+ tokens.*seq_len 2000"):
+        make(seq_len=2000).setup(stage)
+
+
+def test_a_corpus_without_any_text_is_refused(make, tmp_path):
+    (tmp_path / "blank.txt").write_text(" \n\n ")
+    with pytest.raises(InputError, match=r"train split of .*blank.txt has no document"):
+        make(source=str(tmp_path / "blank.txt")).prepare_data()
+
+
+def test_a_cache_dir_that_is_no_folder_is_refused(make, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cache_dir .*file"):
+        make(cache_dir=str(tmp_path / "file")).prepare_data()
+
+
+def test_rows_without_text_are_counted(make, tmp_path, capsys):
+    rows = [{"text": text} for text in [*TEXTS, "", None, " "]]
+    (tmp_path / "gaps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    make(source=str(tmp_path / "gaps.jsonl"), test_fraction=0.0, validation_fraction=0.0).prepare_data()
+    assert "skipped 3 of 63 train documents" in capsys.readouterr().out
+
+
+def test_ids_that_a_tokenizer_leaves_out_count_for_the_vocabulary(make, tmp_path):
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, END_OF_TEXT: 9}, unk_token="[UNK]"))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert make(tokenizer=str(tmp_path)).vocab_size == 10

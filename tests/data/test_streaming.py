@@ -1,0 +1,81 @@
+"""Blocks out of a stream: every token in order, shared between ranks, resumable."""
+
+from itertools import islice
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from src.data.loader import TokenCountingLoader
+from src.data.streaming import StreamedBlocks
+from src.data.tokenization import byte_tokenizer
+from src.errors import InputError
+
+TOKENIZER = byte_tokenizer()
+DOCUMENTS = [f"document number {i} of the stream, " + "word " * (i % 7) for i in range(50)]
+
+
+def passes(number: int):
+    """Another order each pass."""
+    return iter(DOCUMENTS[number:] + DOCUMENTS[:number])
+
+
+def stream(rank: int = 0, world_size: int = 1, documents=passes) -> StreamedBlocks:
+    return StreamedBlocks(documents, TOKENIZER, 0, 8, 3, rank, world_size)
+
+
+def tokens(texts) -> list[int]:
+    return [token for text in texts for token in [*TOKENIZER.encode(text).ids, 0]]
+
+
+def first(batches, n: int):
+    return list(islice(iter(batches), n))
+
+
+def inputs(batches) -> list[int]:
+    return [token for batch in batches for token in batch["input_ids"].flatten().tolist()]
+
+
+def test_every_token_comes_in_order_and_over_more_than_one_pass():
+    expected = tokens([*passes(0), *passes(1), *passes(2)])
+    n = len(expected) // 24 - 1
+    batches = first(stream(), n)
+    assert n * 24 > 2 * len(tokens(DOCUMENTS))
+    assert inputs(batches) == expected[: n * 24]
+    labels = [token for batch in batches for token in batch["labels"].flatten().tolist()]
+    assert labels == expected[1 : n * 24 + 1]
+
+
+def test_the_ranks_share_the_documents():
+    for rank in range(3):
+        expected = tokens(DOCUMENTS[rank::3])
+        n = len(expected) // 24 - 1
+        assert inputs(first(stream(rank, 3), n)) == expected[: n * 24]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_restored_stream_goes_on_where_it_was(workers):
+    def counting() -> TokenCountingLoader:
+        blocks = stream()
+        return TokenCountingLoader(DataLoader(blocks, batch_size=None, num_workers=workers), blocks, 2)
+
+    whole = first(counting(), 20)
+    begun = counting()
+    iterator = iter(begun)
+    seen = [next(iterator) for _ in range(7)]
+    resumed = counting()
+    resumed.load_state_dict(begun.state_dict())
+    resumed.sampler.set_epoch(0)
+    assert inputs(seen + first(resumed, 13)) == inputs(whole)
+    assert all(batch["target_tokens"] == 24 for batch in whole)
+
+
+def test_batches_have_the_shape_of_packed_ones():
+    (batch,) = first(stream(), 1)
+    assert batch["input_ids"].shape == batch["labels"].shape == (3, 8)
+    assert batch["input_ids"].dtype == batch["labels"].dtype == torch.int64
+
+
+def test_a_stream_without_documents_is_refused_and_not_waited_for():
+    with pytest.raises(InputError, match="no documents"):
+        first(stream(documents=lambda number: iter(())), 1)

@@ -1,0 +1,112 @@
+"""Each command of the README runs: shortened, on a text of this test, in a folder of its own."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import src.cli
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = list(
+    dict.fromkeys(re.findall(r"\./run\.sh (\w[^`\n#]*?)\s*(?:#[^\n]*)?(?:`|\n)", (ROOT / "README.md").read_text()))
+)
+VERBS = tuple(src.cli.VERBS)
+# what the hub would have to send: these are parsed, which builds every class's arguments, and not run
+FROM_THE_HUB = ("roneneldan/TinyStories", "configs/paper/")
+SHORT = {
+    "fit": "--trainer.max_steps 2 --trainer.limit_val_batches 1",
+    "validate": "--trainer.limit_val_batches 1",
+    "test": "--trainer.limit_test_batches 1",
+    "generate": "--max-new-tokens 5",
+}
+# what stands in for each configuration's default data: small, and there without a network
+DATA = {
+    "gpt": "--data.source my_text.txt --data.tokenizer byte --data.batch_size 2 --data.eval_batch_size 2",
+    "shakespeare_char": "--data.batch_size 2 --data.eval_batch_size 2",
+    "bert": "--data.source stories.txt --data.document_separator 4 --data.tokenizer_vocab_size 300 --data.batch_size 2",
+    "classification": "",
+    "transformer": "--data.source pairs --data.tokenizer_vocab_size 300",
+}
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+SENTENCE = "The {} of {} is a city near {}."
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A checkout's configurations, and the files that the README's examples name."""
+    path = tmp_path_factory.mktemp("readme")
+    (path / "configs").symlink_to(ROOT / "configs")
+    text = " ".join(WORDS[i * i % 12] for i in range(20_000))
+    for name in ("my_text.txt", "input.txt"):
+        (path / name).write_text(text)
+    (path / "corpus").mkdir()
+    rows = [f'{{"body": "{text[i * 2000 : (i + 1) * 2000]}"}}' for i in range(40)]
+    (path / "corpus/some.jsonl").write_text("\n".join(rows))
+    (path / "mine.yaml").write_text("trainer: {gradient_clip_val: 0.5}\n")
+    sentences = [SENTENCE.format(*(WORDS[i * k % 12] for k in (1, 5, 7))) for i in range(800)]
+    (path / "stories.txt").write_text("4".join(" ".join(sentences[i : i + 20]) for i in range(0, 800, 20)))
+    (path / "pairs").mkdir()
+    for language, turn in (("en", 1), ("fr", -1)):
+        pairs = [f"{i} " + " ".join(WORDS[i * k % 12] for k in range(1, 8))[::turn] for i in range(300)]
+        (path / f"pairs/train.{language}").write_text("\n".join(pairs) + "\n")
+    for name in ("sentences", "source", "a", "b", "ref"):
+        (path / f"{name}.txt").write_text("\n".join(sentences[:20]) + "\n")
+    return path
+
+
+def short(command: str) -> list[str]:
+    """The command with few steps and small data."""
+    arguments = shlex.split(command)
+    if any(name in command for name in FROM_THE_HUB):
+        return [*arguments, "--print_config"]
+    if "--help" in arguments:
+        return arguments
+    config = re.search(r"--config configs/(\w+)\.yaml", command)
+    data = shlex.split(DATA[config[1]]) if config and "--data.source" not in command else []
+    return [*arguments, *data, *SHORT.get(arguments[0], "").split()]
+
+
+@pytest.fixture
+def in_folder(folder, monkeypatch, run):
+    """Run in that folder, with a run of each model to take up."""
+    monkeypatch.chdir(folder)
+    for name in ("gpt", "bert", "transformer"):
+        if not (folder / f"logs/{name}/version_0/checkpoints/best.ckpt").exists():
+            status, _, err = run(*short(f"fit --config configs/{name}.yaml"))
+            assert status == 0, err
+    return run
+
+
+def test_the_readme_has_commands():
+    assert len([command for command in COMMANDS if command.startswith(VERBS)]) >= 25
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith(VERBS)])
+def test_command(in_folder, command):
+    status, out, err = in_folder(*short(command))
+    assert status == 0, err
+    assert out or "--output" in command
+
+
+def test_the_other_words_are_those_of_the_script():
+    script = (ROOT / "run.sh").read_text()
+    others = {command.split()[0] for command in COMMANDS if not command.startswith(VERBS)} - {"VERB"}
+    assert others == {word for word in ("pytest", "check", "tensorboard") if f"{word})" in script}
+
+
+def test_every_path_that_the_documents_name_exists():
+    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "logs/README.md"]:
+        for link in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text()):
+            assert (document.parent / link).exists(), f"{document.name}: {link}"
+        for path in re.findall(r"\b(?:configs|src|tests|docs)/[\w/]+\.(?:yaml|py|md)\b", document.read_text()):
+            assert (ROOT / path).exists(), f"{document.name}: {path}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_configuration_is_complete(run, path):
+    """All classes and arguments in it are known: it resolves by itself."""
+    status, out, err = run("fit", "--config", path, "--print_config")
+    assert status == 0, err
+    assert "class_path" in out
