@@ -43,9 +43,19 @@ install() {
 
 install
 export PYTHONUNBUFFERED=1
+# glibc gives large freed blocks back to the system, and a training step asks for the same ones again: keep them
+export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-1073741824}"
+export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-1073741824}"
+export MALLOC_TOP_PAD_="${MALLOC_TOP_PAD_:-268435456}"
 case "${1:-}" in
     "") exec "$venv/bin/python" -m src fit --config configs/gpt.yaml ;;
-    pytest) shift; exec "$venv/bin/python" -m pytest "$@" ;;
+    pytest)
+        shift
+        # a process a core, each with one thread
+        export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+        [[ $# -gt 0 ]] || set -- -q -n auto
+        exec "$venv/bin/python" -m pytest "$@"
+        ;;
     check)
         "$venv/bin/ruff" format --check .
         "$venv/bin/ruff" check .
@@ -55,7 +65,7 @@ case "${1:-}" in
     tensorboard)
         shift
         [[ $# -gt 0 ]] || set -- --logdir logs
-        exec "$venv/bin/tensorboard" --bind_all=false --host 127.0.0.1 "$@"
+        exec "$venv/bin/tensorboard" --host 127.0.0.1 "$@"
         ;;
     *) exec "$venv/bin/python" -m src "$@" ;;
 esac

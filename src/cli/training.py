@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,6 @@ class TrainingCLI(LightningCLI):
                 "checkpoint.monitor": "val/loss",
                 "checkpoint.filename": "best",
                 "checkpoint.save_last": True,
-                "checkpoint.enable_version_counter": False,
                 "checkpoint.auto_insert_metric_name": False,
                 "trainer.default_root_dir": "logs",
                 "trainer.log_every_n_steps": 10,
@@ -111,7 +111,8 @@ class TrainingCLI(LightningCLI):
         if self.checkpoint_config is not None:
             now = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.verb]
             changed = _differences(self.checkpoint_config, {k: v for k, v in now.items() if k not in OF_THE_VERB})
-            rank_zero_only(print)("\n".join(["changed from the checkpoint's configuration:", *changed]))
+            if changed:
+                rank_zero_only(print)("\n".join(["changed from the checkpoint's configuration:", *changed]))
 
     def instantiate_classes(self) -> None:
         try:
@@ -129,6 +130,7 @@ class TrainingCLI(LightningCLI):
         self.model.check_data(self.datamodule)
         trainer = self.config[self.verb].trainer
         settings: dict[str, Any] = dict(kwargs)
+        run = None
         if trainer.precision is None:
             # into the configuration too, so that the run's record says what it was
             settings["precision"] = trainer.precision = native_precision(trainer.accelerator)
@@ -142,6 +144,9 @@ class TrainingCLI(LightningCLI):
         try:
             return super().instantiate_trainer(enable_model_summary=False, **settings)
         except (ValueError, TypeError, MisconfigurationException) as error:
+            if run is not None:
+                with suppress(OSError):  # not empty, or another rank's
+                    run.rmdir()
             raise InputError(f"trainer: {error}") from error
 
     def before_fit(self) -> None:

@@ -120,7 +120,8 @@ class PackedBlocks(Dataset[dict[str, Tensor]]):
 
     def __getitems__(self, keys: list[Key]) -> dict[str, Tensor]:
         """A batch: ``input_ids`` and ``labels``, (batch, seq_len) each; ``labels[i]`` follows ``input_ids[i]``."""
-        start = np.array([max(index, 0) * self.seq_len + self.offset(epoch) for epoch, index in keys])
+        offsets = {epoch: self.offset(epoch) for epoch in {epoch for epoch, _ in keys}}
+        start = np.array([max(index, 0) * self.seq_len + offsets[epoch] for epoch, index in keys])
         place = start[:, None] + np.arange(self.seq_len + 1)
         last = len(self.ids) - 1
         window = torch.from_numpy(self.ids[np.minimum(place, last)].astype(np.int64))
