@@ -62,5 +62,5 @@ def print_results(trainer: L.Trainer) -> None:
     table.add_row("look at it", f"./run.sh tensorboard --logdir {run}")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, TextSamples) and callback.latest:
-            table.add_row("sample", callback.latest[0])
+            table.add_row("sample", callback.latest[-1])
     console.print(table, markup=False)
