@@ -7,9 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from src.cli.parser import VerbParser, fraction, positive
-from src.data.corpora import check_file
-from src.data.parallel import read_lines
 from src.errors import InputError
+from src.files import check_file, read_lines
 
 
 def parser() -> VerbParser:

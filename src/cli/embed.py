@@ -11,10 +11,10 @@ from torch import Tensor
 
 from src.checkpoint import load_trained
 from src.cli.parser import VerbParser, positive
-from src.data.corpora import check_file
-from src.data.tokenization import bert_ids
 from src.errors import InputError
+from src.files import check_file
 from src.models import BERT, BERTEncoder, mean_pool
+from src.tokenization import bert_ids
 
 
 def parser() -> VerbParser:

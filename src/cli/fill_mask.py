@@ -4,9 +4,9 @@ import torch
 
 from src.checkpoint import load_trained
 from src.cli.parser import VerbParser, positive
-from src.data.tokenization import bert_ids
 from src.errors import InputError
 from src.models import BERT
+from src.tokenization import bert_ids
 
 
 def parser() -> VerbParser:

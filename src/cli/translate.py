@@ -13,12 +13,11 @@ from tokenizers import Tokenizer
 
 from src.checkpoint import Trained, read_checkpoint, restore
 from src.cli.parser import VerbParser, non_negative, positive
-from src.data.corpora import check_file
-from src.data.parallel import read_lines
-from src.data.tokenization import require_token
 from src.decoding import Hypothesis, beam_search, greedy_search, wu_penalty
 from src.errors import InputError
+from src.files import check_file, read_lines
 from src.models import Transformer
+from src.tokenization import require_token
 
 CHUNK = 10_000  # lines that are sorted by length together
 

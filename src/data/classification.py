@@ -18,8 +18,8 @@ from src.data.labelled import MOVIE_REVIEWS, LabelledColumns, LabelledSource
 from src.data.packing import IGNORED, Key
 from src.data.progress import announce
 from src.data.sampling import ResumableBatchSampler
-from src.data.tokenization import bert_ids, bert_tokens, load_tokenizer
 from src.errors import InputError
+from src.tokenization import bert_ids, bert_tokens, load_tokenizer
 
 FORMAT = 1  # of the cache; counted up when what is written changes
 LENGTH_STEP = 8  # rows are padded to a multiple of it: few shapes, and aligned ones

@@ -1,20 +1,18 @@
 """Documents from anywhere, as splits: HuggingFace `datasets` with one column of text."""
 
-import codecs
-import gzip
 import hashlib
 import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 
 from src.data import wikipedia
 from src.data.progress import with_progress
 from src.errors import InputError
+from src.files import check_file, open_binary
 
 Splits = dict[str, Any]  # split -> datasets.Dataset or datasets.IterableDataset
 
@@ -171,7 +169,7 @@ class Corpus:
         texts: dict[str, list[str]] = {}
         names = {file: SPLIT_NAMES.get(file.name.partition(".")[0], "train") for file in files}
         for file in files:
-            with _open(file) as opened:
+            with open_binary(file) as opened:
                 text = opened.read().decode("utf-8")
             parts = text.split(self.document_separator) if self.document_separator else [text]
             texts.setdefault(names[file] if has_splits else "train", []).extend(parts)
@@ -254,39 +252,6 @@ def _label(source: str | list[str]) -> str:
 
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
-
-
-def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
-
-
-def check_file(path: Path, is_text: bool) -> None:
-    """Whether a file can be read and has something in it.
-
-    Raises:
-        InputError: it is missing, empty, or (where it should be text) not UTF-8, with the place of the first bad byte.
-    """
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
-    if path.stat().st_size == 0:
-        raise InputError(f"the file {path} is empty")
-    if not is_text:
-        return
-    decoder, size, line = codecs.getincrementaldecoder("utf-8")(), 0, 1
-    try:
-        with _open(path) as file:
-            while chunk := file.read(1 << 20):
-                decoder.decode(chunk)
-                size, line = size + len(chunk), line + chunk.count(b"\n")
-            chunk = b""
-            decoder.decode(chunk, final=True)
-    except UnicodeDecodeError as error:
-        # the decoder had held back the bytes of a character that the chunk before cut in two
-        place = size - (len(error.object) - len(chunk)) + error.start
-        line += error.object[: error.start].count(b"\n")
-        raise InputError(f"the file {path} is not UTF-8: byte {place:,}, on line {line:,}; convert it first") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"the file {path} cannot be read: {error}") from error
 
 
 def _from_disk(source: str) -> Splits:

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from src.data.loader import TokenCountingLoader
 from src.data.sampling import EpochBatchSampler, ResumableBatchSampler
 from src.data.streaming import StreamedBlocks
-from src.data.tokenization import vocabulary_size
 from src.errors import InputError
+from src.tokenization import vocabulary_size
 
 
 class TextDataModule(L.LightningDataModule, ABC):

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from src.data.corpora import FORMATS, SPLIT_NAMES, check_file, load_dataset
+from src.data.corpora import FORMATS, SPLIT_NAMES, load_dataset
 from src.errors import InputError
+from src.files import check_file
 
 MOVIE_REVIEWS = "movie_reviews"
 # 100 negative and 100 positive sentences of film reviews (Pang and Lee 2005), in fastText's format

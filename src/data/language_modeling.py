@@ -14,8 +14,8 @@ from src.data.loader import TokenCountingLoader
 from src.data.packing import PackedBlocks, PackedInfo, count_blocks, is_whole, pack, read_info, write_info
 from src.data.progress import announce, with_progress
 from src.data.streaming import StreamedBlocks
-from src.data.tokenization import END_OF_TEXT, UNKNOWN, make_tokenizer, require_token, tokenizer_text
 from src.errors import InputError
+from src.tokenization import END_OF_TEXT, UNKNOWN, make_tokenizer, require_token, tokenizer_text
 
 FORMAT = 1  # of the cache; counted up when what is written changes
 SHUFFLE_BUFFER = 1000  # documents of a stream

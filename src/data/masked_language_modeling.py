@@ -19,8 +19,8 @@ from src.data.pairs import SentencePairs
 from src.data.progress import announce
 from src.data.sampling import ResumableBatchSampler
 from src.data.sentence_store import read_sentences, write_sentences
-from src.data.tokenization import bert_ids, bert_tokens, make_tokenizer
 from src.errors import InputError
+from src.tokenization import bert_ids, bert_tokens, make_tokenizer
 
 FORMAT = 1  # of the cache; counted up when what is written changes
 

@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from src.data.tokenization import vocabulary_size
 from src.errors import InputError
+from src.tokenization import vocabulary_size
 
 IGNORED = -100  # a label that is no target
 Key = tuple[int, int]  # (epoch, index)

@@ -1,6 +1,5 @@
 """Pairs of sentences from anywhere, as splits: text files, HuggingFace `datasets`, and message catalogues."""
 
-import gzip
 import hashlib
 import json
 import zlib
@@ -12,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from src.data import catalogues
-from src.data.corpora import check_file, load_dataset
+from src.data.corpora import load_dataset
 from src.errors import InputError
+from src.files import check_file, read_lines
 
 EMBEDDED = "catalogues"
 SPLITS = ("train", "validation", "test")
+TABLES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl")
 Pair = tuple[str, str]  # source, target
 
 
@@ -87,9 +88,16 @@ class ParallelCorpus:
     def fingerprint(self) -> str:
         """A hash of the arguments and of the files' names, sizes and times: equal while nothing has changed."""
         folder = Path(self.source)
-        files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+        files = sorted(path for path in folder.rglob("*") if self._is_data(path)) if folder.is_dir() else []
         stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
         return hashlib.sha256(json.dumps([asdict(self), stats, catalogues.WHEELS]).encode()).hexdigest()
+
+    def _is_data(self, path: Path) -> bool:
+        """Whether a file is one that pairs may be read from: a log or a translation written there changes nothing."""
+        splits = {self.name_of(split) for split in SPLITS}
+        return path.is_file() and (
+            path.name.split(".")[0] in splits or Path(path.name.removesuffix(".gz")).suffix in TABLES
+        )
 
     def load(self, cache_dir: Path) -> dict[str, Pairs]:
         """The pairs of each split.
@@ -206,10 +214,3 @@ def aligned(source: Path, target: Path) -> Pairs:
             "and equally many"
         )
     return Pairs(lambda: zip(read_lines(source), read_lines(target), strict=True))
-
-
-def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, which may be a ``.gz``; nothing but a line feed ends a line."""
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="\n") as lines:
-        for line in lines:
-            yield line.rstrip("\r\n")

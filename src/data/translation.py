@@ -15,8 +15,8 @@ from src.data.parallel import EMBEDDED, Pair, Pairs, ParallelCorpus
 from src.data.progress import announce
 from src.data.sampling import ResumableBatchSampler
 from src.data.token_budget import TokenBatchSampler
-from src.data.tokenization import END_OF_TEXT, make_tokenizer, require_token
 from src.errors import InputError
+from src.tokenization import END_OF_TEXT, make_tokenizer, require_token
 
 FORMAT = 1  # of the cache; counted up when what is written changes
 TOKENIZER_PAIRS = 1_000_000  # a vocabulary does not get better with more

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer, models
 
 from src.data import LMDataModule
 from src.data.packing import IGNORED
-from src.data.tokenization import END_OF_TEXT, UNKNOWN, byte_tokenizer
 from src.errors import InputError
+from src.tokenization import END_OF_TEXT, UNKNOWN, byte_tokenizer
 
 TEXTS = [f"Document {i} tells of the number {i * i}, and of é. " * (1 + i % 3) for i in range(60)]
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from src.data.packing import IGNORED, PackedBlocks, PackedInfo, is_whole, pack, read_info, write_info
-from src.data.tokenization import byte_tokenizer
 from src.errors import InputError
+from src.tokenization import byte_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader
 
 from src.data.loader import TokenCountingLoader
 from src.data.streaming import StreamedBlocks
-from src.data.tokenization import byte_tokenizer
 from src.errors import InputError
+from src.tokenization import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
 DOCUMENTS = [f"document number {i} of the stream, " + "word " * (i % 7) for i in range(50)]

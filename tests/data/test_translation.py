@@ -11,8 +11,9 @@ import torch
 from datasets import Dataset, DatasetDict, load_dataset
 
 from src.data import TranslationDataModule, catalogues
-from src.data.parallel import ParallelCorpus, read_lines
+from src.data.parallel import ParallelCorpus
 from src.errors import InputError
+from src.files import read_lines
 
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 ZAHLEN = ["null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"]
@@ -292,3 +293,13 @@ def test_messages_are_cleaned():
     assert dropped == {
         "repeated": 1, "with placeholders": 3, "without words of their own": 2, "untranslated": 1
     }  # fmt: skip
+
+
+def test_other_files_beside_a_corpus_are_not_part_of_it(folder):
+    before = corpus(folder).fingerprint()
+    (folder / "fit.log").write_text("step 1")
+    (folder / "out.en").write_text("a translation")
+    assert corpus(folder).fingerprint() == before
+    with (folder / "train.de").open("a") as file:
+        file.write("\n")
+    assert corpus(folder).fingerprint() != before

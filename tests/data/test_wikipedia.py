@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from src.data import LMDataModule
-from src.data.tokenization import END_OF_TEXT
 from src.data.wikipedia import plain_text
+from src.tokenization import END_OF_TEXT
 
 
 @pytest.fixture(scope="module")

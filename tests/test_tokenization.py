@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from src.data.tokenization import (
+from src.errors import InputError
+from src.tokenization import (
     END_OF_TEXT,
     UNKNOWN,
     byte_tokenizer,
@@ -20,7 +21,6 @@ from src.data.tokenization import (
     train_bpe,
     vocabulary_size,
 )
-from src.errors import InputError
 
 TEXTS = ["The cat sat on the mat, again and again.\n", "Ein naïver Café-Besuch – über 3\u00a0€\r\n\tund 猫."] * 5
 BPE, BYTES = train_bpe(TEXTS, 300), byte_tokenizer()

@@ -1,0 +1,51 @@
+"""Reading text files, plain or gzipped, with errors that say where."""
+
+import codecs
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from src.errors import InputError
+
+
+def open_binary(path: Path) -> BinaryIO:
+    """A file to read as bytes, unpacked if it is a ``.gz``."""
+    return cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+
+
+def check_file(path: Path, is_text: bool) -> None:
+    """Whether a file can be read and has something in it.
+
+    Raises:
+        InputError: it is missing, empty, or (where it should be text) not UTF-8, with the place of the first bad byte.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    if path.stat().st_size == 0:
+        raise InputError(f"the file {path} is empty")
+    if not is_text:
+        return
+    decoder, size, line = codecs.getincrementaldecoder("utf-8")(), 0, 1
+    try:
+        with open_binary(path) as file:
+            while chunk := file.read(1 << 20):
+                decoder.decode(chunk)
+                size, line = size + len(chunk), line + chunk.count(b"\n")
+            chunk = b""
+            decoder.decode(chunk, final=True)
+    except UnicodeDecodeError as error:
+        # the decoder had held back the bytes of a character that the chunk before cut in two
+        place = size - (len(error.object) - len(chunk)) + error.start
+        line += error.object[: error.start].count(b"\n")
+        raise InputError(f"the file {path} is not UTF-8: byte {place:,}, on line {line:,}; convert it first") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"the file {path} cannot be read: {error}") from error
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, which may be a ``.gz``; nothing but a line feed ends a line."""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="\n") as lines:
+        for line in lines:
+            yield line.rstrip("\r\n")
