@@ -14,6 +14,7 @@ from src.models import ARCHITECTURES
 
 # without these a file is no checkpoint of this project
 REQUIRED_KEYS = ("architecture", "model_config", "tokenizer", "special_tokens", "state_dict", "config")
+HEADER = "meta.pt"  # in the folder of a sharded checkpoint: all but weights and optimizer state
 
 
 M = TypeVar("M", bound=nn.Module)
@@ -35,7 +36,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if path.is_dir():
-        raise InputError(f"{path} is a folder: name a checkpoint file in it, such as checkpoints/last.ckpt")
+        sharded = (path / HEADER).is_file()
+        raise InputError(
+            f"{path} is a sharded checkpoint: make one file of it by the verb consolidate"
+            if sharded
+            else f"{path} is a folder: name a checkpoint file in it, such as checkpoints/last.ckpt"
+        )
     if not path.is_file():
         raise InputError(f"there is no checkpoint {path}")
     try:
@@ -53,6 +59,27 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if missing:
         raise InputError(f"{path} is no checkpoint of this project: it has no {missing[0]!r}")
     return checkpoint
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint holds beside its weights; it may also be the folder of a sharded one.
+
+    Raises:
+        InputError: as :func:`read_checkpoint`.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return read_checkpoint(path)
+    if not (path / HEADER).is_file():
+        raise InputError(f"{path} is a folder, and not that of a sharded checkpoint: name a file or folder below it")
+    try:
+        header = torch.load(path / HEADER, map_location="cpu", weights_only=True)
+    except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path / HEADER} is truncated or damaged: use another checkpoint") from error
+    missing = [key for key in REQUIRED_KEYS if key not in header and key != "state_dict"]
+    if missing:
+        raise InputError(f"{path} is no checkpoint of this project: it has no {missing[0]!r}")
+    return header
 
 
 def load_trained(path: str | Path, model_class: type[M]) -> Trained[M]:
@@ -73,6 +100,19 @@ def restore(checkpoint: dict[str, Any], path: str | Path, model_class: type[M]) 
     weights = {key.removeprefix("model."): tensor for key, tensor in checkpoint["state_dict"].items()}
     model.load_state_dict(weights)
     return Trained(model.eval(), Tokenizer.from_str(checkpoint["tokenizer"]), checkpoint["special_tokens"])
+
+
+def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Raises:
+        InputError: there is no folder to write it into.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {path.parent} to write {path.name} into")
+    aside = path.with_name(path.name + ".part")
+    torch.save(checkpoint, aside)
+    aside.replace(path)
 
 
 def check_compatible(checkpoint: dict[str, Any], architecture: str, config: dict[str, Any], tokenizer: str) -> None:

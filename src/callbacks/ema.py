@@ -30,6 +30,18 @@ class EMA(L.Callback):
         self._step = 0
         self._swapped = False
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse a strategy whose processes hold parts of the network.
+
+        Raises:
+            InputError: naming it.
+        """
+        if hasattr(trainer.strategy, "whole_state_dict"):
+            raise InputError(
+                f"EMA averages whole weights, and under {type(trainer.strategy).__name__} no process has them: leave "
+                "the callback out, or train on one device or under ddp"
+            )
+
     @staticmethod
     def _weights(pl_module: L.LightningModule) -> dict[str, Tensor]:
         return {name: parameter.data for name, parameter in pl_module.named_parameters() if parameter.requires_grad}

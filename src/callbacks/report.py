@@ -27,8 +27,7 @@ class Report(L.Callback):
         data = pl_module.data
         accumulate = trainer.accumulate_grad_batches
         table = _table("Plan")
-        parameters = sum(p.numel() for p in pl_module.model.parameters())
-        table.add_row("network", f"{type(pl_module.model).__name__}, {parameters:,} parameters")
+        table.add_row("network", f"{type(pl_module.model).__name__}, {pl_module.n_parameters():,} parameters")
         for split, counts in data.summary().items():
             table.add_row(split, ", ".join(f"{count:,} {what}" for what, count in counts.items()))
         steps = pl_module.total_steps()
@@ -41,6 +40,8 @@ class Report(L.Callback):
         if accumulate > 1:
             table.add_row("", f"each of {accumulate} accumulated batches")
         table.add_row("precision", f"{trainer.precision} on {trainer.world_size} x {trainer.strategy.root_device.type}")
+        if trainer.world_size > 1:
+            table.add_row("strategy", type(trainer.strategy).__name__)
         every = trainer.val_check_interval
         table.add_row("validation", f"every {every:,} batches" if isinstance(every, int) else f"{1 / every:g} an epoch")
         table.add_row("run", trainer.default_root_dir)

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
 
 from src.decoding import generate
+from src.distributed import whole_model
+from src.models import GPT
 from src.tasks import GPTModule
 
 
@@ -32,15 +34,20 @@ class TextSamples(L.Callback):
         self.max_new_tokens, self.temperature, self.top_k = max_new_tokens, temperature, top_k
         self.latest: list[str] = []
 
-    @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, GPTModule)
+        model = whole_model(pl_module)  # on every rank; what follows is for the first alone
+        if trainer.is_global_zero:
+            self._sample(trainer, pl_module, model)
+
+    def _sample(self, trainer: L.Trainer, pl_module: GPTModule, model: nn.Module) -> None:
+        assert isinstance(model, GPT)
         data = pl_module.data
         eos = data.tokenizer.token_to_id(data.special_tokens["eos_token"])
         assert eos is not None
         with trainer.precision_plugin.val_step_context():
             texts = generate(
-                pl_module.model,
+                model,
                 [data.tokenizer.encode(prompt).ids or [eos] for prompt in self.prompts],
                 max_new_tokens=self.max_new_tokens,
                 temperature=self.temperature,

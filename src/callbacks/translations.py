@@ -6,11 +6,13 @@ from typing import cast
 import lightning as L
 import numpy as np
 import torch
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+from torch import Tensor, nn
 
+from src.data import TranslationDataModule
+from src.distributed import whole_model
+from src.models import Transformer
 from src.nn import Block
 from src.tasks import TransformerModule
 
@@ -30,38 +32,42 @@ class TranslationSamples(L.Callback):
     def __init__(self, examples: int = 5) -> None:
         self.examples = examples
 
-    @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, TransformerModule)
-        if trainer.log_dir is None or trainer.sanity_checking or not pl_module.examples:
+        if trainer.fast_dev_run or trainer.sanity_checking or not pl_module.examples:  # type: ignore[attr-defined]
             return
+        model = whole_model(pl_module)  # on every rank; what follows is for the first alone
+        if trainer.is_global_zero:
+            self._write(trainer, pl_module, model)
+
+    def _write(self, trainer: L.Trainer, pl_module: TransformerModule, model: nn.Module) -> None:
+        assert isinstance(model, Transformer)
         step, found = trainer.global_step, pl_module.examples
         chosen = [found[i * len(found) // self.examples] for i in range(min(self.examples, len(found)))]
         lines = ["\n".join(f"{name}: {text}" for name, text in example._asdict().items()) for example in chosen]
-        path = Path(trainer.log_dir) / "samples" / f"step_{step:06d}.txt"
+        path = Path(trainer.default_root_dir) / "samples" / f"step_{step:06d}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 for i, text in enumerate(lines):
                     logger.experiment.add_text(f"samples/{i}", text.replace("\n", "  \n"), step)
-                picture = attention_picture(pl_module, chosen[0].source, chosen[0].reference)
+                picture = attention_picture(model, pl_module.data, chosen[0].source, chosen[0].reference)
                 logger.experiment.add_image("cross_attention", picture, step, dataformats="HWC")
 
 
 @torch.no_grad()
-def cross_attention(task: TransformerModule, source: list[int], target: list[int]) -> Tensor:
+def cross_attention(model: Transformer, source: list[int], target: list[int]) -> Tensor:
     """What the last block's cross-attention weighs, averaged over heads: (target, source), rows that sum to 1.
 
     Computed anew from the layer's inputs, since the fast kernels do not give it out.
     """
-    model = task.model
     layer = cast(Block, model.decoder[-1]).cross_attention
     seen: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs[:2]))
     training = model.training
     try:
-        ids, decoder_ids = (torch.tensor([side], device=task.device) for side in (source, target))
+        ids, decoder_ids = (torch.tensor([side], device=model.head.weight.device) for side in (source, target))
         model.eval()(ids, decoder_ids)
     finally:
         hook.remove()
@@ -70,12 +76,11 @@ def cross_attention(task: TransformerModule, source: list[int], target: list[int
     return layer.weights(x, memory).mean(1)[0].float().cpu()
 
 
-def attention_picture(task: TransformerModule, source: str, target: str) -> np.ndarray:
+def attention_picture(model: Transformer, data: TranslationDataModule, source: str, target: str) -> np.ndarray:
     """A map of cross-attention with its tokens beside it, (height, width, 3) as bytes; darker is more."""
-    data = task.data
     sides = ((data.source_tokenizer, source), (data.tokenizer, target))
     ids = [tokenizer.encode(f"{text}{data.end_token}").ids[: data.filter.max_length] for tokenizer, text in sides]
-    weights = cross_attention(task, ids[0], [data.start_id, *ids[1][:-1]])
+    weights = cross_attention(model, ids[0], [data.start_id, *ids[1][:-1]])
     columns, rows = (
         [tokenizer.decode([i], skip_special_tokens=False) for i in side]
         for (tokenizer, _), side in zip(sides, ids, strict=True)

@@ -16,6 +16,7 @@ VERBS = {
     "translate": ("src.cli.translate", "translate with a trained Transformer"),
     "compare": ("src.cli.compare", "compare translations by BLEU and chrF, with significance"),
     "average": ("src.cli.average", "average the weights of checkpoints"),
+    "consolidate": ("src.cli.consolidate", "make one file of a sharded checkpoint"),
     "fill-mask": ("src.cli.fill_mask", "find the words behind [MASK] with a trained BERT"),
     "embed": ("src.cli.embed", "write sentence vectors of a trained BERT"),
 }

@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from src.checkpoint import REQUIRED_KEYS, check_compatible, read_checkpoint
+from src.checkpoint import REQUIRED_KEYS, check_compatible, read_checkpoint, save_checkpoint
 from src.cli.parser import VerbParser
 from src.errors import InputError
 
@@ -58,9 +56,5 @@ def main(arguments: list[str]) -> None:
     if len(options.checkpoints) < 2:
         raise InputError("one checkpoint has no average: name two or more")
     checkpoint, output = average(options.checkpoints), Path(options.output)
-    if not output.parent.is_dir():
-        raise InputError(f"there is no folder {output.parent} to write {output.name} into")
-    aside = output.with_name(output.name + ".part")
-    torch.save(checkpoint, aside)
-    aside.replace(output)
+    save_checkpoint(checkpoint, output)
     print(f"wrote {output}, the average of {len(options.checkpoints)} checkpoints")

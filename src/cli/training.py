@@ -1,6 +1,7 @@
 """fit, validate, test and predict: a LightningCLI over this project's tasks and data."""
 
 import logging
+import os
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -17,10 +18,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import src.callbacks
 import src.data
+import src.distributed
 import src.optim
 import src.tasks
 from src.callbacks import EndWithValidation, Predictions, ProgressBar, Report, Throughput, print_results
-from src.checkpoint import read_checkpoint
+from src.checkpoint import read_header
 from src.cli.messages import one_line, values_of
 from src.cli.runs import run_folder
 from src.errors import InputError
@@ -142,7 +144,11 @@ class TrainingCLI(LightningCLI):
         callbacks = [Report(), Throughput(), ProgressBar(), EndWithValidation(), Predictions()]
         self.trainer_defaults = {"callbacks": callbacks}
         try:
-            return super().instantiate_trainer(enable_model_summary=False, **settings)
+            made = super().instantiate_trainer(enable_model_summary=False, **settings)
+            check_strategy(made, self.model)
+            return made
+        except InputError:
+            raise
         except (ValueError, TypeError, MisconfigurationException) as error:
             if run is not None:
                 with suppress(OSError):  # not empty, or another rank's
@@ -157,6 +163,22 @@ class TrainingCLI(LightningCLI):
         print_results(self.trainer)
 
 
+def check_strategy(trainer: L.Trainer, task: src.tasks.Task) -> None:
+    """Refuse a strategy that cannot run this task on these devices, before any process is started.
+
+    Raises:
+        InputError: saying why.
+    """
+    processors = os.cpu_count() or 1
+    # where something else starts the processes, it knows how many
+    if trainer.strategy.launcher and trainer.strategy.root_device.type == "cpu" and trainer.num_devices > processors:
+        raise InputError(
+            f"trainer.devices is {trainer.num_devices}: this machine has {processors} processors and no GPU"
+        )
+    if hasattr(trainer.strategy, "check"):
+        trainer.strategy.check(trainer, task)
+
+
 def _loggers(run: Path) -> list[Logger]:
     root, experiment, version = str(run.parent.parent), run.parent.name, run.name
     return [
@@ -167,7 +189,7 @@ def _loggers(run: Path) -> list[Logger]:
 
 def _checkpoint_layer(path: str) -> dict[str, Any]:
     """The configuration inside a checkpoint, less what belonged to the verb that wrote it."""
-    config = yaml.safe_load(read_checkpoint(path)["config"])
+    config = yaml.safe_load(read_header(path)["config"])
     return {key: value for key, value in config.items() if key not in OF_THE_VERB}
 
 

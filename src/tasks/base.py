@@ -11,12 +11,14 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.checkpoint import checkpoint
 
 from src.checkpoint import check_compatible
 from src.data import TextDataModule
+from src.distributed import clip_by_global_norm
+from src.nn import Block
 from src.optim import Schedule, parameter_groups
 
 Batch = dict[str, Tensor]
@@ -32,18 +34,27 @@ class Task(L.LightningModule, ABC):
         config: shape of the network.
         optimizer: makes the optimizer from parameter groups.
         schedule: of the learning rate, a factor at each optimizer step.
-        compile: whether to compile the network with ``torch.compile``.
+        compile: whether to compile each block with ``torch.compile``.
+        activation_checkpointing: whether to compute what is in a block anew for its backward pass, instead of keeping
+            it: a third more work, for the memory of all blocks but one (Chen et al. 2016).
     """
 
     architecture: str
     model: nn.Module
 
-    def __init__(self, config: Any, optimizer: OptimizerCallable, schedule: Schedule, compile: bool) -> None:  # noqa: A002
+    def __init__(
+        self,
+        config: Any,
+        optimizer: OptimizerCallable,
+        schedule: Schedule,
+        compile: bool,  # noqa: A002
+        activation_checkpointing: bool,
+    ) -> None:
         super().__init__()
         self.config = config
         self.make_optimizer = optimizer
         self.schedule = schedule
-        self.compile_model = compile
+        self.compile_blocks, self.activation_checkpointing = compile, activation_checkpointing
         self._since_log: dict[str, list[Tensor]] = {}
 
     @abstractmethod
@@ -79,6 +90,11 @@ class Task(L.LightningModule, ABC):
         """What the network says of a batch."""
         return self.model(**self.inputs(batch))
 
+    def n_parameters(self) -> int:
+        """The parameters of the whole network, however many of them this process holds."""
+        with torch.device("meta"):
+            return sum(p.numel() for p in self.build_model().parameters())
+
     def check_data(self, data: TextDataModule) -> None:
         """Refuse data that the network cannot be run on, before anything is made.
 
@@ -90,8 +106,12 @@ class Task(L.LightningModule, ABC):
         """Build the network, once, under the precision and device of the strategy."""
         if not hasattr(self, "model"):
             self.model = self.build_model()
-            if self.compile_model:
-                self.model.compile()  # in place: a wrapper would put its name into every key of the checkpoint
+            # both in place: a wrapper would put its name into every key of the checkpoint
+            for block in self.model.modules():
+                if isinstance(block, Block) and self.activation_checkpointing:
+                    block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+                if isinstance(block, Block) and self.compile_blocks:
+                    block.compile()
 
     # ---- training
 
@@ -142,10 +162,10 @@ class Task(L.LightningModule, ABC):
         logging = (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if not (logging or gradient_clip_val):
             return
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
-        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if gradient_clip_val and gradient_clip_algorithm != "value":
-            clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+        max_norm = None if gradient_clip_algorithm == "value" else gradient_clip_val
+        # a strategy whose processes hold parts of the network has its own way to the norm of the whole
+        clip = getattr(self.trainer.strategy, "clip_gradients", clip_by_global_norm)
+        norm = clip(self.model.parameters(), max_norm)
         if logging:
             self._log_step(norm, optimizer.param_groups[0]["lr"])
 

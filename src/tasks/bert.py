@@ -25,7 +25,8 @@ class BERTModule(Task):
         config: shape of the network; the vocabulary size comes from the data.
         optimizer: class and arguments of the optimizer; ``lr`` is the peak of the schedule.
         schedule: of the learning rate.
-        compile: whether to compile the network with ``torch.compile``.
+        compile: whether to compile each block with ``torch.compile``.
+        activation_checkpointing: whether to compute blocks anew for their backward pass, to save memory.
     """
 
     architecture = "bert"
@@ -37,8 +38,9 @@ class BERTModule(Task):
         optimizer: OptimizerCallable,
         schedule: Schedule,
         compile: bool = False,  # noqa: A002
+        activation_checkpointing: bool = False,
     ) -> None:
-        super().__init__(config, optimizer, schedule, compile)
+        super().__init__(config, optimizer, schedule, compile, activation_checkpointing)
         self.mlm_loss, self.nsp_loss = MeanMetric(), MeanMetric()
         self.mlm_accuracy = MulticlassAccuracy(config.vocab_size, average="micro", ignore_index=-100)
         self.nsp_accuracy = MulticlassAccuracy(2, average="micro", ignore_index=-100)

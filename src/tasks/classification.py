@@ -28,7 +28,8 @@ class ClassificationModule(Task):
         optimizer: class and arguments of the optimizer; ``lr`` is the peak of the schedule.
         schedule: of the learning rate.
         pretrained: the checkpoint of a pretrained BERT, whose encoder is taken over; from scratch if null.
-        compile: whether to compile the network with ``torch.compile``.
+        compile: whether to compile each block with ``torch.compile``.
+        activation_checkpointing: whether to compute blocks anew for their backward pass, to save memory.
     """
 
     architecture = "bert_classifier"
@@ -42,8 +43,9 @@ class ClassificationModule(Task):
         schedule: Schedule,
         pretrained: str | None = None,
         compile: bool = False,  # noqa: A002
+        activation_checkpointing: bool = False,
     ) -> None:
-        super().__init__(config, optimizer, schedule, compile)
+        super().__init__(config, optimizer, schedule, compile, activation_checkpointing)
         self.pretrained = pretrained
 
     def check_data(self, data: TextDataModule) -> None:

@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric
 
 from src.data import TextDataModule, TranslationDataModule
 from src.decoding import beam_search, greedy_search, wu_penalty
+from src.distributed import whole_model
 from src.errors import InputError
 from src.models import Transformer, TransformerConfig
 from src.optim import Schedule
@@ -43,7 +44,8 @@ class TransformerModule(Task):
         label_smoothing: share of each target's probability that is spread over the vocabulary (Szegedy et al. 2015).
         beam: hypotheses of the beam search.
         length_penalty: alpha of Wu et al. 2016; above 0 it favours longer translations.
-        compile: whether to compile the network with ``torch.compile``.
+        compile: whether to compile each block with ``torch.compile``.
+        activation_checkpointing: whether to compute blocks anew for their backward pass, to save memory.
     """
 
     architecture = "transformer"
@@ -59,8 +61,9 @@ class TransformerModule(Task):
         beam: int = 4,
         length_penalty: float = 0.6,
         compile: bool = False,  # noqa: A002
+        activation_checkpointing: bool = False,
     ) -> None:
-        super().__init__(config, optimizer, schedule, compile)
+        super().__init__(config, optimizer, schedule, compile, activation_checkpointing)
         if not 0 <= label_smoothing < 1 or beam < 1 or length_penalty < 0:
             raise InputError(
                 f"label_smoothing {label_smoothing}, beam {beam} or length_penalty {length_penalty} cannot be: they "
@@ -124,7 +127,8 @@ class TransformerModule(Task):
 
     def translate(self, batch: Batch, beam: int) -> list[str]:
         """The translation of each source of a batch, as text; greedy with a beam of 1."""
-        sources = (self.model, batch["input_ids"], batch["attention_mask"])
+        assert isinstance(self._whole, Transformer)
+        sources = (self._whole, batch["input_ids"], batch["attention_mask"])
         start_id, end_id = self.data.start_id, self.data.end_id
         if beam == 1:
             ids = greedy_search(*sources, start_id=start_id, end_id=end_id)
@@ -137,6 +141,12 @@ class TransformerModule(Task):
     def _collect(self, batch: Batch, beam: int) -> None:
         texts = self.translate(batch, beam)
         self._translations |= {i: text for i, text in zip(batch["index"].tolist(), texts, strict=True) if i >= 0}
+
+    def on_validation_epoch_start(self) -> None:
+        """Have the whole network at hand to translate with: see :func:`whole_model`."""
+        self._whole = whole_model(self)
+
+    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch)
@@ -156,6 +166,7 @@ class TransformerModule(Task):
         loss, accuracy = self.loss.compute(), self.accuracy.compute()
         self.loss.reset()
         self.accuracy.reset()
+        del self._whole
         self.log(f"{prefix}/loss", loss, prog_bar=True)
         self.log(f"{prefix}/perplexity", torch.exp(loss))
         self.log(f"{prefix}/token_accuracy", accuracy)

@@ -1,0 +1,77 @@
+"""consolidate: one ordinary checkpoint file from the folder of a sharded one."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from src.checkpoint import read_header, save_checkpoint
+from src.cli.parser import VerbParser
+from src.errors import InputError
+
+
+def parser() -> VerbParser:
+    """The options of `consolidate`."""
+    options = VerbParser(prog="python -m src consolidate", description=__doc__)
+    options.add_argument("--checkpoint", required=True, metavar="FOLDER", help="as FSDP or ZeRO saved it")
+    options.add_argument("--output", required=True, metavar="PATH", help="the file to write")
+    return options
+
+
+def _mesh_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights in the shards that :class:`MeshStrategy` writes; optimizer state is not read."""
+    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    reader, prefix = FileSystemReader(folder), "state_dict."
+    weights = {
+        name: torch.empty(stored.size, dtype=stored.properties.dtype)
+        for name, stored in reader.read_metadata().state_dict_metadata.items()
+        if name.startswith(prefix) and isinstance(stored, TensorStorageMetadata)
+    }
+    load(weights, storage_reader=reader, no_dist=True)
+    return {name.removeprefix(prefix): weight for name, weight in weights.items()}
+
+
+def _zero_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights in the parts that DeepSpeed writes, by its own code, which reads pickles: only trust your own."""
+    try:
+        from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+    except ImportError as error:
+        raise InputError(f"{folder} was written by DeepSpeed, which is not installed: see the README") from error
+    return get_fp32_state_dict_from_zero_checkpoint(str(folder), tag="checkpoint")
+
+
+def consolidate(folder: Path) -> dict[str, Any]:
+    """An ordinary checkpoint with the weights of a sharded one.
+
+    It holds no state of an optimizer: training goes on from the folder itself.
+
+    Raises:
+        InputError: the folder is no sharded checkpoint, or is damaged.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder: only sharded checkpoints are consolidated")
+    header = read_header(folder)
+    try:
+        weights = _zero_weights(folder) if (folder / "checkpoint").is_dir() else _mesh_weights(folder)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the library meets in a damaged shard
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise InputError(f"{folder} is incomplete or damaged: {reason}; use another checkpoint") from error
+    return {**header, "state_dict": weights}
+
+
+def main(arguments: list[str]) -> None:
+    """Write the file, whole or not at all.
+
+    Raises:
+        InputError: as :func:`consolidate`, or there is no folder to write into.
+    """
+    options = parser().parse_args(arguments[1:])
+    output = Path(options.output)
+    save_checkpoint(consolidate(Path(options.checkpoint)), output)
+    print(f"wrote {output}")

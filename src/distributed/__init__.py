@@ -1,0 +1,8 @@
+"""Strategies: how a run is spread over processes, chosen by one more configuration file."""
+
+from src.distributed.gradients import clip_by_global_norm
+from src.distributed.mesh import MeshStrategy
+from src.distributed.whole import whole_model
+from src.distributed.zero import ZeroStrategy
+
+__all__ = ["MeshStrategy", "ZeroStrategy", "clip_by_global_norm", "whole_model"]

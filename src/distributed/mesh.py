@@ -1,0 +1,158 @@
+"""Fully sharded data parallelism (FSDP2), tensor parallelism, or both on a two-dimensional mesh of processes."""
+
+import atexit
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.fabric.utilities.distributed import _destroy_dist_connection
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Replicate, distribute_module
+from torch.distributed.tensor.parallel import ParallelStyle, parallelize_module
+
+from src.distributed.plans import check_tensor_parallel, shard_units, tensor_plan
+from src.errors import InputError
+
+
+class MeshStrategy(ModelParallelStrategy):
+    """Shard parameters, gradients and optimizer state over one dimension of processes, and cut matrices over another.
+
+    Along the data-parallel dimension each process has other rows and a shard of every parameter, which is gathered for
+    as long as a block computes (FSDP2; Zhao et al. 2023). Along the tensor-parallel dimension the processes have the
+    same rows, and each computes with its heads and its columns (Shoeybi et al. 2019).
+
+    Args:
+        data_parallel_size: processes along the first dimension; ``auto`` is all that the second leaves.
+        tensor_parallel_size: processes along the second; ``auto`` is all of them.
+        save_distributed_checkpoint: a folder to which each process writes its shard, for models that fit no single
+            memory (the verb ``consolidate`` makes a file of it); else one file, as without this strategy.
+        reshard_after_forward: free the gathered parameters after the forward pass and gather them again for the
+            backward one: less memory, more communication.
+        cpu_offload: keep shards and optimizer state in the processors' memory, and step the optimizer there.
+        process_group_backend: ``gloo`` on processors and ``nccl`` on GPUs if null.
+    """
+
+    def __init__(
+        self,
+        data_parallel_size: Literal["auto"] | int = "auto",
+        tensor_parallel_size: Literal["auto"] | int = 1,
+        save_distributed_checkpoint: bool = False,
+        reshard_after_forward: bool = True,
+        cpu_offload: bool = False,
+        process_group_backend: str | None = None,
+    ) -> None:
+        super().__init__(data_parallel_size, tensor_parallel_size, save_distributed_checkpoint, process_group_backend)
+        self.reshard_after_forward, self.cpu_offload = reshard_after_forward, cpu_offload
+        self._sharded = False
+
+    def sizes(self, world_size: int) -> tuple[int, int]:
+        """How many processes there are along each dimension.
+
+        Raises:
+            InputError: they do not multiply to the number of processes.
+        """
+        data, tensor = self._data_parallel_size, self._tensor_parallel_size
+        if tensor == "auto":
+            tensor = world_size if data == "auto" else world_size // data
+        if data == "auto":
+            data = world_size // tensor
+        if data * tensor != world_size:
+            raise InputError(
+                f"data_parallel_size {data} x tensor_parallel_size {tensor} is not the number of processes, "
+                f"{world_size}: change one of the three"
+            )
+        return data, tensor
+
+    def check(self, trainer: L.Trainer, task: Any) -> None:
+        """Refuse what cannot work, before any process is started.
+
+        Raises:
+            InputError: naming it.
+        """
+        _, tensor = self.sizes(trainer.world_size)
+        if tensor > 1:
+            with torch.device("meta"):
+                check_tensor_parallel(task.build_model(), tensor)
+
+    def setup_environment(self) -> None:
+        world_size = self.num_nodes * self.num_processes
+        self._data_parallel_size, self._tensor_parallel_size = self.sizes(world_size)
+        super().setup_environment()
+        atexit.register(_destroy_dist_connection)
+
+    def setup(self, trainer: L.Trainer) -> None:
+        if not self._sharded:  # a run that fits and then validates is set up twice
+            self._sharded = True
+            self._shard(self.lightning_module.model)  # type: ignore[union-attr, arg-type]
+        super().setup(trainer)
+
+    def _shard(self, model: nn.Module) -> None:
+        data, tensor = self.sizes(self.world_size)
+        if tensor > 1:
+            parallelize(model, self.device_mesh["tensor_parallel"])
+        if data > 1 or tensor == 1:
+            settings: dict[str, Any] = {
+                "mesh": self.device_mesh["data_parallel"],
+                "reshard_after_forward": self.reshard_after_forward,
+                "mp_policy": self._mixed_precision(),
+                "offload_policy": CPUOffloadPolicy() if self.cpu_offload else OffloadPolicy(),
+            }
+            for unit in shard_units(model):
+                fully_shard(unit, **settings)
+            fully_shard(model, **settings)
+
+    def _mixed_precision(self) -> MixedPrecisionPolicy:
+        """Under mixed precision: parameters gathered in bfloat16, half the traffic, and gradients summed in float32."""
+        if str(self.precision_plugin.precision) != "bf16-mixed":
+            return MixedPrecisionPolicy()
+        return MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+
+    def model_to_device(self) -> None:
+        if not self.cpu_offload:
+            super().model_to_device()
+
+    def whole_state_dict(self) -> dict[str, Tensor]:
+        """All weights of the network, on every rank; every rank must ask."""
+        model: nn.Module = self.lightning_module.model  # type: ignore[union-attr, assignment]
+        return dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)))  # type: ignore[arg-type]
+
+
+class _Replicated(ParallelStyle):
+    """Parameters that are whole on every rank, as DTensors like the others: fused optimizers take no mix."""
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        def enter(_: nn.Module, inputs: tuple[Any, ...], mesh: DeviceMesh) -> tuple[Any, ...]:
+            return tuple(
+                DTensor.from_local(x, mesh, (Replicate(),), run_check=False) if isinstance(x, Tensor) else x
+                for x in inputs
+            )
+
+        def leave(_: nn.Module, output: Any, mesh: DeviceMesh) -> Any:
+            return output.to_local() if isinstance(output, DTensor) else output
+
+        return distribute_module(module, device_mesh, None, enter, leave)  # type: ignore[arg-type]
+
+
+def parallelize(model: nn.Module, mesh: DeviceMesh) -> None:
+    """Cut a network over the ranks of a mesh by its plan, keeping tied parameters tied."""
+    tied = _tied(model)
+    plan = tensor_plan(model)
+    modules = dict(model.named_modules())
+    rest = {name: _Replicated() for name, m in modules.items() if name not in plan and list(m.parameters(False))}
+    parallelize_module(model, mesh, {**plan, **rest})
+    for (first, name), *others in tied:  # each of them was made a parameter of its own
+        for module, other in others:
+            setattr(module, other, getattr(first, name))
+
+
+def _tied(model: nn.Module) -> list[list[tuple[nn.Module, str]]]:
+    """The groups of (module, attribute) that share a parameter."""
+    places: dict[int, list[tuple[nn.Module, str]]] = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            places.setdefault(id(parameter), []).append((module, name))
+    return [group for group in places.values() if len(group) > 1]

@@ -1,0 +1,61 @@
+"""How a network is cut: the units that FSDP shards one at a time, and what each tensor-parallel rank holds.
+
+Both are read off the kinds of modules that a network is built of, so that they serve every architecture.
+"""
+
+from torch import nn
+from torch.distributed.tensor import Replicate
+from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel
+
+from src.errors import InputError
+from src.nn import Block, CrossAttention, FeedForward, LearnedPositions, SelfAttention
+
+
+def shard_units(model: nn.Module) -> list[nn.Module]:
+    """The modules that FSDP shards, gathers and frees one at a time: the blocks. The rest is one more unit."""
+    return [module for module in model.modules() if isinstance(module, Block)]
+
+
+def tensor_plan(model: nn.Module) -> dict[str, ParallelStyle]:
+    """What each rank of a tensor-parallel group holds, by module name (Shoeybi et al. 2019, section 3).
+
+    Attention is cut by heads and the feed-forward network by its inner width: the first projection of each by columns,
+    the second by rows, and one sum over the ranks after it. The token embeddings and the output layer, one matrix
+    where they are tied, are cut by the vocabulary. What the plan does not name is whole on every rank.
+    """
+    plan: dict[str, ParallelStyle] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, SelfAttention):
+            plan |= {f"{name}.qkv": ColwiseParallel(), f"{name}.out": RowwiseParallel()}
+        elif isinstance(module, CrossAttention):
+            plan |= {f"{name}.q": ColwiseParallel(), f"{name}.kv": ColwiseParallel(), f"{name}.out": RowwiseParallel()}
+        elif isinstance(module, FeedForward):
+            plan |= {f"{name}.up": ColwiseParallel(), f"{name}.down": RowwiseParallel()}
+        elif isinstance(module, nn.Embedding) and _is_vocabulary(name, module):
+            plan[name] = RowwiseParallel(input_layouts=Replicate())
+        elif isinstance(module, nn.Linear) and name.rpartition(".")[2] in ("head", "decoder"):
+            plan[name] = ColwiseParallel(output_layouts=Replicate())
+    return plan
+
+
+def _is_vocabulary(name: str, module: nn.Embedding) -> bool:
+    return not isinstance(module, LearnedPositions) and "segment" not in name
+
+
+def check_tensor_parallel(model: nn.Module, size: int) -> None:
+    """Refuse a network that cannot be cut over ``size`` ranks.
+
+    Raises:
+        InputError: naming what does not divide, or has no place on one rank alone.
+    """
+    heads: int = model.config.n_heads  # type: ignore[union-attr, assignment]
+    if heads % size:
+        raise InputError(f"n_heads {heads} cannot be divided over {size} tensor-parallel ranks: change one of the two")
+    for module in model.modules():
+        if isinstance(module, FeedForward):
+            if module.up.out_features % size:
+                raise InputError(f"d_ff {module.up.out_features} cannot be divided over {size} tensor-parallel ranks")
+            if any(True for _ in module.activation.parameters()):
+                raise InputError(
+                    "an activation with parameters of its own cannot be cut over tensor-parallel ranks: choose another"
+                )

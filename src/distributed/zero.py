@@ -1,0 +1,159 @@
+"""DeepSpeed's ZeRO (Rajbhandari et al. 2020), on GPUs and, to try and to test it, on processors."""
+
+import atexit
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.utilities.distributed import _destroy_dist_connection
+from lightning.fabric.utilities.seed import reset_seed
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
+from torch import Tensor, nn
+
+from src.checkpoint import HEADER
+from src.errors import InputError
+
+# these look at whole matrices, or at all parameters together: ZeRO gives an optimizer flat pieces of them
+NEED_WHOLE_MATRICES = ("Muon", "Adafactor", "LBFGS", "SparseAdam", "Shampoo", "SOAP")
+
+
+class ZeroStrategy(DeepSpeedStrategy):
+    """Shard the optimizer state (stage 1), the gradients too (2), and the parameters too (3) over the processes.
+
+    Checkpoints are folders to which each process writes its part; the verb ``consolidate`` makes a file of one.
+
+    Args:
+        stage: 1, 2 or 3.
+        offload_optimizer: keep the optimizer state in the processors' memory, and step the optimizer there.
+        offload_parameters: keep the parameters there too (stage 3).
+        bucket_size: elements that are reduced or gathered at once.
+        process_group_backend: ``gloo`` on processors and ``nccl`` on GPUs if null.
+    """
+
+    def __init__(
+        self,
+        stage: int = 2,
+        offload_optimizer: bool = False,
+        offload_parameters: bool = False,
+        bucket_size: int = 20_000_000,
+        process_group_backend: str | None = None,
+    ) -> None:
+        if stage not in (1, 2, 3):
+            raise InputError(f"stage is {stage}: ZeRO has the stages 1, 2 and 3")
+        if offload_parameters and stage != 3:
+            raise InputError(f"offload_parameters needs stage 3, where parameters are sharded, not stage {stage}")
+        if find_spec("deepspeed") is None:
+            raise InputError("ZeRO needs DeepSpeed, which is not installed: EXTRAS=dev,deepspeed ./run.sh installs it")
+        _choose_accelerator()
+        super().__init__(
+            stage=stage,
+            offload_optimizer=offload_optimizer,
+            offload_parameters=offload_parameters,
+            reduce_bucket_size=bucket_size,
+            allgather_bucket_size=bucket_size,
+            process_group_backend=process_group_backend,
+        )
+        self.stage = stage
+
+    def check(self, trainer: L.Trainer, task: Any) -> None:
+        """Refuse what cannot work, before any process is started.
+
+        Raises:
+            InputError: naming it.
+        """
+        optimizer = task.make_optimizer([{"params": [nn.Parameter(torch.zeros(2, 2))]}])
+        kind = type(optimizer).__name__
+        if kind in NEED_WHOLE_MATRICES:
+            raise InputError(
+                f"{kind} works on whole matrices, and ZeRO gives it flat pieces of them: choose another optimizer, or "
+                "another strategy"
+            )
+        if trainer.gradient_clip_algorithm == "value":
+            raise InputError("ZeRO clips gradients by their norm only: set trainer.gradient_clip_algorithm to norm")
+
+    # ---- on processors
+
+    @property
+    def root_device(self) -> torch.device:
+        device = super().root_device
+        # deepspeed is told its rank by the index of the device, and Lightning's processors have none
+        return torch.device("cpu", self.local_rank) if device.type == "cpu" else device
+
+    def setup_environment(self) -> None:
+        if self.root_device.type != "cpu":
+            super().setup_environment()
+        else:  # the parent adds a check for CUDA to this, and nothing else
+            DDPStrategy.setup_environment(self)
+        atexit.register(_destroy_dist_connection)
+
+    def setup_distributed(self) -> None:
+        if self.root_device.type != "cpu":
+            super().setup_distributed()
+            return
+        import deepspeed.ops
+
+        # else a shared-memory operator, which only its inference uses, is compiled at the first use
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        reset_seed()  # the parent, less its check of the indices of CUDA devices
+        self.set_world_ranks()
+        self._init_deepspeed_distributed()
+
+    @contextmanager
+    def model_sharded_context(self) -> Iterator[None]:
+        """Nothing: a network is built whole and then sharded, since its initial weights are drawn over all of it."""
+        yield
+
+    # ---- training
+
+    def clip_gradients(self, parameters: Any, max_norm: float | None) -> Tensor | None:
+        """The norm of all gradients; DeepSpeed itself clips by it, as it steps."""
+        from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
+
+        optimizer: Any = self.optimizers[0]
+        if isinstance(optimizer, DeepSpeedZeroOptimizer_Stage3):
+            norms = torch.stack([torch.as_tensor(norm) for norm in optimizer._get_norm_groups()])
+            return torch.linalg.vector_norm(norms)
+        return torch.as_tensor(optimizer.scaled_global_norm())
+
+    def whole_state_dict(self) -> dict[str, Tensor] | None:
+        """All weights of the network, on every rank; null where every rank holds them anyway."""
+        if self.stage < 3:
+            return None
+        import deepspeed
+
+        model: nn.Module = self.lightning_module.model  # type: ignore[union-attr, assignment]
+        whole = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            with deepspeed.zero.GatheredParameters([parameter]):
+                whole[name] = parameter.detach().float().clone()
+        return {**whole, **dict(model.named_buffers())}
+
+    # ---- checkpoints
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        super().save_checkpoint(checkpoint, filepath, storage_options)
+        path = Path(self.broadcast(filepath))
+        if self.is_global_zero:
+            header = {k: v for k, v in checkpoint.items() if k not in ("state_dict", "optimizer_states")}
+            torch.save(header, path / HEADER)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        zero = getattr(self.model, "optimizer", None)
+        if zero is not None and not hasattr(zero, "_restore_from_bit16_weights"):
+            # to evaluate a stage 3 checkpoint, deepspeed asks this of an engine that has no optimizer
+            zero._restore_from_bit16_weights = lambda: None
+        return super().load_checkpoint(checkpoint_path, weights_only)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Nothing: :meth:`load_checkpoint` has done it."""
+
+
+def _choose_accelerator() -> None:
+    """DeepSpeed guesses the accelerator, with a warning, unless it is told."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")

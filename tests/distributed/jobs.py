@@ -1,0 +1,132 @@
+"""Real jobs of several processes over gloo, small runs of each model for them, and what those wrote."""
+
+import csv
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+STEPS, HALFWAY = 10, 5
+WORDS = "the cat sat on a mat while seven grey dogs ran over old stone bridges and nobody said one word".split()
+
+
+def run_job(folder: Path, commands: list[list[str]], processes: int = 2, timeout: int = 300) -> None:
+    """Run command lines in each of some processes, which find each other as those of torchrun do."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "commands.json").write_text(json.dumps(commands))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = []
+    for rank in range(processes):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GROUP_RANK": 0, "TORCHELASTIC_RUN_ID": "test"}
+        place |= {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": 1}
+        log = (folder / f"rank{rank}.log").open("w")
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "tests/distributed/rank.py", str(folder / "commands.json")],
+                cwd=ROOT,
+                env={**os.environ, **{name: str(value) for name, value in place.items()}},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        )
+    try:
+        statuses = [process.wait(timeout) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    logs = "\n".join((folder / f"rank{rank}.log").read_text()[-6000:] for rank in range(processes))
+    assert not any(statuses), f"exit statuses {statuses}\n{logs}"
+
+
+def losses(run: Path, name: str = "train/loss") -> list[float]:
+    """A metric at each step that it was logged at."""
+    with (run / "metrics.csv").open() as rows:
+        return [float(row[name]) for row in csv.DictReader(rows) if row.get(name)]
+
+
+def _text(path: Path, n: int) -> Path:
+    """Documents of sentences, with blank lines between them."""
+    rng = random.Random(0)
+    sentence = lambda: " ".join(rng.choices(WORDS, k=rng.randint(4, 9))).capitalize() + "."  # noqa: E731
+    path.write_text("\n\n".join(" ".join(sentence() for _ in range(8)) for _ in range(n)))
+    return path
+
+
+def _pairs(folder: Path) -> Path:
+    """Words of one length and their reverse, so that batches of as many tokens are the same rows on 1 and 2 ranks."""
+    rng = random.Random(0)
+    folder.mkdir()
+    for split, n in (("train", 96), ("validation", 13), ("test", 13)):
+        words = ["".join(rng.choices("abcdefgh", k=7)) for _ in range(n)]
+        for language, step in (("forward", 1), ("backward", -1)):
+            (folder / f"{split}.{language}").write_text("".join(word[::step] + "\n" for word in words))
+    return folder
+
+
+def write_config(kind: str, root: Path, tie: bool = True) -> Path:
+    """A small network of a kind and its data; ``batch`` rows, or tokens, are named by :func:`batch_option`."""
+    shape: dict[str, Any] = {"max_seq_len": 32, "d_model": 16, "n_heads": 2, "dropout": 0.0, "attention_dropout": 0.0}
+    if kind == "gpt":
+        model = ("GPTModule", {**shape, "n_layers": 2, "tie_embeddings": tie})
+        data = ("LMDataModule", {"source": str(_text(root / "text.txt", 60)), "tokenizer": "char", "seq_len": 16})
+    elif kind == "bert":
+        model = ("BERTModule", {**shape, "n_layers": 2})
+        source = {"source": str(_text(root / "text.txt", 60)), "tokenizer_vocab_size": 120, "seq_len": 32}
+        data = ("MLMDataModule", source)
+    else:
+        layers = {"n_encoder_layers": 1, "n_decoder_layers": 1, "tie_embeddings": tie}
+        model = ("TransformerModule", {**shape, **layers})
+        languages = {"source_language": "forward", "target_language": "backward", "joint_vocabulary": tie}
+        source = {"source": str(_pairs(root / "pairs")), "tokenizer": "char", "max_length": 16, **languages}
+        data = ("TranslationDataModule", {**source, "eval_max_tokens": 32})
+    if kind != "transformer":
+        data[1].update({"document_separator": "\n\n", "validation_fraction": 0.1, "eval_batch_size": 3})
+    settings = {
+        "experiment": kind,
+        "model": {
+            "class_path": model[0],
+            "init_args": {
+                "config": model[1],
+                "optimizer": {"class_path": "AdamW", "init_args": {"lr": 1e-2}},
+                "schedule": {"class_path": "Cosine", "init_args": {"warmup_steps": 2}},
+            },
+        },
+        "data": {"class_path": data[0], "init_args": {**data[1], "cache_dir": str(root / "cache")}},
+        "checkpoint": {
+            "filename": "{step}",
+            "every_n_train_steps": HALFWAY,
+            "save_top_k": -1,
+            "monitor": None,
+            "save_last": True,
+        },
+        "trainer": {
+            "max_steps": STEPS,
+            "val_check_interval": HALFWAY * 2,  # batches: two to a step
+            "check_val_every_n_epoch": None,
+            "accumulate_grad_batches": 2,
+            "gradient_clip_val": 0.3,
+            "log_every_n_steps": 1,
+            "accelerator": "cpu",
+            "precision": "32-true",
+        },
+    }
+    path = root / f"{kind}.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def fit(config: Path, logs: Path, kind: str, ranks: int = 1, *more: str) -> list[str]:
+    """The command of a run; ``ranks`` is how many share a global batch."""
+    size = {"gpt": 8, "bert": 8, "transformer": 64}[kind] // ranks
+    option = "max_tokens" if kind == "transformer" else "batch_size"
+    return ["fit", "--config", str(config), *more, "--trainer.default_root_dir", str(logs), f"--data.{option}={size}"]
