@@ -110,14 +110,32 @@ class ZeroStrategy(DeepSpeedStrategy):
 
     # ---- training
 
-    def clip_gradients(self, parameters: Any, max_norm: float | None) -> Tensor | None:
-        """The norm of all gradients; DeepSpeed itself clips by it, as it steps."""
+    @property
+    def handles_gradient_accumulation(self) -> bool:
+        """No: Lightning does. DeepSpeed counts batches, and would carry the rest of an epoch over into the next."""
+        return False
+
+    @contextmanager
+    def block_backward_sync(self) -> Iterator[None]:
+        """Nothing: between steps DeepSpeed sums the gradients that each process keeps, stage by stage."""
+        yield
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        accumulating = self.lightning_module.trainer.fit_loop._should_accumulate()  # type: ignore[union-attr]
+        self.deepspeed_engine.set_gradient_accumulation_boundary(not accumulating)
+        return super().training_step(*args, **kwargs)
+
+    def backward(self, closure_loss: Tensor, optimizer: Any, *args: Any, **kwargs: Any) -> Tensor:
+        # Lightning has divided the loss by the number of accumulated batches: DeepSpeed must not do it again
+        return super().backward(closure_loss, optimizer, *args, scale_wrt_gas=False, **kwargs)
+
+    def clip_gradients(self, parameters: Any, max_norm: float | None) -> Tensor:
+        """The norm of all gradients, by which DeepSpeed itself clips as it steps."""
         from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 
         optimizer: Any = self.optimizers[0]
         if isinstance(optimizer, DeepSpeedZeroOptimizer_Stage3):
-            norms = torch.stack([torch.as_tensor(norm) for norm in optimizer._get_norm_groups()])
-            return torch.linalg.vector_norm(norms)
+            return torch.linalg.vector_norm(torch.stack([torch.as_tensor(n) for n in optimizer._get_norm_groups()]))
         return torch.as_tensor(optimizer.scaled_global_norm())
 
     def whole_state_dict(self) -> dict[str, Tensor] | None:
@@ -128,10 +146,10 @@ class ZeroStrategy(DeepSpeedStrategy):
 
         model: nn.Module = self.lightning_module.model  # type: ignore[union-attr, assignment]
         whole = {}
-        for name, parameter in model.named_parameters(remove_duplicate=False):
-            with deepspeed.zero.GatheredParameters([parameter]):
-                whole[name] = parameter.detach().float().clone()
-        return {**whole, **dict(model.named_buffers())}
+        for name, tensor in model.state_dict(keep_vars=True).items():
+            with deepspeed.zero.GatheredParameters([tensor] if isinstance(tensor, nn.Parameter) else []):
+                whole[name] = tensor.detach().float().clone()
+        return whole
 
     # ---- checkpoints
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import yaml
 
+from tests.conftest import WORDS
+
 ROOT = Path(__file__).parents[2]
 STEPS, HALFWAY = 10, 5
-WORDS = "the cat sat on a mat while seven grey dogs ran over old stone bridges and nobody said one word".split()
 
 
 def run_job(folder: Path, commands: list[list[str]], processes: int = 2, timeout: int = 300) -> None:
