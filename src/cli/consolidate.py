@@ -54,14 +54,15 @@ def consolidate(folder: Path) -> dict[str, Any]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder: only sharded checkpoints are consolidated")
+    from torch.distributed.checkpoint.api import CheckpointException
+
     header = read_header(folder)
     try:
         weights = _zero_weights(folder) if (folder / "checkpoint").is_dir() else _mesh_weights(folder)
     except InputError:
         raise
-    except Exception as error:  # whatever the library meets in a damaged shard
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise InputError(f"{folder} is incomplete or damaged: {reason}; use another checkpoint") from error
+    except (Exception, CheckpointException) as error:  # whatever the libraries meet in a damaged shard
+        raise InputError(f"{folder} is incomplete or damaged ({type(error).__name__}): use another one") from error
     return {**header, "state_dict": weights}
 
 

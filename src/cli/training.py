@@ -210,6 +210,7 @@ def _quieten() -> None:
         ".*isinstance.treespec, LeafSpec.. is deprecated",
         ".*does not have many workers",  # the data are memory-mapped: a worker costs more than it saves
         ".*The dirpath has changed from",  # a resumed run has a folder of its own
+        ".*compute.. method of metric .* was called before",  # those of a pipeline's first stages
         ".*was deprecated in v4",  # what Lightning calls in jsonargparse
         ".*The number of training batches .* is smaller than the logging interval",
     ):

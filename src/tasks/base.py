@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from src.checkpoint import check_compatible
 from src.data import TextDataModule
-from src.distributed import clip_by_global_norm
+from src.distributed import PipelineStrategy, clip_by_global_norm
 from src.nn import Block
 from src.optim import Schedule, parameter_groups
 
@@ -56,6 +56,7 @@ class Task(L.LightningModule, ABC):
         self.schedule = schedule
         self.compile_blocks, self.activation_checkpointing = compile, activation_checkpointing
         self._since_log: dict[str, list[Tensor]] = {}
+        self.pipeline: PipelineStrategy | None = None  # set by it, where no process has the whole network
 
     @abstractmethod
     def build_model(self) -> nn.Module:
@@ -87,8 +88,14 @@ class Task(L.LightningModule, ABC):
         return batch["input_ids"].numel()
 
     def outputs(self, batch: Batch) -> Any:
-        """What the network says of a batch."""
-        return self.model(**self.inputs(batch))
+        """What the network says of a batch; null where another process of a pipeline has it."""
+        return self.model(**self.inputs(batch)) if self.pipeline is None else self.pipeline.forward(batch)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The parts of the loss of a batch."""
+        if self.pipeline is None:
+            return self.loss_parts(self.outputs(batch), batch)
+        return self.pipeline.losses(batch)  # which runs the backward pass between the forward ones
 
     def n_parameters(self) -> int:
         """The parameters of the whole network, however many of them this process holds."""
@@ -117,7 +124,7 @@ class Task(L.LightningModule, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of the whole optimizer step, as this batch's share of it; its parts are logged apart."""
-        parts = self.loss_parts(self.outputs(batch), batch)
+        parts = self.losses(batch)
         loss = torch.stack(list(parts.values())).sum()
         for name, value in {**parts, "loss": loss}.items():
             self.collect(name, value)

@@ -88,6 +88,8 @@ class BERTModule(Task):
 
     def _evaluate(self, batch: Batch) -> None:
         outputs, labels, following = self.outputs(batch), masked_labels(batch), batch["next_sentence_label"]
+        if outputs is None:
+            return
         words, pairs = self.summed_losses(outputs, batch)
         n_words, n_pairs = (labels != -100).sum(), (following != -100).sum()
         # a batch may be all padding, where the ranks have unequal shares of the split

@@ -96,6 +96,8 @@ class ClassificationModule(Task):
 
     def _evaluate(self, batch: Batch) -> None:
         outputs, labels = self.outputs(batch), batch["labels"]
+        if outputs is None:
+            return
         rows = (labels != -100).sum()
         # a batch may be all padding, where the ranks have unequal shares of the split
         self.loss.update(self.summed_loss(outputs, batch) / rows.clamp(min=1), weight=rows)

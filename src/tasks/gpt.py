@@ -63,9 +63,10 @@ class GPTModule(Task):
         return cross_entropy(outputs.flatten(0, 1), batch["labels"].flatten(), reduction="sum")
 
     def _evaluate(self, batch: Batch) -> None:
-        targets = (batch["labels"] != -100).sum()
-        # a batch may be all padding, where the ranks have unequal shares of the split
-        self.loss.update(self.summed_loss(self.outputs(batch), batch) / targets.clamp(min=1), weight=targets)
+        outputs, targets = self.outputs(batch), (batch["labels"] != -100).sum()
+        if outputs is not None:
+            # a batch may be all padding, where the ranks have unequal shares of the split
+            self.loss.update(self.summed_loss(outputs, batch) / targets.clamp(min=1), weight=targets)
 
     def _log_evaluation(self, split: str, prefix: str) -> None:
         loss = self.loss.compute()

@@ -118,7 +118,10 @@ class TransformerModule(Task):
     # ---- evaluation
 
     def _evaluate(self, batch: Batch) -> None:
-        logits, labels = self.outputs(batch).flatten(0, 1), batch["labels"].flatten()
+        outputs = self.outputs(batch)
+        if outputs is None:
+            return
+        logits, labels = outputs.flatten(0, 1), batch["labels"].flatten()
         targets = (labels != -100).sum()
         nats = cross_entropy(logits, labels, reduction="sum")
         # a batch may be all padding, where the ranks have unequal shares of the split

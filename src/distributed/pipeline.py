@@ -1,0 +1,392 @@
+"""Pipeline parallelism: a network cut into stages, one or more a process, that work on micro-batches in turn."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from lightning.fabric.utilities.optimizer import _optimizers_to_device
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
+from torch.optim import Optimizer
+
+from src.distributed.stages import Layer, State, empty_state, keep, layers, output_of, partition, rows_of
+from src.errors import InputError
+from src.optim import parameter_groups
+
+Batch = dict[str, Tensor]
+IGNORED = -100  # the label of a row that only fills up a micro-batch
+
+
+class _Gradients(torch.autograd.Function):
+    """A loss whose backward pass hands out gradients that a schedule has computed already.
+
+    A schedule runs the forward and backward passes of the micro-batches in turns, where Lightning does one step after
+    the other. To Lightning this is a loss as any other, so that zeroing, accumulating and scaling stay its own.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor | None], *parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *scales: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(None if g is None else g * scales[0] for g in ctx.gradients)
+
+
+class _Stage(nn.Module):
+    """A run of layers, as the schedule calls it: with the number of a micro-batch, and the state before it."""
+
+    def __init__(self, strategy: "PipelineStrategy", k: int) -> None:
+        super().__init__()
+        self.strategy, self.k = strategy, k
+
+    def forward(self, *state: Tensor, number: Tensor) -> State | Tensor:
+        strategy: PipelineStrategy = self.strategy
+        micro_batch = strategy.micro_batch(int(number))
+        inputs = strategy.task.inputs(micro_batch)
+        found = strategy.run_stage(self.k, () if self.k == 0 else state, inputs)
+        return found if self.k < strategy.n_stages - 1 else strategy.objective(found, micro_batch)
+
+
+class PipelineStrategy(DDPStrategy):
+    """Cut the network into stages, and the batch into micro-batches that go through them one behind the other.
+
+    Processes / ``pipeline_size`` pipelines are data parallel. A matrix that several stages use, as a tied embedding,
+    is on each of them, and its gradients are summed over them. All processes of a pipeline read the same rows.
+
+    Args:
+        pipeline_size: processes of a pipeline; all of them if null.
+        micro_batches: parts of a batch. A process waits for (p - 1) / (m + p - 1) of the time, with p processes and m
+            micro-batches; with one micro-batch this is plain model parallelism, one process working at a time.
+        schedule: ``GPipe`` runs all forward and then all backward passes (Huang et al. 2019); ``1F1B`` one of each in
+            turn, with as many micro-batches in memory as there are stages (Narayanan et al. 2019); ``Interleaved1F1B``
+            with several stages a process and so shorter waits (Narayanan et al. 2021).
+        stages_per_process: more than one with ``Interleaved1F1B`` only.
+        process_group_backend: ``gloo`` on processors and ``nccl`` on GPUs if null.
+    """
+
+    def __init__(
+        self,
+        pipeline_size: int | None = None,
+        micro_batches: int = 4,
+        schedule: Literal["GPipe", "1F1B", "Interleaved1F1B"] = "1F1B",
+        stages_per_process: int = 1,
+        process_group_backend: str | None = None,
+    ) -> None:
+        super().__init__(process_group_backend=process_group_backend)
+        self.pipeline_size, self.micro_batches = pipeline_size, micro_batches
+        self.schedule_name, self.stages_per_process = schedule, stages_per_process
+        self._cut: list[range] | None = None
+        self._scheduled: tuple[tuple[torch.Size, ...], Any] | None = None
+        self._names: list[str] | None = None  # of the parts of the loss
+
+    # ---- setting up
+
+    def check(self, trainer: L.Trainer, task: Any) -> None:
+        """Refuse what cannot work, before any process is started.
+
+        Raises:
+            InputError: naming it.
+        """
+        size = self.pipeline_size or trainer.world_size
+        n_stages = size * self.stages_per_process
+        if size < 1 or trainer.world_size % size:
+            raise InputError(f"{trainer.world_size} processes cannot be divided into pipelines of {size}")
+        if self.micro_batches < 1 or self.stages_per_process < 1:
+            raise InputError("micro_batches and stages_per_process must be at least 1")
+        if (self.stages_per_process > 1) != (self.schedule_name == "Interleaved1F1B"):
+            raise InputError(f"stages_per_process is {self.stages_per_process}: more than 1 goes with Interleaved1F1B")
+        if self.schedule_name != "GPipe" and self.micro_batches < size:
+            raise InputError(
+                f"micro_batches {self.micro_batches} is less than the {size} processes of a pipeline, which "
+                f"{self.schedule_name} cannot fill: take more, or the schedule GPipe"
+            )
+        if self.schedule_name == "Interleaved1F1B" and self.micro_batches % size:
+            raise InputError(f"Interleaved1F1B needs micro_batches divisible by {size}, not {self.micro_batches}")
+        with torch.device("meta"):
+            n_layers = len(layers(task.build_model()))
+        if n_stages > n_layers:
+            raise InputError(f"the network has {n_layers} layers, too few for {n_stages} stages")
+
+    def setup_environment(self) -> None:
+        super().setup_environment()
+        size = self.pipeline_size or self.world_size
+        shape = (self.world_size // size, size)
+        self.mesh = init_device_mesh(self.root_device.type, shape, mesh_dim_names=("dp", "pp"))
+        self.group, self.replicas = self.mesh["pp"].get_group(), self.mesh["dp"].get_group()
+        self.size, self.place = size, self.mesh["pp"].get_local_rank()
+        self.n_stages = size * self.stages_per_process
+
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, Any]:
+        return {"num_replicas": self.mesh["dp"].size(), "rank": self.mesh["dp"].get_local_rank()}
+
+    @property
+    def task(self) -> Any:
+        """The LightningModule."""
+        return self.lightning_module
+
+    def setup(self, trainer: L.Trainer) -> None:
+        assert self.accelerator is not None
+        if trainer.state.fn == TrainerFn.PREDICTING:
+            raise InputError("predict needs the whole network in each process: leave the pipeline out")
+        self.accelerator.setup(trainer)
+        if self._cut is None:
+            self._cut_network()
+        self.model = self.precision_plugin.convert_module(self.task)
+        self.model_to_device()
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.setup_optimizers(trainer)
+        self.setup_precision_plugin()
+        if trainer.state.fn == TrainerFn.FITTING:
+            _optimizers_to_device(self.optimizers, self.root_device)
+        self.task.pipeline = self
+
+    def _cut_network(self) -> None:
+        model = self.task.model
+        names = {id(p): name for name, p in self.task.named_parameters()}
+        # of the whole network: what a checkpoint is ordered by
+        self._groups = [[names[id(p)] for p in group["params"]] for group in parameter_groups(model)]
+        self._keys = list(self.task.state_dict())
+        self._layers = layers(model)
+        self._cut = partition([layer.cost for layer in self._layers], self.n_stages)
+        self._mine = [k for k in range(self.n_stages) if k % self.size == self.place]
+        keep(model, [self._layers[i] for k in self._mine for i in self._cut[k]])
+        self._share()
+
+    def _share(self) -> None:
+        """Groups of the processes that hold the same parameter: the same ones are made on every process."""
+        mine = [name for name, _ in self.task.named_parameters()]
+        held: list[Any] = [None] * self.world_size
+        dist.all_gather_object(held, (self.mesh["dp"].get_local_rank(), mine))
+        self._shared: dict[str, Any] = {}
+        self._counted_elsewhere = set()
+        for pipeline in range(self.mesh["dp"].size()):
+            for name in [name for group in self._groups for name in group]:
+                holders = [rank for rank, (i, names) in enumerate(held) if i == pipeline and name in names]
+                if len(holders) > 1:
+                    group = dist.new_group(holders)
+                    if self.global_rank in holders:
+                        self._shared[name] = group
+                        if self.global_rank != holders[0]:
+                            self._counted_elsewhere.add(name)
+
+    # ---- running
+
+    def run_stage(self, k: int, state: State, inputs: Batch) -> State:
+        """The state after a stage; after the last one, what the network gives."""
+        assert self._cut is not None
+        for i in self._cut[k]:
+            state = self._layers[i].run(state, inputs)
+        return state
+
+    def _last_layer(self, k: int) -> Layer:
+        assert self._cut is not None
+        return self._layers[self._cut[k][-1]]
+
+    def _empty(self, k: int, inputs: Batch, device: torch.device | str) -> State:
+        """Room for the state after a stage. Under mixed precision the residual stream is kept in float32."""
+        dtype = next(self.task.model.parameters()).dtype
+        return empty_state(self._last_layer(k), inputs, self.task.config.d_model, dtype, device)
+
+    def micro_batch(self, number: int) -> Batch:
+        """A part of the batch at hand."""
+        return self._parts[number]
+
+    def objective(self, state: State, micro_batch: Batch) -> Tensor:
+        """The loss of a micro-batch, a 0-dim tensor; its parts are kept."""
+        parts = self.task.loss_parts(output_of(self.task.model, state), micro_batch)
+        self._found = list(parts)
+        values = torch.stack(list(parts.values()))
+        self._losses.append(values.detach())
+        return values.sum()
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The parts of the loss of a batch, on every process of the pipeline, whose backward gives all gradients."""
+        self._parts = self._split(batch)
+        self._losses: list[Tensor] = []
+        parameters = [p for p in self.task.model.parameters() if p.requires_grad]
+        held = [p.grad for p in parameters]
+        for p in parameters:
+            p.grad = None
+        numbers = torch.arange(self.micro_batches)
+        first, last = self.place == 0, self.place == self.size - 1
+        schedule = self._schedule()
+        schedule.step(
+            *([numbers] if first else []),
+            number=numbers,
+            target=numbers if last else None,
+            return_outputs=False,
+        )
+        gradients = [p.grad for p in parameters]
+        for p, gradient in zip(parameters, held, strict=True):
+            p.grad = gradient
+        self._sum_gradients(gradients)
+        names, values = self._broadcast_losses()
+        values[0] = _Gradients.apply(values[0], gradients, *parameters)
+        return dict(zip(names, values, strict=True))
+
+    def _split(self, batch: Batch) -> list[Batch]:
+        """Equal parts by rows, filled up with rows that have no labels."""
+        rows = rows_of(batch)
+        size = -(-rows // self.micro_batches)
+        missing = size * self.micro_batches - rows
+        parts: list[Batch] = [{} for _ in range(self.micro_batches)]
+        for name, tensor in batch.items():
+            if tensor.dim() and missing:
+                more = tensor[-1:].expand(missing, *tensor.shape[1:])
+                tensor = torch.cat([tensor, torch.full_like(more, IGNORED) if "label" in name else more])
+            for i, part in enumerate(parts):
+                part[name] = tensor[i * size : (i + 1) * size] if tensor.dim() else tensor
+        return parts
+
+    def _schedule(self) -> Any:
+        """A schedule for batches of this shape: its stages have room for no other."""
+        inputs = self.task.inputs(self._parts[0])
+        shapes = tuple(tensor.shape for tensor in inputs.values())
+        if self._scheduled is None or self._scheduled[0] != shapes:
+            stages = [self._pipeline_stage(k, inputs) for k in self._mine]
+            options = {"loss_fn": lambda loss, _: loss, "scale_grads": False}
+            if self.schedule_name == "Interleaved1F1B":
+                schedule: Any = ScheduleInterleaved1F1B(stages, self.micro_batches, **options)  # type: ignore[arg-type]
+            else:
+                kind = {"GPipe": ScheduleGPipe, "1F1B": Schedule1F1B}[self.schedule_name]
+                schedule = kind(stages[0], self.micro_batches, **options)  # type: ignore[arg-type]
+            self._scheduled = shapes, schedule
+        return self._scheduled[1]
+
+    def _pipeline_stage(self, k: int, inputs: Batch) -> PipelineStage:
+        before = self._empty(k - 1, inputs, "meta") if k else (torch.empty(1, dtype=torch.long, device="meta"),)
+        after = self._empty(k, inputs, "meta") if k < self.n_stages - 1 else (torch.empty((), device="meta"),)
+        before = tuple(tensor.requires_grad_(k > 0) for tensor in before)
+        after = tuple(tensor.requires_grad_() for tensor in after)
+        return PipelineStage(_Stage(self, k), k, self.n_stages, self.root_device, before, after, group=self.group)
+
+    def _sum_gradients(self, gradients: list[Tensor | None]) -> None:
+        """Over the stages that share a parameter, and as a mean over the pipelines."""
+        names = [name for name, p in self.task.named_parameters() if p.requires_grad]
+        for name, gradient in zip(names, gradients, strict=True):
+            if name in self._shared and gradient is not None:
+                dist.all_reduce(gradient, group=self._shared[name])
+        found = [gradient for gradient in gradients if gradient is not None]
+        if self.mesh["dp"].size() > 1:
+            flat = _flatten_dense_tensors(found)
+            dist.all_reduce(flat, group=self.replicas)
+            flat /= self.mesh["dp"].size()
+            torch._foreach_copy_(found, list(_unflatten_dense_tensors(flat, found)))
+
+    def _broadcast_losses(self) -> tuple[list[str], list[Tensor]]:
+        """The parts of the loss by name, from the last stage to all."""
+        source = dist.get_global_rank(self.group, self.size - 1)
+        if self._names is None:
+            names = [list(self._found) if self._losses else None]
+            dist.broadcast_object_list(names, source, group=self.group)
+            self._names = names[0] or []
+        values = torch.zeros(len(self._names), device=self.root_device)
+        if self._losses:
+            values = torch.stack(self._losses).sum(0).float()
+        dist.broadcast(values, source, group=self.group)
+        return self._names, list(values.unbind())
+
+    def forward(self, batch: Batch) -> Any:
+        """What the network says of a batch, in evaluation: on the last process of the pipeline, and null on others."""
+        inputs: Batch = self.task.inputs(batch)
+        state: State = ()
+        for k in range(self.n_stages):
+            owner, previous = k % self.size, (k - 1) % self.size
+            if owner != self.place:
+                continue
+            if k and previous != self.place:
+                state = self._empty(k - 1, inputs, self.root_device)
+                for tensor in state:
+                    dist.recv(tensor, dist.get_global_rank(self.group, previous), group=self.group)
+            state = self.run_stage(k, state, inputs)
+            following = (k + 1) % self.size
+            if k < self.n_stages - 1 and following != self.place:
+                for tensor in state:
+                    dist.send(tensor.contiguous(), dist.get_global_rank(self.group, following), group=self.group)
+        return output_of(self.task.model, state) if self.n_stages - 1 in self._mine else None
+
+    @contextmanager
+    def block_backward_sync(self) -> Iterator[None]:
+        """Nothing: gradients are averaged where they are computed."""
+        yield
+
+    def clip_gradients(self, parameters: Any, max_norm: float | None) -> Tensor:
+        """Clip by the norm over all stages, in which a shared parameter counts once. Returns it."""
+        named = [(name, p.grad) for name, p in self.task.named_parameters() if p.grad is not None]
+        counted = [gradient for name, gradient in named if name not in self._counted_elsewhere]
+        norms = torch.stack([gradient.float().pow(2).sum() for gradient in counted]).sum()
+        dist.all_reduce(norms, group=self.group)
+        norm = norms.sqrt()
+        if max_norm:
+            scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_([gradient for _, gradient in named], scale)
+        return norm
+
+    # ---- checkpoints: one file, as without this strategy
+
+    def _gather(self, item: Any) -> list[Any]:
+        found = [None] * self.size
+        dist.all_gather_object(found, item, group=self.group)
+        return found
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        mine = {name: tensor.cpu() for name, tensor in self.task.state_dict().items()}
+        whole = {name: tensor for part in self._gather(mine) for name, tensor in part.items()}
+        return {name: whole[name] for name in self._keys}
+
+    def whole_state_dict(self) -> dict[str, Tensor]:
+        """All weights of the network, on every process; every process must ask."""
+        prefix = "model."
+        weights = self.lightning_module_state_dict().items()
+        return {name.removeprefix(prefix): w for name, w in weights if name.startswith(prefix)}
+
+    def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
+        mine = self.task.state_dict()
+        self.task.load_state_dict({name: checkpoint["state_dict"][name] for name in mine}, strict=strict)
+
+    def _local_groups(self, optimizer: Optimizer) -> list[list[str]]:
+        names = {id(p): name for name, p in self.task.named_parameters()}
+        return [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        if isinstance(optimizer, LightningOptimizer):
+            optimizer = optimizer._optimizer
+        held, local = optimizer.state_dict(), [name for group in self._local_groups(optimizer) for name in group]
+        firsts = [names[0] for names in self._local_groups(optimizer)]
+        groups = dict(zip(firsts, held["param_groups"], strict=True))
+        mine = {local[i]: state for i, state in held["state"].items()}
+        whole: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
+        for states, found in self._gather((mine, groups)):
+            whole |= states
+            settings |= found
+        numbers = {name: i for i, name in enumerate(name for group in self._groups for name in group)}
+        merged = []
+        for names in self._groups:
+            group = next(group for name, group in settings.items() if name in names)
+            merged.append({**group, "params": [numbers[name] for name in names]})
+        return {"state": {numbers[name]: whole[name] for name in numbers if name in whole}, "param_groups": merged}
+
+    def load_optimizer_state_dict(self, checkpoint: Any) -> None:
+        for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            groups = list(zip(saved["param_groups"], self._groups, strict=True))
+            numbers = {name: i for group, names in groups for i, name in zip(group["params"], names, strict=True)}
+            local = self._local_groups(optimizer)
+            places = {name: i for i, name in enumerate(name for group in local for name in group)}
+            states = {i: saved["state"][numbers[name]] for name, i in places.items() if numbers[name] in saved["state"]}
+            mine = [
+                {**next(group for group, whole in groups if names[0] in whole), "params": [places[n] for n in names]}
+                for names in local
+            ]
+            optimizer.load_state_dict({"state": states, "param_groups": mine})

@@ -1,0 +1,157 @@
+"""Every strategy, really run on two processes over gloo, trains each model as one process does."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.checkpoint import load_trained, read_checkpoint
+from src.models import ARCHITECTURES
+from tests.distributed.jobs import HALFWAY, STEPS, fit, losses, run_job, write_config
+
+KINDS = ("gpt", "bert", "transformer")
+# strategy -> how many processes share the rows of a batch
+STRATEGIES = {"ddp": 2, "fsdp": 2, "zero1": 2, "zero2": 2, "zero3": 2, "tensor_parallel": 1, "pipeline": 1}
+SHARDED = ("zero1", "zero2", "zero3")  # whose checkpoints are folders
+
+
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory):
+    found = {}
+    for kind in KINDS:
+        root = tmp_path_factory.mktemp(kind)
+        found[kind] = write_config(kind, root)
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(configs, tmp_path_factory):
+    """The runs of one process."""
+    logs = tmp_path_factory.mktemp("alone")
+    run_job(logs / "job", [fit(configs[kind], logs, kind) for kind in KINDS], processes=1)
+    return logs
+
+
+@pytest.fixture(scope="module", params=STRATEGIES)
+def spread(request, configs, alone, tmp_path_factory):
+    """The runs of two, and those that go on from their checkpoints of half-way: the name of the strategy, and a folder.
+
+    After ``alone``, which has prepared the data.
+    """
+    name, ranks = request.param, STRATEGIES[request.param]
+    logs = tmp_path_factory.mktemp(name)
+    more = ["--config", f"configs/strategy/{name}.yaml", "--trainer.devices", "2"]
+    commands = []
+    for kind in KINDS:
+        whole = fit(configs[kind], logs, kind, ranks, *more)
+        halfway = logs / kind / "version_0" / "checkpoints" / f"{HALFWAY}.ckpt"
+        commands += [whole, [*whole, "--ckpt_path", str(halfway)]]
+    run_job(logs / "job", commands)
+    return name, logs
+
+
+def logits(path: Path, kind: str) -> torch.Tensor:
+    """What the network of a checkpoint says of some ids. Its weights are compared by that: where a gradient is zero in
+    theory, as of the keys' bias, Adam makes a step of its rounding errors."""
+    model = load_trained(path, ARCHITECTURES[kind][1]).model
+    ids = torch.randint(model.config.vocab_size, (3, 9), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        output = model(ids, ids) if kind == "transformer" else model(ids)
+    return output.masked_words if kind == "bert" else output
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_losses_are_those_of_one_process(spread, alone, kind):
+    """With accumulation, clipping, and validation splits and epochs that do not divide evenly over the processes."""
+    for metric, count in (("train/loss", STEPS), ("train/gradient_norm", STEPS), ("val/loss", 2)):
+        expected = losses(alone / kind / "version_0", metric)
+        assert len(expected) == count
+        assert losses(spread[1] / kind / "version_0", metric) == pytest.approx(expected, abs=1e-4), metric
+    clipped = [norm > 0.3 for norm in losses(alone / kind / "version_0", "train/gradient_norm")]
+    assert any(clipped)
+
+
+def test_translations_are_those_of_one_process(spread, alone):
+    for metric in ("val/bleu", "val/chrf", "val/token_accuracy"):
+        expected = losses(alone / "transformer" / "version_0", metric)
+        assert losses(spread[1] / "transformer" / "version_0", metric) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_checkpoint_goes_on_where_it_was(spread, kind):
+    first, resumed = (losses(spread[1] / kind / f"version_{n}") for n in (0, 1))
+    assert len(resumed) == STEPS - HALFWAY
+    assert resumed == pytest.approx(first[HALFWAY:], abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_checkpoint_of_one_file_gives_the_logits_of_one_process(spread, alone, kind, run, tmp_path):
+    name, logs = spread
+    path = logs / kind / "version_0" / "checkpoints" / "last.ckpt"
+    if name in SHARDED:
+        assert "verb consolidate" in run("generate", "--checkpoint", path, "--prompt", "a")[2]
+        status, _, err = run("consolidate", "--checkpoint", path, "--output", tmp_path / "one.ckpt")
+        assert status == 0, err
+        path = tmp_path / "one.ckpt"
+    expected = alone / kind / "version_0" / "checkpoints" / "last.ckpt"
+    assert read_checkpoint(path)["state_dict"].keys() == read_checkpoint(expected)["state_dict"].keys()
+    torch.testing.assert_close(logits(path, kind), logits(expected, kind), atol=1e-4, rtol=0)
+
+
+def test_shards_become_one_file(configs, alone, run, tmp_path):
+    """FSDP may write a folder of shards; it resumes from it, and `consolidate` makes a file of it."""
+    more = ["--config", "configs/strategy/fsdp.yaml", "--trainer.devices", "2"]
+    more += ["--trainer.strategy.init_args.save_distributed_checkpoint", "true"]
+    command = fit(configs["gpt"], tmp_path, "gpt", 2, *more)
+    folder = tmp_path / "gpt" / "version_0" / "checkpoints" / f"{HALFWAY}.ckpt"
+    run_job(tmp_path / "job", [command, [*command, "--ckpt_path", str(folder)]])
+    assert losses(tmp_path / "gpt" / "version_1") == pytest.approx(
+        losses(alone / "gpt" / "version_0")[HALFWAY:], abs=1e-4
+    )
+    status, _, err = run("consolidate", "--checkpoint", folder, "--output", tmp_path / "one.ckpt")
+    assert (status, err) == (0, "")
+    expected = alone / "gpt" / "version_0" / "checkpoints" / f"{HALFWAY}.ckpt"
+    torch.testing.assert_close(logits(tmp_path / "one.ckpt", "gpt"), logits(expected, "gpt"), atol=1e-4, rtol=0)
+    next(folder.glob("*.distcp")).write_bytes(b"cut off")
+    status, _, err = run("consolidate", "--checkpoint", folder, "--output", tmp_path / "two.ckpt")
+    assert status == 2
+    assert "incomplete or damaged" in err
+    assert not (tmp_path / "two.ckpt").exists()
+
+
+def test_options_that_work_with_each(configs, alone, tmp_path):
+    """Activation checkpointing changes no loss."""
+    commands, expected = [], losses(alone / "gpt" / "version_0")
+    runs = []
+    for name, ranks in STRATEGIES.items():
+        logs = tmp_path / name
+        more = ["--config", f"configs/strategy/{name}.yaml", "--trainer.devices", "2"]
+        more += ["--model.init_args.activation_checkpointing", "true"]
+        commands.append(fit(configs["gpt"], logs, "gpt", ranks, *more))
+        runs.append(logs / "gpt" / "version_0")
+    run_job(tmp_path / "job", commands)
+    for logs in runs:
+        assert losses(logs) == pytest.approx(expected, abs=1e-4), logs
+
+
+def test_two_dimensions(configs, alone, tmp_path):
+    """FSDP over two groups of two tensor-parallel processes each."""
+    more = ["--config", "configs/strategy/tensor_parallel.yaml", "--trainer.devices", "4"]
+    more += ["--trainer.strategy.init_args.data_parallel_size", "2"]
+    more += ["--trainer.strategy.init_args.tensor_parallel_size", "2"]
+    run_job(tmp_path / "job", [fit(configs[kind], tmp_path, kind, 2, *more) for kind in KINDS], processes=4)
+    for kind in KINDS:
+        expected = losses(alone / kind / "version_0")
+        assert losses(tmp_path / kind / "version_0") == pytest.approx(expected, abs=1e-4)
+
+
+def test_mixed_precision_is_near(configs, alone, tmp_path):
+    commands = []
+    for name, ranks in STRATEGIES.items():
+        more = ["--config", f"configs/strategy/{name}.yaml", "--trainer.devices", "2"]
+        commands.append([*fit(configs["gpt"], tmp_path / name, "gpt", ranks, *more), "--trainer.precision=bf16-mixed"])
+    run_job(tmp_path / "job", commands)
+    for name in STRATEGIES:
+        found = losses(tmp_path / name / "gpt" / "version_0")
+        assert found == pytest.approx(losses(alone / "gpt" / "version_0"), abs=0.02), name
+        assert found != losses(alone / "gpt" / "version_0")
