@@ -9,6 +9,7 @@ from torch import Tensor
 from src.checkpoint import read_header, save_checkpoint
 from src.cli.parser import VerbParser
 from src.errors import InputError
+from src.models import ARCHITECTURES
 
 
 def parser() -> VerbParser:
@@ -44,6 +45,15 @@ def _zero_weights(folder: Path) -> dict[str, Tensor]:
     return get_fp32_state_dict_from_zero_checkpoint(str(folder), tag="checkpoint")
 
 
+def _with_tied(weights: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights under every name of a tied matrix, of which DeepSpeed leaves some out."""
+    config_class, model_class = ARCHITECTURES[header["architecture"]]
+    with torch.device("meta"):
+        names = model_class(config_class(**header["model_config"])).state_dict(keep_vars=True)
+    by_parameter = {id(p): f"model.{name}" for name, p in names.items() if f"model.{name}" in weights}
+    return {f"model.{name}": weights[by_parameter[id(p)]] for name, p in names.items()}
+
+
 def consolidate(folder: Path) -> dict[str, Any]:
     """An ordinary checkpoint with the weights of a sharded one.
 
@@ -59,6 +69,7 @@ def consolidate(folder: Path) -> dict[str, Any]:
     header = read_header(folder)
     try:
         weights = _zero_weights(folder) if (folder / "checkpoint").is_dir() else _mesh_weights(folder)
+        weights = _with_tied(weights, header)
     except InputError:
         raise
     except (Exception, CheckpointException) as error:  # whatever the libraries meet in a damaged shard
