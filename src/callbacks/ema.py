@@ -30,7 +30,7 @@ class EMA(L.Callback):
         self._step = 0
         self._swapped = False
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def check(self, trainer: L.Trainer) -> None:
         """Refuse a strategy whose processes hold parts of the network.
 
         Raises:
@@ -41,6 +41,9 @@ class EMA(L.Callback):
                 f"EMA averages whole weights, and under {type(trainer.strategy).__name__} no process has them: leave "
                 "the callback out, or train on one device or under ddp"
             )
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.check(trainer)
 
     @staticmethod
     def _weights(pl_module: L.LightningModule) -> dict[str, Tensor]:

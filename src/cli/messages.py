@@ -69,7 +69,9 @@ def _unnest(message: str) -> tuple[list[str], list[str], str]:
         line = re.sub(r"^Type typing\.Callable\[.*?callable class: ", "", line)
         if line and not NOISE.match(line):
             said.append(re.sub(r"\. Got value: Namespace\(.*", "", line))
-    return path, classes, "; ".join(dict.fromkeys(said))
+    # of several types that a value may have, plain text is the one that was not meant
+    meant = [line for line in said if not line.startswith("Expected a <class 'str'>")]
+    return path, classes, "; ".join(dict.fromkeys(meant or said))
 
 
 def _parameters(class_path: str) -> list[str]:

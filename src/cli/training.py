@@ -21,7 +21,7 @@ import src.data
 import src.distributed
 import src.optim
 import src.tasks
-from src.callbacks import EndWithValidation, Predictions, ProgressBar, Report, Throughput, print_results
+from src.callbacks import EMA, EndWithValidation, Predictions, ProgressBar, Report, Throughput, print_results
 from src.checkpoint import read_header
 from src.cli.messages import one_line, values_of
 from src.cli.runs import run_folder
@@ -177,6 +177,9 @@ def check_strategy(trainer: L.Trainer, task: src.tasks.Task) -> None:
         )
     if hasattr(trainer.strategy, "check"):
         trainer.strategy.check(trainer, task)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, EMA):
+            callback.check(trainer)
 
 
 def _loggers(run: Path) -> list[Logger]:
