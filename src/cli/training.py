@@ -170,11 +170,10 @@ def check_strategy(trainer: L.Trainer, task: src.tasks.Task) -> None:
         InputError: saying why.
     """
     processors = os.cpu_count() or 1
-    # where something else starts the processes, it knows how many
-    if trainer.strategy.launcher and trainer.strategy.root_device.type == "cpu" and trainer.num_devices > processors:
-        raise InputError(
-            f"trainer.devices is {trainer.num_devices}: this machine has {processors} processors and no GPU"
-        )
+    cluster = getattr(trainer.strategy, "cluster_environment", None)
+    started_here = cluster is not None and not cluster.creates_processes_externally
+    if started_here and trainer.strategy.root_device.type == "cpu" and trainer.num_devices > processors:
+        raise InputError(f"trainer.devices is {trainer.num_devices}: this machine has {processors} processors")
     if hasattr(trainer.strategy, "check"):
         trainer.strategy.check(trainer, task)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
