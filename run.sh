@@ -37,6 +37,11 @@ install() {
     fi
     # torch first and by itself: resolving the others must not pull another build of it
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+    if [[ $extras == *deepspeed* ]]; then
+        # it compiles against the torch that is installed, with tools that must be there before it
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools wheel ninja
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation deepspeed
+    fi
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt ".[$extras]"
     echo "$wanted" >"$stamp"
 }
