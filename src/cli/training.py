@@ -39,9 +39,11 @@ class SaveConfig(SaveConfigCallback):
         checkpoint["config"] = self.parser.dump(self.config, skip_unset=False)
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """The tokenizer, beside the configuration: another run can name it."""
+        """The tokenizers, beside the configuration: another run can name them."""
         assert isinstance(pl_module, src.tasks.Task)
-        pl_module.data.tokenizer.save(str(Path(trainer.default_root_dir) / "tokenizer.json"))
+        for name in ("tokenizer", "source_tokenizer"):
+            if hasattr(pl_module.data, name):
+                getattr(pl_module.data, name).save(str(Path(trainer.default_root_dir) / f"{name}.json"))
 
 
 class TrainingCLI(LightningCLI):
