@@ -7,7 +7,6 @@ from typing import Any
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from src.tokenization import require_token
 from src.errors import InputError
 from src.hub.adapter import Exported
 from src.hub.card import model_card
@@ -15,6 +14,7 @@ from src.hub.files import TARGET_TOKENIZER
 from src.hub.importing import ADAPTERS
 from src.hub.tokenizer_files import with_bert_template, with_end, write_json, write_tokenizer
 from src.models import ARCHITECTURES
+from src.tokenization import require_token
 
 Settings = dict[str, Any]
 
@@ -44,7 +44,7 @@ def export(checkpoint: dict[str, Any], folder: Path) -> Exported:
         save_file(exported.tensors, aside / "model.safetensors", metadata={"format": "pt"})
         _WRITERS[adapter.table.model_type](checkpoint, config, aside)
         if adapter.table.model_type != "bert":
-            write_json(aside / "generation_config.json", tokens | _search(adapter.table.model_type, config))
+            write_json(aside / "generation_config.json", tokens | _search(adapter.table.model_type, config, tokens))
         card = model_card(checkpoint, exported, config)
         (aside / "README.md").write_text(card, encoding="utf-8")
         aside.replace(folder)
@@ -66,7 +66,7 @@ def _check_folder(folder: Path) -> None:
 def _gpt_tokens(checkpoint: Settings) -> Settings:
     tokenizer = Tokenizer.from_str(checkpoint["tokenizer"])
     end = require_token(tokenizer, checkpoint["special_tokens"]["eos_token"], "eos_token")
-    return {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
+    return {"bos_token_id": end, "eos_token_id": end}
 
 
 def _bert_tokens(checkpoint: Settings) -> Settings:
@@ -94,10 +94,10 @@ def _marian_tokens(checkpoint: Settings) -> Settings:
 _TOKENS = {"gpt2": _gpt_tokens, "bert": _bert_tokens, "marian": _marian_tokens}
 
 
-def _search(model_type: str, config: Any) -> Settings:
-    """How ``generate`` searches if nothing else is said."""
+def _search(model_type: str, config: Any, tokens: Settings) -> Settings:
+    """How ``generate`` pads, and how it searches if nothing else is said."""
     if model_type == "gpt2":
-        return {}
+        return {"pad_token_id": tokens["eos_token_id"]}
     return {"num_beams": 4, "length_penalty": 0.6, "early_stopping": "never", "max_length": config.max_seq_len}
 
 

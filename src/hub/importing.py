@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import yaml
 from tokenizers import Tokenizer
 
-from src.tokenization import bert_tokens, require_token, vocabulary_size
 from src.errors import InputError
 from src.hub.adapter import Adapter, Imported
 from src.hub.bert import BERTAdapter, BERTClassifierAdapter
@@ -16,6 +15,7 @@ from src.hub.files import TARGET_TOKENIZER, read_json, read_tensors
 from src.hub.gpt2 import GPT2Adapter
 from src.hub.marian import MarianAdapter
 from src.hub.tokenizer_files import read_tokenizer, special_tokens
+from src.tokenization import bert_tokens, require_token, vocabulary_size
 
 ADAPTERS: dict[str, Adapter] = {
     adapter.architecture: adapter

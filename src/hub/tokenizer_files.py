@@ -6,9 +6,9 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from src.tokenization import load_tokenizer
 from src.errors import InputError
 from src.hub.files import read_json
+from src.tokenization import load_tokenizer
 
 Settings = dict[str, Any]
 
