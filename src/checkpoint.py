@@ -124,11 +124,20 @@ def check_compatible(checkpoint: dict[str, Any], architecture: str, config: dict
     held = checkpoint.get("architecture")
     if held != architecture:
         raise InputError(f"the checkpoint holds a {held}: this configuration trains a {architecture}")
-    for key, value in config.items():
-        was = checkpoint["model_config"].get(key)
-        if was != value and "dropout" not in key:
-            raise InputError(f"the checkpoint has {key} {was}, this configuration {value}: set it to {was}")
     if checkpoint["tokenizer"] != tokenizer:
         raise InputError(
-            "the checkpoint was trained with another tokenizer: name the tokenizer.json of its run by --data.tokenizer"
+            "the checkpoint was trained with another tokenizer: name the tokenizer.json of its run, or the one that "
+            "import wrote beside it, by --data.tokenizer"
         )
+    was, now = _shape(checkpoint["model_config"]), _shape(config)
+    for key, value in now.items():
+        if was.get(key) != value:
+            raise InputError(
+                f"the checkpoint has {key} {was.get(key)}, this configuration {value}: set it to {was.get(key)}"
+            )
+
+
+def _shape(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a network's configuration its weights depend on."""
+    shape = {key: value for key, value in config.items() if "dropout" not in key and key != "init_std"}
+    return {**shape, "d_ff": config["d_ff"] or 4 * config["d_model"]}

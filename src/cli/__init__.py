@@ -19,6 +19,8 @@ VERBS = {
     "consolidate": ("src.cli.consolidate", "make one file of a sharded checkpoint"),
     "fill-mask": ("src.cli.fill_mask", "find the words behind [MASK] with a trained BERT"),
     "embed": ("src.cli.embed", "write sentence vectors of a trained BERT"),
+    "import": ("src.cli.import_", "make a checkpoint of a HuggingFace model"),
+    "export": ("src.cli.export", "write a checkpoint in HuggingFace's format"),
 }
 
 HELP = """usage: python -m src VERB [options]

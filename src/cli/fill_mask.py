@@ -2,7 +2,7 @@
 
 import torch
 
-from src.checkpoint import load_trained
+from src.checkpoint import read_checkpoint, restore
 from src.cli.parser import VerbParser, positive
 from src.errors import InputError
 from src.models import BERT
@@ -31,7 +31,13 @@ def main(arguments: list[str]) -> None:
         InputError: a bad option or checkpoint, a text without a mask, or one with more tokens than positions.
     """
     options = parser().parse_args(arguments[1:])
-    model, tokenizer, special_tokens = load_trained(options.checkpoint, BERT)
+    checkpoint = read_checkpoint(options.checkpoint)
+    if "masked_words" in checkpoint.get("untrained", ()):
+        raise InputError(
+            f"checkpoint {options.checkpoint} was imported from {checkpoint['imported_from']}, which has no head for "
+            "masked words: train one first"
+        )
+    model, tokenizer, special_tokens = restore(checkpoint, options.checkpoint, BERT)
     special = bert_ids(tokenizer)
     words = tokenizer.encode(options.text, add_special_tokens=False).ids
     ids = [special["cls_token"], *words, special["sep_token"]]

@@ -39,9 +39,11 @@ class SaveConfig(SaveConfigCallback):
         checkpoint["config"] = self.parser.dump(self.config, skip_unset=False)
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """The tokenizer, beside the configuration: another run can name it."""
+        """The tokenizers, beside the configuration: another run can name them."""
         assert isinstance(pl_module, src.tasks.Task)
-        pl_module.data.tokenizer.save(str(Path(trainer.default_root_dir) / "tokenizer.json"))
+        for name in ("tokenizer", "source_tokenizer"):
+            if hasattr(pl_module.data, name):
+                getattr(pl_module.data, name).save(str(Path(trainer.default_root_dir) / f"{name}.json"))
 
 
 class TrainingCLI(LightningCLI):
@@ -189,9 +191,16 @@ def _loggers(run: Path) -> list[Logger]:
     ]
 
 
-def _checkpoint_layer(path: str) -> dict[str, Any]:
-    """The configuration inside a checkpoint, less what belonged to the verb that wrote it."""
-    config = yaml.safe_load(read_header(path)["config"])
+def _checkpoint_layer(path: str, to_go_on: bool) -> dict[str, Any]:
+    """The configuration inside a checkpoint, less what belonged to the verb that wrote it.
+
+    Raises:
+        InputError: a run is to go on from it, and it holds weights alone.
+    """
+    header = read_header(path)
+    if to_go_on and not Path(path).is_dir() and "optimizer_states" not in header:
+        raise InputError(f"{path} holds no run to go on with: start one from its weights by --model.pretrained {path}")
+    config = yaml.safe_load(header["config"])
     return {key: value for key, value in config.items() if key not in OF_THE_VERB}
 
 
@@ -230,6 +239,6 @@ def main(arguments: list[str]) -> None:
     checkpoints = values_of(("--ckpt_path",), rest)
     layer = None
     if checkpoints and Path(checkpoints[-1]).suffix:
-        layer = _checkpoint_layer(checkpoints[-1])
+        layer = _checkpoint_layer(checkpoints[-1], to_go_on=verb == "fit")
         rest = ["--config", yaml.safe_dump(layer), *rest]
     TrainingCLI(verb, [verb, *rest], layer)

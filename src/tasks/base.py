@@ -9,13 +9,14 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.checkpoint import checkpoint
 
-from src.checkpoint import check_compatible
+from src.checkpoint import check_compatible, read_checkpoint
 from src.data import TextDataModule
 from src.distributed import PipelineStrategy, clip_by_global_norm
 from src.nn import Block
@@ -41,6 +42,7 @@ class Task(L.LightningModule, ABC):
 
     architecture: str
     model: nn.Module
+    pretrained: str | None = None  # the checkpoint whose weights training starts from
 
     def __init__(
         self,
@@ -113,12 +115,25 @@ class Task(L.LightningModule, ABC):
         """Build the network, once, under the precision and device of the strategy."""
         if not hasattr(self, "model"):
             self.model = self.build_model()
+            # a run that goes on has weights of its own, and the other verbs evaluate a checkpoint
+            if self.pretrained and self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.ckpt_path:
+                self.load_pretrained(read_checkpoint(self.pretrained))
             # both in place: a wrapper would put its name into every key of the checkpoint
             for block in self.model.modules():
                 if isinstance(block, Block) and self.activation_checkpointing:
                     block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
                 if isinstance(block, Block) and self.compile_blocks:
                     block.compile()
+
+    def load_pretrained(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the weights of a checkpoint.
+
+        Raises:
+            InputError: it is of another architecture, shape or tokenizer.
+        """
+        self.on_load_checkpoint(checkpoint)
+        weights = checkpoint["state_dict"].items()
+        self.model.load_state_dict({name.removeprefix("model."): weight for name, weight in weights})
 
     # ---- training
 

@@ -1,16 +1,16 @@
 """Fine-tuning: classify texts with a pretrained BERT."""
 
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from src.checkpoint import check_compatible, read_checkpoint
+from src.checkpoint import check_compatible
 from src.data import ClassificationDataModule, TextDataModule
 from src.models import BERTClassifier, BERTClassifierConfig, BERTConfig
 from src.optim import Schedule
@@ -27,7 +27,8 @@ class ClassificationModule(Task):
         config: shape of the network; that of the pretrained one. Vocabulary size and labels come from the data.
         optimizer: class and arguments of the optimizer; ``lr`` is the peak of the schedule.
         schedule: of the learning rate.
-        pretrained: the checkpoint of a pretrained BERT, whose encoder is taken over; from scratch if null.
+        pretrained: the checkpoint of a pretrained BERT, whose encoder is taken over, or of a classifier with the same
+            labels; from scratch if null.
         compile: whether to compile each block with ``torch.compile``.
         activation_checkpointing: whether to compute blocks anew for their backward pass, to save memory.
     """
@@ -63,25 +64,27 @@ class ClassificationModule(Task):
     def build_model(self) -> BERTClassifier:
         return BERTClassifier(self.config)
 
-    def configure_model(self) -> None:
-        """Build the network; to fit it, with the pretrained encoder. The other verbs have a checkpoint of this task."""
-        built = hasattr(self, "model")
-        super().configure_model()
-        if self.pretrained and not built and self.trainer.state.fn == TrainerFn.FITTING:
-            self.model.encoder.load_state_dict(self._pretrained_encoder(self.pretrained))
-
-    def _pretrained_encoder(self, path: str) -> dict[str, Tensor]:
-        """The weights of the pretrained encoder.
+    def load_pretrained(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the encoder of a pretrained BERT, or a whole classifier of the same labels.
 
         Raises:
-            InputError: the file is no checkpoint of a BERT, or of one with another shape or tokenizer.
+            InputError: it is of another architecture, shape or tokenizer.
         """
-        checkpoint = read_checkpoint(path)
-        shape = {f.name: getattr(self.config, f.name) for f in fields(BERTConfig) if f.name != "init_std"}
+        if checkpoint["architecture"] == self.architecture:
+            super().load_pretrained(checkpoint)
+            return
+        shape = {f.name: getattr(self.config, f.name) for f in fields(BERTConfig)}
         check_compatible(checkpoint, "bert", shape, self.data.tokenizer.to_str())
         prefix = "model.encoder."
         weights = checkpoint["state_dict"].items()
-        return {name.removeprefix(prefix): weight for name, weight in weights if name.startswith(prefix)}
+        encoder = {name.removeprefix(prefix): weight for name, weight in weights if name.startswith(prefix)}
+        self.model.encoder.load_state_dict(encoder)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the names of the labels to what every task saves."""
+        super().on_save_checkpoint(checkpoint)
+        assert isinstance(self.data, ClassificationDataModule)
+        checkpoint["label_names"] = list(self.data.label_names)
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         return {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}

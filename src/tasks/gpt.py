@@ -25,6 +25,7 @@ class GPTModule(Task):
         config: shape of the network; the vocabulary size comes from the data.
         optimizer: class and arguments of the optimizer; ``lr`` is the peak of the schedule.
         schedule: of the learning rate.
+        pretrained: a checkpoint of such a network, whose weights training starts from; from scratch if null.
         compile: whether to compile each block with ``torch.compile``.
         activation_checkpointing: whether to compute blocks anew for their backward pass, to save memory.
     """
@@ -37,10 +38,12 @@ class GPTModule(Task):
         config: GPTConfig,
         optimizer: OptimizerCallable,
         schedule: Schedule,
+        pretrained: str | None = None,
         compile: bool = False,  # noqa: A002
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__(config, optimizer, schedule, compile, activation_checkpointing)
+        self.pretrained = pretrained
         self.loss = MeanMetric()
 
     def check_data(self, data: TextDataModule) -> None:

@@ -44,6 +44,7 @@ class TransformerModule(Task):
         label_smoothing: share of each target's probability that is spread over the vocabulary (Szegedy et al. 2015).
         beam: hypotheses of the beam search.
         length_penalty: alpha of Wu et al. 2016; above 0 it favours longer translations.
+        pretrained: a checkpoint of such a network, whose weights training starts from; from scratch if null.
         compile: whether to compile each block with ``torch.compile``.
         activation_checkpointing: whether to compute blocks anew for their backward pass, to save memory.
     """
@@ -60,10 +61,12 @@ class TransformerModule(Task):
         label_smoothing: float = 0.1,
         beam: int = 4,
         length_penalty: float = 0.6,
+        pretrained: str | None = None,
         compile: bool = False,  # noqa: A002
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__(config, optimizer, schedule, compile, activation_checkpointing)
+        self.pretrained = pretrained
         if not 0 <= label_smoothing < 1 or beam < 1 or length_penalty < 0:
             raise InputError(
                 f"label_smoothing {label_smoothing}, beam {beam} or length_penalty {length_penalty} cannot be: they "

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, BertConfig, BertForPreTraining, BertModel
 
-from src.models import BERT, BERTClassifier, BERTClassifierConfig, BERTConfig, BERTEncoder, mean_pool
+from src.hub import ADAPTERS
+from src.models import BERT, BERTClassifier, BERTClassifierConfig, BERTConfig, mean_pool
 from src.nn import ACTIVATIONS
 
 SMALL = {"vocab_size": 61, "max_seq_len": 24, "d_model": 32, "n_heads": 4, "n_layers": 3}
@@ -20,44 +21,6 @@ SMALL = {"vocab_size": 61, "max_seq_len": 24, "d_model": 32, "n_heads": 4, "n_la
 def small(**changes) -> BERT:
     torch.manual_seed(0)
     return BERT(BERTConfig(**{**SMALL, **changes})).eval()
-
-
-def copy_encoder(source: dict[str, torch.Tensor], encoder: BERTEncoder) -> None:
-    """Copy a ``BertModel``'s weights: its q, k, v are three matrices, ours is one, head by head."""
-    heads = encoder.config.n_heads
-    target = {
-        "token_embedding.weight": source["embeddings.word_embeddings.weight"],
-        "position_embedding.weight": source["embeddings.position_embeddings.weight"],
-        "segment_embedding.weight": source["embeddings.token_type_embeddings.weight"],
-    }
-    names = {"embedding_norm": "embeddings.LayerNorm", "pooler": "pooler.dense"}
-    for i in range(encoder.config.n_layers):
-        a, b = f"encoder.layer.{i}.", f"blocks.{i}."
-        names[b + "attention.out"] = a + "attention.output.dense"
-        names[b + "attention_norm"] = a + "attention.output.LayerNorm"
-        names[b + "feed_forward.up"] = a + "intermediate.dense"
-        names[b + "feed_forward.down"] = a + "output.dense"
-        names[b + "feed_forward_norm"] = a + "output.LayerNorm"
-        for part in ("weight", "bias"):
-            qkv = [
-                source[f"{a}attention.self.{name}.{part}"].unflatten(0, (heads, -1))
-                for name in ("query", "key", "value")
-            ]
-            target[f"{b}attention.qkv.{part}"] = torch.stack(qkv, 1).flatten(0, 2)
-    for ours, theirs in names.items():
-        for part in ("weight", "bias"):
-            target[f"{ours}.{part}"] = source[f"{theirs}.{part}"]
-    encoder.load_state_dict(target)
-
-
-def copy_heads(source: dict[str, torch.Tensor], model: BERT) -> None:
-    for ours, theirs in [
-        (model.masked_words.dense, "cls.predictions.transform.dense"),
-        (model.masked_words.norm, "cls.predictions.transform.LayerNorm"),
-        (model.masked_words.decoder, "cls.predictions.decoder"),
-        (model.next_sentence, "cls.seq_relationship"),
-    ]:
-        ours.load_state_dict({part: source[f"{theirs}.{part}"] for part in ("weight", "bias")})
 
 
 def test_logits_of_both_heads_equal_huggingface():
@@ -76,9 +39,7 @@ def test_logits_of_both_heads_equal_huggingface():
         for parameter in theirs.parameters():
             if parameter.dim() == 1:
                 parameter += torch.randn_like(parameter) / 5
-    source = theirs.state_dict()
-    copy_encoder({k.removeprefix("bert."): v for k, v in source.items()}, ours.encoder)
-    copy_heads(source, ours)
+    ours.load_state_dict(ADAPTERS["bert"].read(config.to_dict(), theirs.state_dict()).weights)
     input_ids = torch.randint(61, (3, 24))
     length, start_of_b = torch.tensor([[24], [17], [9]]), torch.tensor([[11], [5], [8]])
     batch = {
@@ -106,8 +67,10 @@ def test_published_weights_give_the_sentence_vectors_of_huggingface():
     folder = Path(MINILM.submodule_search_locations[0]) / "model"
     theirs = BertModel.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    ours = BERTEncoder(BERTConfig(d_model=384, n_layers=6, dropout=0.0, attention_dropout=0.0)).eval()
-    copy_encoder(theirs.state_dict(), ours)
+    imported = ADAPTERS["bert"].read(theirs.config.to_dict(), theirs.state_dict())
+    assert imported.untrained == ("masked_words", "next_sentence")
+    model = BERT(imported.config).eval()
+    model.load_state_dict(imported.weights)
     sentences = [
         "A man is playing a guitar.",
         "Someone plays an instrument on the street while people walk by and listen to the music.",
@@ -115,7 +78,7 @@ def test_published_weights_give_the_sentence_vectors_of_huggingface():
     ]
     batch = tokenizer(sentences, padding=True, return_tensors="pt")
     with torch.no_grad():
-        vectors = mean_pool(ours(**batch), batch["attention_mask"])
+        vectors = mean_pool(model.encoder(**batch), batch["attention_mask"])
         hidden = theirs(**batch).last_hidden_state
     weights = batch["attention_mask"][..., None]
     torch.testing.assert_close(vectors, (hidden * weights).sum(1) / weights.sum(1), atol=1e-4, rtol=0)

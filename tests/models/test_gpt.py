@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from src.hub import ADAPTERS
 from src.models import GPT, GPTConfig
 
 SMALL = {"vocab_size": 61, "max_seq_len": 24, "d_model": 32, "n_heads": 4, "n_layers": 3}
@@ -19,35 +20,6 @@ def small(**changes) -> GPT:
     return GPT(GPTConfig(**{**SMALL, **changes})).eval()
 
 
-def from_huggingface(theirs: GPT2LMHeadModel, ours: GPT) -> None:
-    """Copy GPT-2's weights: its Conv1D are transposed, and its q, k, v stand one after the other, not head by head."""
-    heads, source = ours.config.n_heads, theirs.state_dict()
-
-    def linear(name, to, n=1):
-        weight, bias = source[name + ".weight"].T, source[name + ".bias"]
-        dim = weight.shape[0] // heads // n
-        order = torch.arange(weight.shape[0]).view(n, heads, dim).transpose(0, 1).flatten() if n > 1 else slice(None)
-        target[to + ".weight"], target[to + ".bias"] = weight[order], bias[order]
-
-    target = {
-        "token_embedding.weight": source["transformer.wte.weight"],
-        "position_embedding.weight": source["transformer.wpe.weight"],
-        "head.weight": source["lm_head.weight"],
-        "final_norm.weight": source["transformer.ln_f.weight"],
-        "final_norm.bias": source["transformer.ln_f.bias"],
-    }
-    for i in range(ours.config.n_layers):
-        a, b = f"transformer.h.{i}.", f"blocks.{i}."
-        linear(a + "attn.c_attn", b + "attention.qkv", 3)
-        linear(a + "attn.c_proj", b + "attention.out")
-        linear(a + "mlp.c_fc", b + "feed_forward.up")
-        linear(a + "mlp.c_proj", b + "feed_forward.down")
-        for theirs_norm, ours_norm in (("ln_1", "attention_norm"), ("ln_2", "feed_forward_norm")):
-            for part in ("weight", "bias"):
-                target[f"{b}{ours_norm}.{part}"] = source[f"{a}{theirs_norm}.{part}"]
-    ours.load_state_dict(target)
-
-
 @pytest.mark.parametrize("tied", [True, False])
 def test_logits_equal_huggingface(tied):
     config = GPT2Config(
@@ -55,7 +27,7 @@ def test_logits_equal_huggingface(tied):
     )
     torch.manual_seed(0)
     theirs, ours = GPT2LMHeadModel(config).eval(), small(tie_embeddings=tied)
-    from_huggingface(theirs, ours)
+    ours.load_state_dict(ADAPTERS["gpt"].read(config.to_dict(), theirs.state_dict()).weights)
     input_ids = torch.randint(61, (3, 24))
     attention_mask = (torch.arange(24) >= torch.tensor([[0], [5], [23]])).long()
     positions = (attention_mask.cumsum(1) - 1).clamp(min=0)

@@ -1,0 +1,50 @@
+"""import: a model in HuggingFace's format, from a folder or the hub, as a checkpoint of this project."""
+
+from pathlib import Path
+
+import yaml
+
+from src.checkpoint import save_checkpoint
+from src.cli.parser import VerbParser
+from src.errors import InputError
+from src.hub import import_folder, locate
+
+
+def parser() -> VerbParser:
+    """The options of `import`."""
+    options = VerbParser(prog="python -m src import", description=__doc__)
+    options.add_argument(
+        "--from", required=True, dest="source", metavar="NAME", help="a folder, or a model on the HuggingFace hub"
+    )
+    options.add_argument("--output", required=True, type=Path, metavar="PATH", help="the checkpoint to write: x.ckpt")
+    options.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a model on the hub")
+    return options
+
+
+def main(arguments: list[str]) -> None:
+    """Write the checkpoint, its tokenizer, and a configuration to lay over one that is to start from it.
+
+    Raises:
+        InputError: a bad option, a model that cannot be read, or one that has no counterpart here.
+    """
+    options = parser().parse_args(arguments[1:])
+    output: Path = options.output
+    if output.suffix != ".ckpt" or not output.parent.is_dir():
+        raise InputError(f"--output {output} must be a .ckpt file in a folder that exists")
+    content, layer, notes = import_folder(locate(options.source, options.revision), options.source)
+    for key in ("tokenizer", "source_tokenizer"):
+        if key in content:
+            path = output.with_suffix(f".{key}.json")
+            path.write_text(content[key], encoding="utf-8")
+            layer["data"]["init_args"][key] = str(path)
+    if content.get("source_tokenizer") == content["tokenizer"]:
+        layer["data"]["init_args"]["source_tokenizer"] = None
+        layer["data"]["init_args"]["joint_vocabulary"] = True
+    layer["model"]["init_args"]["pretrained"] = str(output)
+    output.with_suffix(".yaml").write_text(yaml.safe_dump(layer, sort_keys=False), encoding="utf-8")
+    save_checkpoint(content, output)
+    n = sum(tensor.numel() for tensor in {id(tensor): tensor for tensor in content["state_dict"].values()}.values())
+    print(f"wrote {output}: a {content['architecture']} of {n:,} parameters out of {options.source}")
+    for note in notes:
+        print(f"note: {note}")
+    print(f"to train from it, lay {output.with_suffix('.yaml')} over a configuration: --config ... --config ...")

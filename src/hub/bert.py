@@ -1,0 +1,136 @@
+"""BERT and HuggingFace's: with both heads, some, none, or a classifier."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from src.hub.adapter import Adapter
+from src.hub.config_table import ConfigTable
+from src.hub.matching import Match, head_by_head, layer
+from src.models import BERTClassifierConfig, BERTConfig
+from src.models.bert import NORM_EPS
+
+
+class BERTAdapter(Adapter):
+    """HuggingFace's q, k and v are three matrices, here they are one, head by head.
+
+    The masked-word head is tied to the token embeddings, as in the paper.
+    """
+
+    architecture = "bert"
+    table = ConfigTable(
+        model_type="bert",
+        keys={
+            "vocab_size": ("vocab_size", 30522),
+            "max_seq_len": ("max_position_embeddings", 512),
+            "n_segments": ("type_vocab_size", 2),
+            "d_model": ("hidden_size", 768),
+            "n_heads": ("num_attention_heads", 12),
+            "n_layers": ("num_hidden_layers", 12),
+            "d_ff": ("intermediate_size", 3072),
+            "dropout": ("hidden_dropout_prob", 0.1),
+            "attention_dropout": ("attention_probs_dropout_prob", 0.1),
+            "init_std": ("initializer_range", 0.02),
+        },
+        activation=("hidden_act", "gelu"),
+        norm="post",
+        fixed={
+            "layer_norm_eps": NORM_EPS,
+            "position_embedding_type": "absolute",
+            "is_decoder": False,
+            "add_cross_attention": False,
+            "tie_word_embeddings": True,
+        },
+    )
+    prefix = "bert."
+    derived = re.compile(r"embeddings\.position_ids$")
+
+    def parts(self) -> dict[str, str]:
+        return {
+            "encoder.pooler": "bert.pooler.",
+            "masked_words": "cls.predictions.",
+            "next_sentence": "cls.seq_relationship.",
+        }
+
+    def model_class(self, untrained: tuple[str, ...]) -> str:
+        if "masked_words" not in untrained:
+            return "BertForMaskedLM" if "next_sentence" in untrained else "BertForPreTraining"
+        return "BertModel" if "next_sentence" in untrained else "BertForNextSentencePrediction"
+
+    def today(self, name: str) -> str:
+        return re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
+
+    def tied(self, config: BERTConfig) -> dict[str, str]:
+        return {"masked_words.decoder.weight": "encoder.token_embedding.weight"}
+
+    def same(self, config: BERTConfig) -> dict[str, str]:
+        return {
+            "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+            "cls.predictions.decoder.bias": "cls.predictions.bias",
+        }
+
+    def matches(self, config: BERTConfig) -> list[Match]:
+        found = [
+            *encoder_matches(config),
+            *layer("masked_words.dense", "cls.predictions.transform.dense"),
+            *layer("masked_words.norm", "cls.predictions.transform.LayerNorm"),
+            Match("masked_words.decoder.bias", ("cls.predictions.bias",)),
+            *layer("next_sentence", "cls.seq_relationship"),
+        ]
+        if config.activation == "prelu":
+            found.append(
+                Match("masked_words.activation.weight", ("cls.predictions.transform.transform_act_fn.weight",))
+            )
+        return found
+
+
+class BERTClassifierAdapter(BERTAdapter):
+    """A BERT with a classifier on [CLS] and HuggingFace's ``BertForSequenceClassification``."""
+
+    architecture = "bert_classifier"
+
+    def parts(self) -> dict[str, str]:
+        return {}
+
+    def model_class(self, untrained: tuple[str, ...]) -> str:
+        return "BertForSequenceClassification"
+
+    def read_config(self, theirs: dict[str, Any]) -> BERTClassifierConfig:
+        labels = theirs.get("id2label") or range(theirs.get("num_labels", 2))
+        return replace(super().read_config(theirs), n_labels=len(labels))
+
+    def tied(self, config: BERTConfig) -> dict[str, str]:
+        return {}
+
+    def same(self, config: BERTConfig) -> dict[str, str]:
+        return {}
+
+    def matches(self, config: BERTClassifierConfig) -> list[Match]:  # type: ignore[override]
+        return [*encoder_matches(config), *layer("classifier", "classifier")]
+
+
+def encoder_matches(config: BERTConfig) -> list[Match]:
+    """The tensors of the encoder and its pooler."""
+    qkv = head_by_head(config.d_model, config.n_heads, 3)
+    embeddings = "bert.embeddings."
+    found = [
+        Match("encoder.token_embedding.weight", (embeddings + "word_embeddings.weight",)),
+        Match("encoder.position_embedding.weight", (embeddings + "position_embeddings.weight",)),
+        Match("encoder.segment_embedding.weight", (embeddings + "token_type_embeddings.weight",)),
+        *layer("encoder.embedding_norm", embeddings + "LayerNorm"),
+        *layer("encoder.pooler", "bert.pooler.dense"),
+    ]
+    for i in range(config.n_layers):
+        a, b = f"encoder.blocks.{i}.", f"bert.encoder.layer.{i}."
+        names = tuple(f"{b}attention.self.{name}" for name in ("query", "key", "value"))
+        found += [
+            *layer(a + "attention.qkv", names, rows=qkv),
+            *layer(a + "attention.out", b + "attention.output.dense"),
+            *layer(a + "attention_norm", b + "attention.output.LayerNorm"),
+            *layer(a + "feed_forward.up", b + "intermediate.dense"),
+            *layer(a + "feed_forward.down", b + "output.dense"),
+            *layer(a + "feed_forward_norm", b + "output.LayerNorm"),
+        ]
+        if config.activation == "prelu":
+            found.append(Match(a + "feed_forward.activation.weight", (b + "intermediate.intermediate_act_fn.weight",)))
+    return found

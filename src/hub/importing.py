@@ -1,0 +1,145 @@
+"""A model in HuggingFace's format, as a checkpoint of this project."""
+
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from tokenizers import Tokenizer
+
+from src.errors import InputError
+from src.hub.adapter import Adapter, Imported
+from src.hub.bert import BERTAdapter, BERTClassifierAdapter
+from src.hub.files import TARGET_TOKENIZER, read_json, read_tensors
+from src.hub.gpt2 import GPT2Adapter
+from src.hub.marian import MarianAdapter
+from src.hub.tokenizer_files import read_tokenizer, special_tokens
+from src.tokenization import bert_tokens, require_token, vocabulary_size
+
+ADAPTERS: dict[str, Adapter] = {
+    adapter.architecture: adapter
+    for adapter in (GPT2Adapter(), BERTAdapter(), BERTClassifierAdapter(), MarianAdapter())
+}
+
+
+class Checkpoint(NamedTuple):
+    """What a folder of HuggingFace's holds.
+
+    Args:
+        content: to be saved: see `src.checkpoint`.
+        layer: a configuration that lets a run start from it, without the paths of the files.
+        notes: what its user must know, a line each.
+    """
+
+    content: dict[str, Any]
+    layer: dict[str, Any]
+    notes: list[str]
+
+
+class _Tokenizers(NamedTuple):
+    source: Tokenizer
+    target: Tokenizer
+    special: dict[str, str]
+
+
+def import_folder(folder: Path, name: str) -> Checkpoint:
+    """Read a folder, whole and without running any code.
+
+    Args:
+        folder: with ``config.json``, weights and tokenizer.
+        name: of the model, for people.
+
+    Raises:
+        InputError: something is missing or damaged, or has no counterpart here.
+    """
+    theirs = read_json(folder / "config.json", needed=True)
+    tensors = read_tensors(folder)
+    adapter = _adapter(theirs, set(tensors))
+    imported = adapter.read(theirs, tensors)
+    tokenizers = _tokenizers(adapter, theirs, folder)
+    notes = [f"it has no {part}: that part has random weights" for part in imported.untrained]
+    notes += _check_sizes(imported, tokenizers)
+    content: dict[str, Any] = {
+        "architecture": adapter.architecture,
+        "model_config": asdict(imported.config),
+        "tokenizer": tokenizers.target.to_str(),
+        "special_tokens": tokenizers.special,
+        "state_dict": {f"model.{name}": tensor for name, tensor in imported.weights.items()},
+        "imported_from": name,
+        "untrained": list(imported.untrained),
+        # what Lightning needs of a file to evaluate it
+        "pytorch-lightning_version": version("lightning"),
+        "epoch": 0,
+        "global_step": 0,
+    }
+    if adapter.architecture == "transformer":
+        content["source_tokenizer"] = tokenizers.source.to_str()
+    if "id2label" in theirs and adapter.architecture == "bert_classifier":
+        content["label_names"] = [theirs["id2label"][str(i)] for i in range(len(theirs["id2label"]))]
+    layer = _layer(content)
+    return Checkpoint({**content, "config": yaml.safe_dump(layer)}, layer, notes)
+
+
+def _adapter(theirs: dict[str, Any], names: set[str]) -> Adapter:
+    kind = theirs.get("model_type")
+    known = {adapter.table.model_type: adapter for adapter in reversed(ADAPTERS.values())}
+    if kind not in known:
+        raise InputError(f"config.json has model_type {kind!r}: of those known here it is none: {', '.join(known)}")
+    if kind == "bert" and "classifier.weight" in names:
+        return ADAPTERS["bert_classifier"]
+    return known[kind]
+
+
+def _tokenizers(adapter: Adapter, theirs: dict[str, Any], folder: Path) -> _Tokenizers:
+    tokenizer = read_tokenizer(folder, adapter.table.model_type)
+    if adapter.table.model_type == "bert":
+        return _Tokenizers(tokenizer, tokenizer, bert_tokens(tokenizer))
+    if adapter.table.model_type == "gpt2":
+        end = _token(tokenizer, theirs.get("eos_token_id", 50256), "eos_token_id")
+        unknown = special_tokens(folder).get("unk_token", end)  # GPT-2 names its end token for it
+        return _Tokenizers(
+            tokenizer, tokenizer, {"eos_token": end} | ({"unk_token": unknown} if unknown != end else {})
+        )
+    target = tokenizer
+    if (folder / TARGET_TOKENIZER).is_dir():
+        target = read_tokenizer(folder / TARGET_TOKENIZER, adapter.table.model_type)
+    names = {"eos_token": "eos_token_id", "decoder_start_token": "decoder_start_token_id"}
+    special = {name: _token(target, theirs.get(key), key) for name, key in names.items()}
+    require_token(tokenizer, special["eos_token"], "eos_token")
+    return _Tokenizers(tokenizer, target, special)
+
+
+def _token(tokenizer: Tokenizer, i: Any, key: str) -> str:
+    token = tokenizer.id_to_token(i) if isinstance(i, int) and i >= 0 else None
+    if token is None:
+        raise InputError(f"config.json has {key} {i!r}, which is no token of the tokenizer")
+    return token
+
+
+def _check_sizes(imported: Imported, tokenizers: _Tokenizers) -> list[str]:
+    """Refuse tokens without an embedding; embeddings without a token are worth a note."""
+    notes = []
+    sizes = {"vocab_size": tokenizers.target, "source_vocab_size": tokenizers.source}
+    for field, tokenizer in sizes.items():
+        rows, ids = getattr(imported.config, field, None), vocabulary_size(tokenizer)
+        if rows is not None and ids > rows:
+            raise InputError(
+                f"the tokenizer has {ids:,} ids, but there are {rows:,} embeddings: they do not belong together"
+            )
+        if rows is not None and ids < rows:
+            notes.append(f"{field} is {rows:,}, its tokenizer has {ids:,} ids: it can be used, but not trained on")
+    return notes
+
+
+def _layer(content: dict[str, Any]) -> dict[str, Any]:
+    """The shape of the network, less what comes from the data, and the end token that the data must use."""
+    from_data = ("vocab_size", "source_vocab_size", "n_labels")
+    config = {name: value for name, value in content["model_config"].items() if name not in from_data}
+    layer: dict[str, Any] = {"model": {"init_args": {"config": config}}, "data": {"init_args": {}}}
+    special = content["special_tokens"]
+    if content["architecture"] in ("gpt", "transformer"):
+        layer["data"]["init_args"]["end_token"] = special["eos_token"]
+    if content["architecture"] == "transformer":
+        layer["data"]["init_args"]["start_token"] = special["decoder_start_token"]
+    return layer

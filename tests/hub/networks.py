@@ -1,0 +1,149 @@
+"""Random networks of HuggingFace's with weights that tell every tensor from every other, and tokenizers for them."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertForSequenceClassification,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MarianConfig,
+    MarianMTModel,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from src.tokenization import train_bpe, train_wordpiece
+
+TEXT = ["the cat sat on a mat while seven grey dogs ran over old stone bridges and nobody said one word"]
+# of an untrained network every logit is near 0: these are of the size of a trained one's
+STD = 0.1
+BERTS = {
+    "pretraining": BertForPreTraining,
+    "masked words": BertForMaskedLM,
+    "encoder": BertModel,
+    "classifier": BertForSequenceClassification,
+}
+
+
+def shaken(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with biases and norms that are not 0 and 1, which would hide a swap of two of them."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter += torch.randn_like(parameter) / 5
+    return model.eval()
+
+
+def gpt2(tokenizer: Tokenizer, tied: bool = True, **changes) -> GPT2LMHeadModel:
+    torch.manual_seed(0)
+    settings = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "n_positions": 24,
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "tie_word_embeddings": tied,
+        "initializer_range": STD,
+        **dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.token_to_id("<|endoftext|>")),
+    }
+    return shaken(GPT2LMHeadModel(GPT2Config(**{**settings, **changes})))
+
+
+def bert(tokenizer: Tokenizer, kind: str = "pretraining", **changes) -> PreTrainedModel:
+    torch.manual_seed(0)
+    settings = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 24,
+        "initializer_range": STD,
+    }
+    return shaken(BERTS[kind](BertConfig(**{**settings, **changes})))
+
+
+def marian(source: Tokenizer, target: Tokenizer, shared: bool, **changes) -> MarianMTModel:
+    torch.manual_seed(0)
+    end = target.token_to_id("<|endoftext|>")
+    settings = {
+        "vocab_size": source.get_vocab_size(),
+        "decoder_vocab_size": target.get_vocab_size(),
+        "max_position_embeddings": 24,
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 3,
+        "activation_function": "relu",
+        "scale_embedding": True,
+        "share_encoder_decoder_embeddings": shared,
+        "tie_word_embeddings": shared,
+        "init_std": STD,
+        "forced_eos_token_id": None,
+        **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4),
+        **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 48),
+        **dict.fromkeys(("eos_token_id", "pad_token_id", "decoder_start_token_id"), end),
+    }
+    return shaken(MarianMTModel(MarianConfig(**{**settings, **changes})))
+
+
+def save(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path, target: Tokenizer | None = None) -> Path:
+    """The folder that HuggingFace's own ``save_pretrained`` writes."""
+    model.save_pretrained(folder)
+    end = tokenizer.id_to_token(0)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end).save_pretrained(folder)
+    if target is not None:
+        PreTrainedTokenizerFast(tokenizer_object=target, eos_token=end).save_pretrained(folder / "target_tokenizer")
+    return folder
+
+
+def network(case: str, folder: Path) -> PreTrainedModel:
+    """A model of HuggingFace's of a kind, saved."""
+    kind, _, detail = case.partition(": ")
+    bpe, other = train_bpe(TEXT, 300), train_bpe([text[::-1] for text in TEXT], 280)
+    if kind == "gpt2":
+        model = gpt2(bpe, **GPT2[detail])
+        save(model, bpe, folder)
+    elif kind == "bert":
+        wordpiece = train_wordpiece(TEXT, 80)
+        model = bert(wordpiece, detail, **(LABELS if detail == "classifier" else {}))
+        save(model, wordpiece, folder)
+    else:
+        shared = detail == "shared"
+        model = marian(bpe, bpe if shared else other, shared)
+        save(model, bpe, folder, None if shared else other)
+    return model
+
+
+GPT2 = {"tied": {}, "untied": {"tied": False}, "prelu": {"activation_function": "prelu", "n_inner": 48}}
+LABELS = {"id2label": {0: "no", 1: "perhaps", 2: "yes"}, "label2id": {"no": 0, "perhaps": 1, "yes": 2}}
+CASES = [
+    *(f"gpt2: {name}" for name in GPT2),
+    *(f"bert: {name}" for name in BERTS),
+    "marian: shared",
+    "marian: separate",
+]
+
+
+def inputs(model: nn.Module, rows: int = 3, width: int = 20) -> dict[str, torch.Tensor]:
+    """A batch of rows of several lengths, for any of the models."""
+    generator = torch.Generator().manual_seed(0)
+    size = model.config.vocab_size
+    attention_mask = (torch.arange(width) < torch.tensor([[width], [9], [1]])[:rows]).long()
+    batch = {
+        "input_ids": torch.randint(size, (rows, width), generator=generator),
+        "attention_mask": attention_mask,
+    }
+    kind = model.config.model_type
+    if kind == "bert":
+        batch["token_type_ids"] = (torch.arange(width) > torch.tensor([[11], [5], [1]])[:rows]).long()
+    if kind == "marian":
+        shape = (rows, width - 3)
+        batch["decoder_input_ids"] = torch.randint(model.config.decoder_vocab_size, shape, generator=generator)
+    return batch
