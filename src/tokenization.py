@@ -70,7 +70,8 @@ def train_unigram(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         vocab_size=vocab_size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
+    # as it is when it is read again: fresh from training it has another id for its special token
+    return Tokenizer.from_str(tokenizer.to_str())
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
