@@ -1,5 +1,6 @@
 """Every strategy, really run on two processes over gloo, trains each model as one process does."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -119,14 +120,19 @@ def test_shards_become_one_file(configs, alone, run, tmp_path):
     assert not (tmp_path / "two.ckpt").exists()
 
 
-def test_options_that_work_with_each(configs, alone, tmp_path):
-    """Activation checkpointing changes no loss."""
+COMPILER = shutil.which("g++") or shutil.which("clang++")
+COMPILED = [pytest.mark.slow, pytest.mark.skipif(COMPILER is None, reason="torch.compile needs a C++ compiler")]
+
+
+@pytest.mark.parametrize("option", ["activation_checkpointing", pytest.param("compile", marks=COMPILED)])
+def test_an_option_works_with_each(configs, alone, tmp_path, option):
+    """Activation checkpointing and compiled blocks change no loss."""
     commands, expected = [], losses(alone / "gpt" / "version_0")
     runs = []
     for name, ranks in STRATEGIES.items():
         logs = tmp_path / name
         more = ["--config", f"configs/strategy/{name}.yaml", "--trainer.devices", "2"]
-        more += ["--model.init_args.activation_checkpointing", "true"]
+        more += [f"--model.init_args.{option}", "true"]
         commands.append(fit(configs["gpt"], logs, "gpt", ranks, *more))
         runs.append(logs / "gpt" / "version_0")
     run_job(tmp_path / "job", commands)
