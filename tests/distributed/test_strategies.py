@@ -135,7 +135,9 @@ def test_an_option_works_with_each(configs, alone, tmp_path, option):
         more += [f"--model.init_args.{option}", "true"]
         commands.append(fit(configs["gpt"], logs, "gpt", ranks, *more))
         runs.append(logs / "gpt" / "version_0")
-    run_job(tmp_path / "job", commands)
+    # the compiler recurses too deeply where many strategies follow each other in one process
+    for n, job in enumerate([[command] for command in commands] if option == "compile" else [commands]):
+        run_job(tmp_path / f"job{n}", job)
     for logs in runs:
         assert losses(logs) == pytest.approx(expected, abs=1e-4), logs
 

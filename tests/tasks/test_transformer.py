@@ -115,7 +115,7 @@ def test_tensorboard_has_translations_signatures_and_a_map_of_attention(trained)
     tags = events.Tags()
     assert {"samples/0/text_summary", "val/bleu_signature/text_summary"} <= set(tags["tensors"])
     assert tags["images"] == ["cross_attention"]
-    samples = (Path(trainer.log_dir) / "samples" / "step_000600.txt").read_text(encoding="utf-8")
+    samples = (Path(trainer.default_root_dir) / "samples" / "step_000600.txt").read_text(encoding="utf-8")
     assert samples.count("source: ") == 3
     assert f"reference: {data.texts('validation')[0][1]}\n" in samples
 
