@@ -20,6 +20,8 @@ VERBS = {
     "fill-mask": ("src.cli.fill_mask", "find the words behind [MASK] with a trained BERT"),
     "embed": ("src.cli.embed", "write sentence vectors of a trained BERT"),
     "import": ("src.cli.import_", "make a checkpoint of a HuggingFace model"),
+    "sweep": ("src.cli.sweep", "run a configuration many times with other values"),
+    "report": ("src.cli.report", "write the tables and plots of a sweep"),
     "export": ("src.cli.export", "write a checkpoint in HuggingFace's format"),
 }
 

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import tempfile
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -53,10 +55,18 @@ class TrainingCLI(LightningCLI):
         verb: the one subcommand to build a parser for; one parser has some 150 options and is slow to build.
         arguments: the command line, the verb first.
         checkpoint_config: the configuration inside the checkpoint that the run starts from.
+        callbacks: of the trainer, beside those of the configuration.
     """
 
-    def __init__(self, verb: str, arguments: list[str], checkpoint_config: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        verb: str,
+        arguments: list[str],
+        checkpoint_config: dict[str, Any] | None = None,
+        callbacks: Sequence[L.Callback] = (),
+    ) -> None:
         self.verb = verb
+        self.callbacks = callbacks
         self.checkpoint_config = checkpoint_config
         self.arguments = arguments
         strict = {"allow_abbrev": False, "exit_on_error": False}
@@ -143,7 +153,7 @@ class TrainingCLI(LightningCLI):
             settings["default_root_dir"] = str(run)
             if trainer.logger is None:
                 settings["logger"] = _loggers(run)
-        callbacks = [Report(), Throughput(), ProgressBar(), EndWithValidation(), Predictions()]
+        callbacks = [Report(), Throughput(), ProgressBar(), EndWithValidation(), Predictions(), *self.callbacks]
         self.trainer_defaults = {"callbacks": callbacks}
         try:
             made = super().instantiate_trainer(enable_model_summary=False, **settings)
@@ -228,8 +238,39 @@ def _quieten() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def main(arguments: list[str]) -> None:
-    """Run a verb of the trainer.
+class _Check(TrainingCLI):
+    """Everything up to the trainer."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        self.datamodule.setup(self.verb)
+        self.model.check_data(self.datamodule)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing: that would train."""
+
+
+def check_fit(config: dict[str, Any]) -> dict[str, Any]:
+    """Prepare the data and make the model and the data of a configuration, as `fit` would.
+
+    Returns:
+        The settings that the hardware decides, by their dotted keys.
+
+    Raises:
+        InputError: as `fit` would.
+    """
+    _quieten()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+        try:
+            trainer = _Check("fit", ["fit", "--config", str(path)]).config.fit.trainer
+        except InputError as error:
+            raise InputError(str(error).replace(f" in {path}", "")) from error
+    return {} if trainer.precision else {"trainer.precision": native_precision(trainer.accelerator)}
+
+
+def main(arguments: list[str], callbacks: Sequence[L.Callback] = ()) -> None:
+    """Run a verb of the trainer, with callbacks beside those of the configuration.
 
     With ``--ckpt_path``, the checkpoint's own configuration is the lowest layer: the files of ``--config`` lie over it,
     and the command line over those. What they change is printed.
@@ -241,4 +282,4 @@ def main(arguments: list[str]) -> None:
     if checkpoints and Path(checkpoints[-1]).suffix:
         layer = _checkpoint_layer(checkpoints[-1], to_go_on=verb == "fit")
         rest = ["--config", yaml.safe_dump(layer), *rest]
-    TrainingCLI(verb, [verb, *rest], layer)
+    TrainingCLI(verb, [verb, *rest], layer, callbacks)
