@@ -2,6 +2,7 @@
 
 from src.callbacks.ema import EMA
 from src.callbacks.ending import EndWithValidation
+from src.callbacks.hparams import HParams, log_hparams
 from src.callbacks.predictions import Predictions
 from src.callbacks.progress import ProgressBar
 from src.callbacks.report import Report, print_results
@@ -12,11 +13,13 @@ from src.callbacks.translations import TranslationSamples
 __all__ = [
     "EMA",
     "EndWithValidation",
+    "HParams",
     "Predictions",
     "ProgressBar",
     "Report",
     "TextSamples",
     "Throughput",
     "TranslationSamples",
+    "log_hparams",
     "print_results",
 ]

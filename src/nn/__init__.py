@@ -1,6 +1,6 @@
 """Layers that every architecture shares. Plain torch."""
 
-from src.nn.activations import ACTIVATIONS, activation
+from src.nn.activations import ACTIVATIONS, GATED, activation
 from src.nn.attention import CrossAttention, SelfAttention, causal_mask, padding_mask
 from src.nn.blocks import Block, NormPlacement
 from src.nn.cache import KVCache
@@ -9,6 +9,7 @@ from src.nn.positions import LearnedPositions, SinusoidalPositions, position_ids
 
 __all__ = [
     "ACTIVATIONS",
+    "GATED",
     "Block",
     "CrossAttention",
     "FeedForward",

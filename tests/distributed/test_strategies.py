@@ -142,6 +142,37 @@ def test_an_option_works_with_each(configs, alone, tmp_path, option):
         assert losses(logs) == pytest.approx(expected, abs=1e-4), logs
 
 
+def trained_alike(configs, folder, strategies, options, tolerance):
+    """Hold each model under some strategies, with some options, to one process with the same."""
+    logs = folder / "one"
+    run_job(logs / "job", [fit(configs[kind], logs, kind, 1, *options) for kind in KINDS], processes=1)
+    expected = {kind: losses(logs / kind / "version_0") for kind in KINDS}
+    for name in strategies:
+        more = ["--config", f"configs/strategy/{name}.yaml", "--trainer.devices", "2", *options]
+        logs = folder / name
+        run_job(logs / "job", [fit(configs[kind], logs, kind, STRATEGIES[name], *more) for kind in KINDS])
+        for kind in KINDS:
+            found = losses(logs / kind / "version_0")
+            assert found == pytest.approx(expected[kind], abs=tolerance), (name, kind)
+
+
+GATED = [pytest.param("tensor_parallel"), *(pytest.param(n, marks=pytest.mark.slow) for n in STRATEGIES)]
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_a_gated_network(configs, tmp_path, name):
+    """Its two first projections are cut at the same columns."""
+    trained_alike(configs, tmp_path, [name], ["--model.init_args.config.activation", "swiglu"], 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["Muon", "Lion"])
+def test_an_optimizer_of_this_project(configs, tmp_path, optimizer):
+    """Muon needs whole matrices, which FSDP and tensor parallelism gather for it; ZeRO refuses it."""
+    strategies = [name for name in STRATEGIES if not (optimizer == "Muon" and name in SHARDED)]
+    trained_alike(configs, tmp_path, strategies, ["--model.init_args.optimizer", optimizer], 1e-4)
+
+
 def test_two_dimensions(configs, alone, tmp_path):
     """FSDP over two groups of two tensor-parallel processes each."""
     more = ["--config", "configs/strategy/tensor_parallel.yaml", "--trainer.devices", "4"]
