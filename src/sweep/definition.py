@@ -146,10 +146,10 @@ class Sweep:
             raise InputError("the grid is empty: parameters names no configuration key")
         if not isinstance(self.set, dict):
             raise InputError("set must be a mapping of dotted keys to values")
-        varied = {axis.key for axis in self.all_axes()}
+        varied = {axis.key for axis in self.axes}  # what a choice has of its own may lie over what is set
         if varied & self.set.keys():
             raise InputError(f"{min(varied & self.set.keys())} is both varied and set: leave one out")
-        if "seed_everything" in varied | self.set.keys():
+        if "seed_everything" in {*self.set, *(axis.key for axis in self.all_axes())}:
             raise InputError("seed_everything is neither varied nor set: the seeds are given by seeds")
 
     @property

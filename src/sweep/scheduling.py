@@ -125,8 +125,14 @@ class Scheduler:
         folder = self.folder / "runs" / name
         folder.mkdir(parents=True)
         config = cell_config(self.queue.sweep, self.config, claim.parameters, claim.slot.seed)
-        # not in the folder of the study's runs by number: a run's folder can be found by what it is
-        config = with_settings(config, {"experiment": name, "trainer.default_root_dir": str(folder.parent)})
+        settings = {
+            "experiment": name,
+            "trainer.default_root_dir": str(folder.parent),
+            # the columns of TensorBoard's table: what is varied, and what came out
+            "hparams.keys": [axis.key for axis, _ in self.queue.sweep.chosen(claim.parameters)],
+            "hparams.metrics": [self.queue.sweep.metric],
+        }
+        config = with_settings(config, settings)
         (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         seat = min(set(range(self.jobs)) - {run.seat for run in self.runs})
         assignment = Assignment(
