@@ -76,7 +76,7 @@ def wanted_slots(sweep: Sweep, current: dict[Slot, FrozenTrial]) -> list[Slot]:
         for cell in range(sweep.n_cells()):
             slot = Slot(cell, seed, is_tuning)
             to_run = cell not in hopeless and (i == 0 or sweep.sampler == "grid" or cell in known)
-            if slot in current or to_run:
+            if to_run or (slot in current and current[slot].state != TrialState.WAITING):
                 slots.append(slot)
     if is_tuning and all(slot in current and current[slot].state.is_finished() for slot in slots):
         cells = sorted(best_tuned(sweep, current).values())

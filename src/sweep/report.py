@@ -103,8 +103,8 @@ def _cells_table(cells: Sequence[CellResult], sweep: Sweep) -> str:
         )
     note = (
         "`std` is over seeds (n - 1); the interval of the mean is Student's t. `to the best` is the mean difference to "
-        "the first row with its interval, seed by seed, as one seed has the same data in all. Time is from the first step "
-        "to the last validation, memory the most of the whole process."
+        "the first row with its interval, seed by seed, as one seed has the same data in all. Time is from the first "
+        "step to the last validation, memory the most of the whole process."
     )
     if any(_edge(cell, sweep) for cell in cells):
         note += " \\* the best was at the edge of what was tried."
