@@ -249,8 +249,10 @@ class Queue:
     def _sample(self, trial: FrozenTrial, slot: Slot) -> Parameters:
         """Choose a cell. Random ones depend on the cell's number alone, so that a sweep can be done again."""
         samplers: dict[str, type[BaseSampler]] = {"random": RandomSampler, "tpe": TPESampler}
-        self.study.sampler = samplers[self.sweep.sampler](seed=slot.cell)  # type: ignore[call-arg]
-        asked = optuna.Trial(self.study, trial._trial_id)
+        sampler = samplers[self.sweep.sampler](seed=slot.cell)  # type: ignore[call-arg]
+        # anew: a study object remembers the trials that it saw first, and TPE would learn from none after them
+        study = optuna.load_study(study_name=self.study.study_name, storage=self.storage, sampler=sampler)
+        asked = optuna.Trial(study, trial._trial_id)
 
         def below(axes: tuple[Axis, ...]) -> Parameters:
             parameters: Parameters = {}

@@ -9,7 +9,7 @@ from src.sweep.configuration import layered, value_at, with_settings
 from src.sweep.definition import Sweep
 from src.sweep.queue import Queue
 from src.sweep.report import write_report
-from src.sweep.scheduling import Check, Scheduler, cell_config, checked, label_of, processes
+from src.sweep.scheduling import Check, Scheduler, cell_config, checked, processes
 from src.sweep.study import default_storage, find_study, make_study, open_storage, take_up, with_pruner
 from src.sweep.trial import Fit
 
@@ -30,7 +30,9 @@ def run_sweep(
     Raises:
         InputError: the study is of another sweep, its storage cannot be reached, or a cell's configuration is bad.
     """
-    config = _on_one_device(layered([Path(path) for path in sweep.base]))
+    config = layered([Path(path) for path in sweep.base])
+    if value_at(config, "trainer.devices") is None:  # all would be taken
+        config = with_settings(config, {"trainer.devices": 1})
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     context = processes(["src.cli.training"], threads)
@@ -41,7 +43,11 @@ def run_sweep(
             take_up(study, sweep, config)
         else:
             probes = [
-                (label_of(sweep, cell), cell_config(sweep, config, cell, sweep.seeds[0])) for cell in sweep.probes()
+                (
+                    ", ".join(f"{axis.key}={choice.label}" for axis, choice in sweep.chosen(cell)),
+                    _checked_device(cell_config(sweep, config, cell, sweep.seeds[0])),
+                )
+                for cell in sweep.probes()
             ]
             print(f"checking {len(probes)} configurations", flush=True)
             decided = checked(context, check, probes)
@@ -62,11 +68,9 @@ def run_sweep(
     print(f"wrote {write_report(study, folder)}")
 
 
-def _on_one_device(config: dict[str, Any]) -> dict[str, Any]:
+def _checked_device(config: dict[str, Any]) -> dict[str, Any]:
     devices = value_at(config, "trainer.devices")
-    if devices in (None, "auto"):
-        return with_settings(config, {"trainer.devices": 1})
-    if devices not in (1, "1", [0]) or value_at(config, "trainer.num_nodes") not in (None, 1):
+    if devices not in (1, "1") or value_at(config, "trainer.num_nodes") not in (None, 1):
         raise InputError(
             f"trainer.devices is {devices}: each run of a sweep has one device; run more of them by --jobs"
         )
