@@ -96,6 +96,7 @@ def short_sweep(command: str) -> list[str]:
     command = re.sub(r"--seeds [\d ]+", "--seeds 3 4", re.sub(r"--cells \d+", "--cells 2", command))
     base = re.search(r"--base configs/small/(\w+)\.yaml", command)
     settings = re.sub("--(data[^ ]+) ", r"--set \1=", DATA[base[1] if base else "gpt"])
+    settings = settings.replace("separator=4", "separator='\"4\"'")  # a value as in YAML, where 4 is a number
     return shlex.split(f"{command} {settings} {SHORT['sweep']}")
 
 
