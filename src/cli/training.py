@@ -21,7 +21,17 @@ import src.data
 import src.distributed
 import src.optim
 import src.tasks
-from src.callbacks import EMA, EndWithValidation, HParams, Predictions, ProgressBar, Report, Throughput, print_results
+from src.callbacks import (
+    EMA,
+    Dashboard,
+    EndWithValidation,
+    HParams,
+    Predictions,
+    ProgressBar,
+    Report,
+    Throughput,
+    print_results,
+)
 from src.checkpoint import read_header
 from src.cli import classes
 from src.cli.messages import one_line, values_of
@@ -151,7 +161,7 @@ class TrainingCLI(LightningCLI):
             settings["default_root_dir"] = str(run)
             if trainer.logger is None:
                 settings["logger"] = _loggers(run)
-        callbacks = [Report(), Throughput(), ProgressBar(), EndWithValidation(), Predictions()]
+        callbacks = [Report(), Dashboard(), Throughput(), ProgressBar(), EndWithValidation(), Predictions()]
         self.trainer_defaults = {"callbacks": callbacks}
         try:
             made = super().instantiate_trainer(enable_model_summary=False, **settings)
