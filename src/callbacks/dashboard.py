@@ -23,12 +23,12 @@ TRAINING: Layout = {
 # architecture -> the charts of its own, which stand first
 LAYOUTS: dict[str, Layout] = {
     "gpt": {
-        "Loss": {"Nats a token": ["train/loss", "val/loss"]},
+        "Loss": {"Training and validation": ["train/loss", "val/loss"]},
         "Quality": {"Perplexity": ["val/perplexity"], "Bits a byte": ["val/bits_per_byte"]},
     },
     "bert": {
         "Loss": {
-            "Both objectives": ["train/loss", "val/loss"],
+            "Training and validation": ["train/loss", "val/loss"],
             "Masked words": ["train/mlm_loss", "val/mlm_loss"],
             "Next sentences": ["train/nsp_loss", "val/nsp_loss"],
         },
@@ -38,11 +38,11 @@ LAYOUTS: dict[str, Layout] = {
         },
     },
     "bert_classifier": {
-        "Loss": {"Nats a row": ["train/loss", "val/loss"]},
+        "Loss": {"Training and validation": ["train/loss", "val/loss"]},
         "Quality": {"Accuracy and F1": ["val/accuracy", "val/f1"]},
     },
     "transformer": {
-        "Loss": {"Nats a token (smoothed in training)": ["train/loss", "val/loss"]},
+        "Loss": {"Training and validation": ["train/loss", "val/loss"]},
         "Quality": {
             "BLEU and chrF": ["val/bleu", "val/chrf"],
             "Token accuracy": ["val/token_accuracy"],
