@@ -85,7 +85,7 @@ def heat_maps(weights: np.ndarray, columns: list[str], rows: list[str], title: s
     highest = max(float(weights.max()), 1e-9)
     above = _upright(columns)
     panels = [_panel(head / highest, above, f"head {i}") for i, head in enumerate(weights)]
-    across = min(len(panels), 4)
+    across = math.ceil(math.sqrt(len(panels)))
     left, (width, height) = _width(rows), panels[0].size
     down = math.ceil(len(panels) / across)
     heading = 50

@@ -109,6 +109,7 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("data.vocab_size", "model.init_args.config.vocab_size", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        classes.check_order(self.arguments)
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
