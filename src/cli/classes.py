@@ -7,6 +7,8 @@ from typing import Any
 
 from jsonargparse import Namespace, _typehints
 
+from src.errors import InputError
+
 _resolve = _typehints.resolve_class_path_by_name
 
 
@@ -28,6 +30,20 @@ def forget_arguments_of_another_class(parser_or_action: Any, previous: Any, valu
     """
     if previous and "init_args" in previous and previous["class_path"] != value["class_path"]:
         previous["init_args"] = Namespace() if isinstance(previous, Namespace) else {}
+
+
+def check_order(arguments: list[str]) -> None:
+    """Refuse a class named after its own arguments, which it would forget.
+
+    Raises:
+        InputError: naming both.
+    """
+    options = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    keys = [option.replace(".init_args", "") for option in options]
+    for i, key in enumerate(keys):
+        for later, option in zip(keys[i + 1 :], options[i + 1 :], strict=True):
+            if key.startswith(f"{later}."):
+                raise InputError(f"{options[i]} stands before {option}, which starts from its own defaults: swap them")
 
 
 def install() -> None:

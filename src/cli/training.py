@@ -23,7 +23,17 @@ import src.data
 import src.distributed
 import src.optim
 import src.tasks
-from src.callbacks import EMA, EndWithValidation, HParams, Predictions, ProgressBar, Report, Throughput, print_results
+from src.callbacks import (
+    EMA,
+    Dashboard,
+    EndWithValidation,
+    HParams,
+    Predictions,
+    ProgressBar,
+    Report,
+    Throughput,
+    print_results,
+)
 from src.checkpoint import read_header
 from src.cli import classes
 from src.cli.messages import one_line, values_of
@@ -109,6 +119,7 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("data.vocab_size", "model.init_args.config.vocab_size", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        classes.check_order(self.arguments)
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
@@ -161,7 +172,15 @@ class TrainingCLI(LightningCLI):
             settings["default_root_dir"] = str(run)
             if trainer.logger is None:
                 settings["logger"] = _loggers(run)
-        callbacks = [Report(), Throughput(), ProgressBar(), EndWithValidation(), Predictions(), *self.callbacks]
+        callbacks = [
+            Report(),
+            Dashboard(),
+            Throughput(),
+            ProgressBar(),
+            EndWithValidation(),
+            Predictions(),
+            *self.callbacks,
+        ]
         self.trainer_defaults = {"callbacks": callbacks}
         try:
             made = super().instantiate_trainer(enable_model_summary=False, **settings)

@@ -61,6 +61,11 @@ class _Attention(nn.Module):
         y = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal)
         return self.out(y.transpose(1, 2).flatten(2))
 
+    def _weigh(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+        """The weights that :meth:`_attend` gives the values: the fast kernels do not give them out."""
+        scores = q @ k.transpose(2, 3) * self.head_dim**-0.5
+        return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1)
+
 
 class SelfAttention(_Attention):
     """Queries, keys and values from one sequence, by one matrix product."""
@@ -89,6 +94,11 @@ class SelfAttention(_Attention):
             k, v = cache.append(k, v)
         return self._attend(q, k, v, mask, is_causal)
 
+    def weights(self, x: Tensor, mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """How much each query looks at each key, (B, H, T, T), rows that sum to 1: to look at, not to train."""
+        q, k, _ = self._heads(self.qkv(x), 3)
+        return self._weigh(q, k, causal_mask(x.shape[1], x.shape[1]).to(x.device) if is_causal else mask)
+
 
 class CrossAttention(_Attention):
     """Queries from one sequence, keys and values from another, the memory."""
@@ -115,7 +125,7 @@ class CrossAttention(_Attention):
             k, v = cache.keys_values()
         return self._attend(q, k, v, mask, is_causal=False).view(shape)
 
-    def weights(self, x: Tensor, memory: Tensor) -> Tensor:
-        """How much each query looks at each key, (B, H, T, S), rows that sum to 1: to look at, not to train."""
+    def weights(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
+        """As :meth:`SelfAttention.weights`, (B, H, T, S)."""
         (q,), (k, _) = self._heads(self.q(x), 1), self._heads(self.kv(memory), 2)
-        return (q @ k.transpose(2, 3) * self.head_dim**-0.5).softmax(-1)
+        return self._weigh(q, k, mask)

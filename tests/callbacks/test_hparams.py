@@ -25,8 +25,6 @@ def test_a_run_shows_what_matters_and_nothing_else(run, config, tmp_path):
     values, metrics, events = tab(tmp_path / "logs/tiny/version_0")
     assert values == {
         "model.config.activation": "gelu_tanh",
-        "model.config.norm": "pre",
-        "model.config.d_model": 16,
         "model.optimizer": "Nesterov",
         "model.optimizer.lr": 0.01,
         "model.schedule": "Cosine",

@@ -54,3 +54,20 @@ def test_a_short_name_is_this_projects_class_where_torch_has_one_too(run, config
     found = resolved(run, config, tmp_path, "--model.optimizer", name)
     assert found["optimizer"]["class_path"] == f"src.optim.{name}"
     assert hasattr(src.optim, name)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("--model.optimizer.lr=0.5", "--model.optimizer=SGD"),
+        ("--model.init_args.optimizer.init_args.lr=0.5", "--model.optimizer=SGD"),
+        ("--model.schedule.warmup_steps=3", "--model.init_args.schedule=Linear"),
+    ],
+)
+def test_a_class_after_its_arguments_is_refused(run, config, tmp_path, first, then):
+    """It would forget them without a word."""
+    status, _, err = run("fit", "--config", config, first, then)
+    assert status == 2
+    assert err.startswith(f"error: {first.partition('=')[0]} stands before {then.partition('=')[0]}")
+    assert not (tmp_path / "logs").exists()
+    assert run("fit", "--config", config, "--trainer.max_steps", 1, then, first)[0] == 0

@@ -157,3 +157,29 @@ def test_dropout_is_on_the_sublayers_output_and_not_on_the_residual_stream():
     block = Block(16, 4, 32, "gelu", dropout=1 - 1e-9).train()
     x = torch.randn(2, 5, 16)
     torch.testing.assert_close(block(x), x)
+
+
+def attended(layer, weights, values):
+    return layer.out((weights @ values).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("masked", ["nothing", "padding", "the future"])
+def test_the_weights_to_look_at_are_those_that_the_values_get(masked):
+    torch.manual_seed(0)
+    layer, x = SelfAttention(12, 3).double(), torch.randn(2, 5, 12, dtype=torch.float64)
+    mask = padding_mask(torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])) if masked == "padding" else None
+    weights = layer.weights(x, mask, masked == "the future")
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 5, dtype=torch.float64))
+    values = layer._heads(layer.qkv(x), 3)[2]
+    torch.testing.assert_close(attended(layer, weights, values), layer(x, mask, masked == "the future"))
+
+
+def test_the_weights_of_cross_attention():
+    torch.manual_seed(0)
+    layer, x = CrossAttention(12, 3).double(), torch.randn(2, 4, 12, dtype=torch.float64)
+    memory, mask = torch.randn(2, 6, 12, dtype=torch.float64), padding_mask(torch.tensor([[1] * 6, [1] * 2 + [0] * 4]))
+    weights = layer.weights(x, memory, mask)
+    assert weights.shape == (2, 3, 4, 6)
+    assert (weights[1, :, :, 2:] == 0).all()
+    values = layer._heads(layer.kv(memory), 2)[1]
+    torch.testing.assert_close(attended(layer, weights, values), layer(x, memory, mask))
