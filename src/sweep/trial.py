@@ -90,10 +90,14 @@ def _settle(assignment: Assignment) -> None:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     torch.set_num_threads(assignment.threads)
-    visible = [n for n in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if n]
-    count = len(visible) or torch.cuda.device_count()
-    if count:
-        os.environ["CUDA_VISIBLE_DEVICES"] = (visible or list(map(str, range(count))))[assignment.device % count]
+    os.environ.update(visible_device(assignment.device, torch.cuda.device_count()))
+
+
+def visible_device(seat: int, n_devices: int) -> dict[str, str]:
+    """The environment in which a run sees one accelerator, of those that the sweep sees; empty where it sees none."""
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    names = visible or [str(i) for i in range(n_devices)]
+    return {"CUDA_VISIBLE_DEVICES": names[seat % len(names)]} if n_devices else {}
 
 
 def _end_with_parent() -> None:

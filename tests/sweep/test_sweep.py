@@ -17,6 +17,7 @@ from src.sweep.definition import sweep_of
 from src.sweep.results import runs_of
 from src.sweep.running import run_sweep
 from src.sweep.study import default_storage, find_study, open_storage, sweep_of_study
+from src.sweep.trial import visible_device
 from tests.callbacks.test_hparams import tab
 from tests.sweep import pretend
 
@@ -267,6 +268,19 @@ def test_a_study_of_another_sweep_is_refused_and_stays_as_it_is(run, write_sweep
     assert re.search(rf"the study study was made from another sweep: {message}", err), err
     assert err.count("\n") == 1
     assert find_study(open_storage(default_storage(folder), folder), "study").user_attrs == before
+
+
+@pytest.mark.parametrize(
+    ("visible", "n_devices", "seen"),
+    [(None, 0, {}), (None, 2, {0: "0", 1: "1", 2: "0"}), ("5,7", 2, {0: "5", 1: "7", 3: "7"}), ("3", 1, {1: "3"})],
+)
+def test_runs_are_spread_over_the_accelerators(monkeypatch, visible, n_devices, seen):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    for seat, name in seen.items():
+        assert visible_device(seat, n_devices) == {"CUDA_VISIBLE_DEVICES": name}
+    assert seen or visible_device(0, n_devices) == {}
 
 
 def test_a_report_of_nothing_is_refused(run, tmp_path):
