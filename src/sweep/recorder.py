@@ -50,7 +50,7 @@ class Recorder(L.Callback):
         self.record["precision"] = str(trainer.precision)
         self.record["n_parameters"] = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
         self.record["initial_weights"] = weights_print(pl_module)
-        self._start = time.perf_counter()
+        self._start, self._start_processor = time.perf_counter(), time.process_time()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: dict[str, Tensor], batch_idx: int
@@ -102,6 +102,7 @@ class Recorder(L.Callback):
         if not hasattr(self, "_start"):
             return
         self.record["seconds"] = time.perf_counter() - self._start
+        self.record["processor_seconds"] = time.process_time() - self._start_processor
         if torch.cuda.is_available():
             self.record["memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
         else:

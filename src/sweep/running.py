@@ -4,6 +4,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from optuna.exceptions import StorageInternalError
+
 from src.errors import InputError
 from src.sweep.configuration import layered, value_at, with_settings
 from src.sweep.definition import Sweep
@@ -63,6 +65,9 @@ def run_sweep(
         print(f"study {folder}: {done} of {known} runs are done; {jobs} at a time, {threads} threads each", flush=True)
         settled = with_settings(config, study.user_attrs["decided"])
         Scheduler(queue, settled, folder, context, fit, jobs, threads).run()
+    except StorageInternalError as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise InputError(f"the storage has failed; the same command goes on from here: {reason}") from error
     finally:
         queue.close()
     print(f"wrote {write_report(study, folder)}")

@@ -106,6 +106,7 @@ class Scheduler:
         finally:
             for run in self.runs:
                 run.process.kill()
+            for run in self.runs:
                 run.process.join()
                 self.queue.release(run.claim)
 
