@@ -63,7 +63,7 @@ def plot_curves(cells: Sequence[CellResult], sweep: Sweep, path: Path) -> None:
         axes.plot(steps, middle, color=colour, linestyle=dash, marker=".", label=cell.label)
         low = [mean.mean - (mean.half_width or 0.0) for mean in means]
         high = [mean.mean + (mean.half_width or 0.0) for mean in means]
-        axes.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.08, linewidth=0)
     axes.set_xlabel("optimizer steps")
     axes.set_ylabel(_name(sweep))
     axes.set_title("mean over seeds with 95% interval; the best first", fontsize=10)
@@ -91,7 +91,7 @@ def plot_number(runs: Sequence[RunResult], sweep: Sweep, key: str, path: Path) -
             color=colour,
             linestyle=dash,
             marker=".",
-            capsize=3,
+            capsize=3 if any(mean.half_width for mean in means) else 0,
             label=label or None,
         )
     numbers = [number for points in lines.values() for number in points]

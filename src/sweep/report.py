@@ -151,7 +151,9 @@ def _held_equal(sweep: Sweep, runs: Sequence[RunResult], study: optuna.Study) ->
         n_cells = len({run.label for run in complete})
         equal = f"equal in all {n_cells} cells, seed by seed"
         if odd:
-            equal = f"equal in {n_cells - len(odd)} of {n_cells} cells, seed by seed; others: {', '.join(odd)}"
+            equal = f"equal in {n_cells - len(odd)} of {n_cells} cells, seed by seed; not in {'; '.join(odd)}"
+        if len(odd) > n_cells // 2:
+            equal = "another in most cells: what is varied changes it"
         rows.append([name, equal])
     rows += [[f"`{key}`", f"`{value}`"] for key, value in {**study.user_attrs["decided"], **sweep.set}.items()]
     rows.append(
