@@ -54,8 +54,8 @@ class MaskFills(L.Callback):
             lines = [task.data.tokenizer.decode(real.tolist(), skip_special_tokens=False)]
             for place in (labels != -100).nonzero()[:, 0].tolist():
                 pairs = zip(guesses.indices[row, place].tolist(), guesses.values[row, place].tolist(), strict=True)
-                found = ", ".join(f"{word(i)} {share:.0%}" for i, share in pairs)
+                found = ", ".join(f"{word(i)!r} {share:.0%}" for i, share in pairs)
                 read = word(int(self._rows["input_ids"][row, place]))
-                lines.append(f"  {read} at {place} was {word(int(labels[place]))}: {found}")
+                lines.append(f"  {read!r} at {place} was {word(int(labels[place]))!r}: {found}")
             texts.append("\n".join(lines))
         return texts

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 CELL = 12  # pixels of a token
 LONGEST = 60  # pixels of a label
 HEADING = 18
+CARD = 350  # pixels: TensorBoard widens what is less, and shrinks what is more
 DARKEST = np.array([8, 48, 107])
 FONT_FILE = "DejaVuSans.ttf"
 
@@ -74,7 +75,7 @@ def heat_map(weights: np.ndarray, columns: list[str], rows: list[str]) -> np.nda
     cells = np.kron(_coloured(weights / highest), np.ones((CELL, CELL, 1), np.uint8))
     left, above = _labels(rows, ending=True), _upright(columns)
     x, y = left.width, HEADING + above.height
-    picture = Image.new("RGB", (max(x + cells.shape[1] + 1, 260), y + cells.shape[0] + 1), "white")
+    picture = Image.new("RGB", (max(x + cells.shape[1] + 1, CARD), y + cells.shape[0] + 1), "white")
     picture.paste(left, (0, y))
     picture.paste(above, (x, HEADING))
     picture.paste(Image.fromarray(cells), (x, y))
