@@ -28,7 +28,7 @@ class LongformerConfig(BERTConfig):
 
     max_seq_len: int = 4096
     attention: str = "sliding_window"
-    window: int | list[int] = 256  # type: ignore[assignment]
+    window: int | list[int] = 256
     global_tokens: list[int] = field(default_factory=lambda: [0])
 
     def __post_init__(self) -> None:

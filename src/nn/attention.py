@@ -73,9 +73,10 @@ class SelfAttention(_Attention):
 
     def keep_heads(self, part: int, parts: int) -> None:
         """Of what is set for each head, keep the heads of one of equal parts: those that a rank computes with."""
-        reach = self.reach
-        dilation, slopes = (x[part * len(x) // parts : (part + 1) * len(x) // parts] for x in _by_head(reach))
-        self.reach = replace(reach, dilation=dilation, slopes=slopes)
+        dilation, slopes = self.reach.dilation, self.reach.slopes
+        n_heads = self.out.in_features // self.head_dim // parts
+        mine = slice(part * n_heads, (part + 1) * n_heads)
+        self.reach = replace(self.reach, dilation=dilation[mine], slopes=slopes[mine])
 
     def forward(self, x: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:
         """Attend.
@@ -105,10 +106,6 @@ class SelfAttention(_Attention):
     def _angles(self, x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
         places = torch.arange(mask.past, mask.length, device=x.device)
         return rotary_angles(places, self.head_dim)
-
-
-def _by_head(reach: Reach) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    return reach.dilation, reach.slopes
 
 
 class CrossAttention(_Attention):

@@ -52,10 +52,10 @@ def _same_dilation(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, di
     if mask.global_tokens is not None:
         keys = torch.cat([keys, _everywhere(k, mask.global_tokens.index, keys)], 4)
         values = torch.cat([values, _everywhere(v, mask.global_tokens.index, values)], 4)
-    y = scaled_dot_product_attention(
-        *(x.flatten(0, 2) for x in (queries, keys, values)), attn_mask=visible, dropout_p=dropout
-    )
-    y = y.unflatten(0, queries.shape[:3]).permute(0, 3, 2, 4, 1, 5)
+    shape = queries.shape[:3]
+    queries, keys, values = (x.flatten(0, 2) for x in (queries, keys, values))
+    y = scaled_dot_product_attention(queries, keys, values, attn_mask=visible, dropout_p=dropout)
+    y = y.unflatten(0, shape).permute(0, 3, 2, 4, 1, 5)
     return y.flatten(2, 4)[:, :, : q.shape[2]]
 
 
