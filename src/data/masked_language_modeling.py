@@ -162,7 +162,7 @@ class MLMDataModule(TextDataModule):
     def dataset(self, split: str) -> MaskedRows:
         if f"{split}.tokens" not in self.info:
             raise InputError(f"{self.corpus.source} has no {split} split: set {split}_fraction above 0")
-        if not self.info[f"{split}.tokens"].tokens:
+        if not self.next_sentence and not self.info[f"{split}.tokens"].tokens:
             raise InputError(f"the {split} split of {self.corpus.source} has no document with any text")
         if self.next_sentence and self.info[f"{split}.tokens"].documents < 2:
             raise InputError(
