@@ -124,7 +124,9 @@ class Mask:
         inside = (key >= 0) & (key < self.length)
         seen = inside & (distance >= 0) if self.causal else inside
         if window is not None:
-            seen = seen & (distance.abs() <= window * dilation) & (distance % dilation == 0)
+            seen = seen & (distance.abs() <= window * dilation)
+            if not isinstance(dilation, int) or dilation > 1:
+                seen = seen & (distance % dilation == 0)
         held = key.clamp(0, self.length - 1)
         if self.attention_mask is not None:
             seen = seen & self.attention_mask.bool()[row, held]

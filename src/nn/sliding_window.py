@@ -48,11 +48,9 @@ def _same_dilation(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, di
         ("blocks", reach, dilation, q.dtype), lambda: _visible(mask, reach, dilation, (n, b, before, after), q)
     )
     queries, keys, values = (_blocks(x, n, b, dilation) for x in (q, k, v))
-    keys, values = (_with_neighbours(x, before, after) for x in (keys, values))
-    if mask.global_tokens is not None:
-        keys = torch.cat([keys, _everywhere(k, mask.global_tokens.index, keys)], 4)
-        values = torch.cat([values, _everywhere(v, mask.global_tokens.index, values)], 4)
-    shape = queries.shape[:3]
+    shape, places = queries.shape[:3], mask.global_tokens and mask.global_tokens.index
+    keys = _with_neighbours(keys, before, after, _everywhere(k, places, shape))
+    values = _with_neighbours(values, before, after, _everywhere(v, places, shape))
     queries, keys, values = (x.flatten(0, 2) for x in (queries, keys, values))
     y = scaled_dot_product_attention(queries, keys, values, attn_mask=visible, dropout_p=dropout)
     y = y.unflatten(0, shape).permute(0, 3, 2, 4, 1, 5)
@@ -67,17 +65,19 @@ def _blocks(x: Tensor, n: int, b: int, dilation: int) -> Tensor:
     return x.unflatten(2, (n, b, dilation)).permute(0, 4, 2, 1, 3, 5)
 
 
-def _with_neighbours(x: Tensor, before: int, after: int) -> Tensor:
-    """Each block with those around it: (B, d, n, H, b, D) to (B, d, n, H, (before + 1 + after)·b, D)."""
+def _with_neighbours(x: Tensor, before: int, after: int, more: list[Tensor]) -> Tensor:
+    """Each block with those around it, and more: (B, d, n, H, b, D) to (B, d, n, H, (before + 1 + after)·b + G, D)."""
     n = x.shape[2]
     x = pad(x, (0, 0, 0, 0, 0, 0, before, after))
-    return torch.cat([x[:, :, i : i + n] for i in range(before + 1 + after)], 4)
+    return torch.cat([*(x[:, :, i : i + n] for i in range(before + 1 + after)), *more], 4)
 
 
-def _everywhere(x: Tensor, index: Tensor, blocks: Tensor) -> Tensor:
-    """The global tokens' keys or values beside every block: (B, d, n, H, G, D)."""
+def _everywhere(x: Tensor, index: Tensor | None, shape: tuple[int, ...]) -> list[Tensor]:
+    """The global tokens' keys or values beside every block, (B, d, n, H, G, D); nothing without any."""
+    if index is None:
+        return []
     held = x.gather(2, index[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
-    return held[:, None, None].expand(-1, *blocks.shape[1:3], -1, -1, -1)
+    return [held[:, None, None].expand(-1, *shape[1:3], -1, -1, -1)]
 
 
 def _visible(mask: Mask, reach: Reach, dilation: int, shape: tuple[int, int, int, int], q: Tensor) -> Tensor:
