@@ -48,7 +48,7 @@ def _same_dilation(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, di
         ("blocks", reach, dilation, q.dtype), lambda: _visible(mask, reach, dilation, (n, b, before, after), q)
     )
     queries, keys, values = (_blocks(x, n, b, dilation) for x in (q, k, v))
-    shape, places = queries.shape[:3], mask.global_tokens and mask.global_tokens.index
+    shape, places = queries.shape[:3], None if mask.global_tokens is None else mask.global_tokens.index
     keys = _with_neighbours(keys, before, after, _everywhere(k, places, shape))
     values = _with_neighbours(values, before, after, _everywhere(v, places, shape))
     queries, keys, values = (x.flatten(0, 2) for x in (queries, keys, values))
