@@ -59,9 +59,7 @@ def test_global_attention_carries_what_the_window_cannot(data, tmp_path):
     module = data()
     far = fit(task(module), module, 130, tmp_path)
     near = fit(task(module, global_tokens=[129]), module, 130, tmp_path)  # no row is as long: no token is global
-    print(far, near)
-    assert near["val/mlm_accuracy"] < 0.9
-    assert far["val/mlm_accuracy"] > 0.95
+    assert far["val/mlm_loss"] < 0.7 * near["val/mlm_loss"]
     assert "val/nsp_loss" not in far
     assert far["val/loss"] == far["val/mlm_loss"]
 
