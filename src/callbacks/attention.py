@@ -36,7 +36,7 @@ def attention_maps(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Ten
             hook.remove()
         model.train(training)
     # the last argument is the cache: none here
-    return {name: layers[name].weights(*seen[name][:3])[0].float().cpu() for name in layers}
+    return {name: layers[name].weights(*seen[name][:-1])[0].float().cpu() for name in layers}
 
 
 class AttentionMaps(L.Callback):

@@ -37,6 +37,10 @@ LAYOUTS: dict[str, Layout] = {
             "Perplexity of masked words": ["val/mlm_perplexity"],
         },
     },
+    "longformer": {
+        "Loss": {"Training and validation": ["train/loss", "val/loss"]},
+        "Quality": {"Accuracy": ["val/mlm_accuracy"], "Perplexity of masked words": ["val/mlm_perplexity"]},
+    },
     "bert_classifier": {
         "Loss": {"Training and validation": ["train/loss", "val/loss"]},
         "Quality": {"Accuracy and F1": ["val/accuracy", "val/f1"]},

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from src.callbacks.recording import record_samples
 from src.distributed import whole_model
-from src.models import BERT
+from src.models import BERT, Longformer
 from src.tasks import BERTModule
 from src.tasks.base import Batch
 
@@ -42,7 +42,7 @@ class MaskFills(L.Callback):
     @torch.no_grad()
     def _texts(self, task: BERTModule, model: nn.Module) -> list[str]:
         """Each row as text, and below it a line a mask: the word that was there, and the guesses."""
-        assert isinstance(model, BERT)
+        assert isinstance(model, BERT | Longformer)
         training = model.training
         rows = {name: tensor for name, tensor in self._rows.items() if name != "labels"}
         logits = model.eval()(**rows).masked_words

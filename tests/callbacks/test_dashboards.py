@@ -20,9 +20,15 @@ from tests.distributed.jobs import SAMPLES, fit, run_job, write_config
 MAPS = {
     "gpt": ["blocks.0.attention", "blocks.1.attention"],
     "bert": ["encoder.blocks.0.attention", "encoder.blocks.1.attention"],
+    "longformer": ["encoder.blocks.0.attention", "encoder.blocks.1.attention"],
     "transformer": ["encoder.0.attention", "decoder.0.attention", "decoder.0.cross_attention"],
 }
-EMBEDDINGS = {"gpt": "token_embedding", "bert": "encoder.token_embedding", "transformer": "target_embedding"}
+EMBEDDINGS = {
+    "gpt": "token_embedding",
+    "bert": "encoder.token_embedding",
+    "longformer": "encoder.token_embedding",
+    "transformer": "target_embedding",
+}
 
 
 @pytest.fixture(scope="module")
