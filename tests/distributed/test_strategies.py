@@ -187,25 +187,31 @@ LONG = {
 WINDOW = ["--model.init_args.config.attention=sliding_window", "--model.init_args.config.window=3"]
 
 
-def test_windows_positions_and_documents_with_each(configs, tmp_path):
-    """GPT with each kind of position in a window, and Longformer, where the attention of a strategy could go wrong."""
+@pytest.fixture(scope="module")
+def long(configs, tmp_path_factory):
+    """GPT with each kind of position in a window, and Longformer: configuration, kind and options by name, and runs."""
+    root = tmp_path_factory.mktemp("long")
     runs = {name: (configs["gpt"], "gpt", [*WINDOW, *options]) for name, options in LONG.items()}
-    runs["longformer"] = (write_config("longformer", tmp_path), "longformer", [])
-    single = [fit(config, tmp_path / "one" / name, kind, 1, *more) for name, (config, kind, more) in runs.items()]
-    run_job(tmp_path / "job1", single, processes=1)
-    commands = []
-    for strategy in ("fsdp", "tensor_parallel", "pipeline"):
-        spread = ["--config", f"configs/strategy/{strategy}.yaml", "--trainer.devices", "2"]
-        for name, (config, kind, more) in runs.items():
-            logs = tmp_path / strategy / name
-            commands.append(fit(config, logs, kind, STRATEGIES[strategy], *more, *spread))
-    run_job(tmp_path / "job2", commands)
+    runs["longformer"] = (write_config("longformer", root), "longformer", [])
+    commands = [fit(config, root / name, kind, 1, *more) for name, (config, kind, more) in runs.items()]
+    run_job(root / "job", commands, processes=1)
+    return runs, root
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "tensor_parallel", "pipeline"])
+def test_windows_positions_and_documents(long, strategy, tmp_path):
+    """With the strategies under which attention could go wrong."""
+    runs, alone = long
+    spread = ["--config", f"configs/strategy/{strategy}.yaml", "--trainer.devices", "2"]
+    ranks = STRATEGIES[strategy]
+    run_job(
+        tmp_path / "job",
+        [fit(config, tmp_path / name, kind, ranks, *more, *spread) for name, (config, kind, more) in runs.items()],
+    )
     for name, (_, kind, _) in runs.items():
-        expected = losses(tmp_path / "one" / name / kind / "version_0")
+        expected, found = (losses(root / name / kind / "version_0") for root in (alone, tmp_path))
         assert len(expected) == STEPS
-        for strategy in ("fsdp", "tensor_parallel", "pipeline"):
-            found = losses(tmp_path / strategy / name / kind / "version_0")
-            assert found == pytest.approx(expected, abs=1e-4), (strategy, name)
+        assert found == pytest.approx(expected, abs=1e-4), name
 
 
 def test_two_dimensions(configs, alone, tmp_path):
