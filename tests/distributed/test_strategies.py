@@ -179,39 +179,42 @@ def test_an_optimizer_of_this_project(configs, tmp_path, optimizer):
 
 
 # what is set for each head is another rank's under tensor parallelism; the stages of a pipeline make their own masks
+WINDOW = ["--model.init_args.config.attention=sliding_window", "--model.init_args.config.window=3"]
 LONG = {
     "alibi": ["--model.init_args.config.positions=alibi", "--data.init_args.separate_documents=true"],
     "rotary": ["--model.init_args.config.positions=rotary", "--model.init_args.config.dilation=[1,2]"],
     "sinusoidal": ["--model.init_args.config.positions=sinusoidal"],
+    "longformer": [],
 }
-WINDOW = ["--model.init_args.config.attention=sliding_window", "--model.init_args.config.window=3"]
 
 
-@pytest.fixture(scope="module")
-def long(configs, tmp_path_factory):
-    """GPT with each kind of position in a window, and Longformer: configuration, kind and options by name, and runs."""
-    root = tmp_path_factory.mktemp("long")
-    runs = {name: (configs["gpt"], "gpt", [*WINDOW, *options]) for name, options in LONG.items()}
-    runs["longformer"] = (write_config("longformer", root), "longformer", [])
-    commands = [fit(config, root / name, kind, 1, *more) for name, (config, kind, more) in runs.items()]
-    run_job(root / "job", commands, processes=1)
-    return runs, root
-
-
-@pytest.mark.parametrize("strategy", ["fsdp", "tensor_parallel", "pipeline"])
-def test_windows_positions_and_documents(long, strategy, tmp_path):
-    """With the strategies under which attention could go wrong."""
-    runs, alone = long
-    spread = ["--config", f"configs/strategy/{strategy}.yaml", "--trainer.devices", "2"]
-    ranks = STRATEGIES[strategy]
-    run_job(
-        tmp_path / "job",
-        [fit(config, tmp_path / name, kind, ranks, *more, *spread) for name, (config, kind, more) in runs.items()],
-    )
+@pytest.mark.parametrize(
+    ("strategies", "names"),
+    [
+        (("tensor_parallel", "pipeline"), ("alibi", "longformer")),
+        pytest.param(tuple(STRATEGIES), tuple(LONG), marks=pytest.mark.slow),
+    ],
+)
+def test_windows_positions_and_documents(configs, tmp_path, strategies, names):
+    """GPT with each kind of position in a window, and Longformer, with dilation by head."""
+    longformer = write_config("longformer", tmp_path)
+    runs = {name: (configs["gpt"], "gpt", [*WINDOW, *LONG[name]]) for name in names}
+    runs["longformer"] = (longformer, "longformer", [])
+    alone = [fit(config, tmp_path / "alone" / name, kind, 1, *more) for name, (config, kind, more) in runs.items()]
+    run_job(tmp_path / "job1", alone, processes=1)
+    commands = []
+    for strategy in strategies:
+        spread = ["--config", f"configs/strategy/{strategy}.yaml", "--trainer.devices", "2"]
+        for name, (config, kind, more) in runs.items():
+            logs = tmp_path / strategy / name
+            commands.append(fit(config, logs, kind, STRATEGIES[strategy], *more, *spread))
+    run_job(tmp_path / "job2", commands, timeout=600)
     for name, (_, kind, _) in runs.items():
-        expected, found = (losses(root / name / kind / "version_0") for root in (alone, tmp_path))
+        expected = losses(tmp_path / "alone" / name / kind / "version_0")
         assert len(expected) == STEPS
-        assert found == pytest.approx(expected, abs=1e-4), name
+        for strategy in strategies:
+            found = losses(tmp_path / strategy / name / kind / "version_0")
+            assert found == pytest.approx(expected, abs=1e-4), (strategy, name)
 
 
 def test_two_dimensions(configs, alone, tmp_path):
