@@ -11,8 +11,7 @@ from torch.utils.data import Dataset
 from src.data.masking import Masking
 from src.data.packing import IGNORED, Key
 from src.data.pairs import Pair, SentencePairs
-
-LENGTH_STEP = 8  # rows are padded to a multiple of it: few shapes, and aligned ones
+from src.data.rows import LENGTH_STEP
 
 
 class _Row(NamedTuple):

@@ -12,8 +12,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from src.models import BERT, GPT, BERTClassifier, Transformer
-from src.models.bert import BERTEncoder, BERTOutput
+from src.models import BERT, GPT, BERTClassifier, BERTEncoder, BiEncoder, Transformer
+from src.models.bert import BERTOutput, unit_vectors
 from src.nn import padding_mask, position_ids
 
 Inputs = dict[str, Tensor]  # the network's arguments
@@ -85,23 +85,32 @@ def _(model: GPT) -> list[Layer]:
     ]
 
 
-def _encoder_layers(encoder: BERTEncoder) -> list[Layer]:
+def _encoder_layers(encoder: BERTEncoder, texts: tuple[str, ...] = ("",)) -> list[Layer]:
+    """The layers of an encoder that reads one text or several, told apart by what their inputs' names begin with."""
+
     def embed(_: State, inputs: Inputs) -> State:
-        ids = inputs["input_ids"]
-        x = encoder.token_embedding(ids) + encoder.segment_embedding(inputs["token_type_ids"])
-        return (encoder.dropout(encoder.embedding_norm(x + encoder.position_embedding(position_ids(ids)))),)
+        return tuple(_embed(encoder, inputs[f"{text}input_ids"], inputs.get(f"{text}token_type_ids")) for text in texts)
 
     def run(block: nn.Module) -> Callable[[State, Inputs], State]:
-        return lambda state, inputs: (block(state[0], padding_mask(inputs["attention_mask"])),)
+        return lambda state, inputs: tuple(
+            block(x, padding_mask(inputs[f"{text}attention_mask"])) for x, text in zip(state, texts, strict=True)
+        )
 
     names = ("token_embedding", "segment_embedding", "position_embedding", "embedding_norm")
+    ids = tuple(f"{text}input_ids" for text in texts)
     return [
-        Layer(tuple(f"encoder.{name}" for name in names), 0, embed, ("input_ids",)),
+        Layer(tuple(f"encoder.{name}" for name in names), 0, embed, ids),
         *(
-            Layer((f"encoder.blocks.{i}",), _parameters(block), run(block), ("input_ids",))
+            Layer((f"encoder.blocks.{i}",), _parameters(block), run(block), ids)
             for i, block in enumerate(encoder.blocks)
         ),
     ]
+
+
+def _embed(encoder: BERTEncoder, ids: Tensor, segments: Tensor | None) -> Tensor:
+    segments = torch.zeros_like(ids) if segments is None else segments
+    x = encoder.token_embedding(ids) + encoder.segment_embedding(segments)
+    return encoder.dropout(encoder.embedding_norm(x + encoder.position_embedding(position_ids(ids))))
 
 
 @layers.register
@@ -124,6 +133,19 @@ def _(model: BERTClassifier) -> list[Layer]:
         return (model.classifier(model.dropout(pooled)),)
 
     return [*_encoder_layers(model.encoder), Layer(("encoder.final_norm", "encoder.pooler", "classifier"), 0, head, ())]
+
+
+@layers.register
+def _(model: BiEncoder) -> list[Layer]:
+    texts = ("query_", "")
+
+    def pool(state: State, inputs: Inputs) -> State:
+        return tuple(
+            unit_vectors(model.encoder.final_norm(x), inputs[f"{text}attention_mask"])
+            for x, text in zip(state, texts, strict=True)
+        )
+
+    return [*_encoder_layers(model.encoder, texts), Layer(("encoder.final_norm",), 0, pool, ())]
 
 
 @layers.register
@@ -161,6 +183,8 @@ def _(model: Transformer) -> list[Layer]:
 
 def output_of(model: nn.Module, state: State) -> object:
     """What the network's ``forward`` gives, from the state after its last layer."""
+    if isinstance(model, BiEncoder):
+        return state
     return BERTOutput(*state) if isinstance(model, BERT) else state[0]
 
 

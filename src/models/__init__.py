@@ -1,6 +1,14 @@
 """The networks, one file each. Plain torch, usable without Lightning."""
 
-from src.models.bert import BERT, BERTClassifier, BERTClassifierConfig, BERTConfig, BERTEncoder, mean_pool
+from src.models.bert import (
+    BERT,
+    BERTClassifier,
+    BERTClassifierConfig,
+    BERTConfig,
+    BERTEncoder,
+    BiEncoder,
+    mean_pool,
+)
 from src.models.gpt import GPT, GPTConfig
 from src.models.transformer import Transformer, TransformerConfig
 
@@ -9,6 +17,7 @@ ARCHITECTURES = {
     "gpt": (GPTConfig, GPT),
     "bert": (BERTConfig, BERT),
     "bert_classifier": (BERTClassifierConfig, BERTClassifier),
+    "bi_encoder": (BERTConfig, BiEncoder),
     "transformer": (TransformerConfig, Transformer),
 }
 
@@ -20,6 +29,7 @@ __all__ = [
     "BERTClassifierConfig",
     "BERTConfig",
     "BERTEncoder",
+    "BiEncoder",
     "GPTConfig",
     "Transformer",
     "TransformerConfig",
