@@ -24,6 +24,7 @@ from src.tokenization import bert_ids, bert_tokens, load_tokenizer
 
 FORMAT = 1  # of the cache; counted up when what is written changes
 
+
 class LabelledTokens(NamedTuple):
     """Tokenised rows end to end: where each begins and where its second text begins, and its label."""
 

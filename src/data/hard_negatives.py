@@ -37,9 +37,7 @@ class HardNegatives:
         self.scorer = BM25.load(folder, **_names(split), mmap=True, load_vocab=False)
         self.depth = depth
 
-    def draw(
-        self, query: NDArray[np.integer], exclude: tuple[int, ...], n: int, rng: np.random.Generator
-    ) -> list[int]:
+    def draw(self, query: NDArray[np.integer], exclude: tuple[int, ...], n: int, rng: np.random.Generator) -> list[int]:
         """Numbers of up to ``n`` passages that are not among ``exclude``, in random order."""
         scores = self.scorer.get_scores_from_ids(np.unique(query).tolist())
         depth = min(self.depth + len(exclude), len(scores))

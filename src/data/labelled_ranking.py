@@ -72,9 +72,7 @@ class RankingSource:
             yield query, positive, negatives
 
 
-def write_ranking(
-    tokenizer: Tokenizer, rows: Iterable[tuple[str, str, list[str]]], folder: Path, split: str
-) -> None:
+def write_ranking(tokenizer: Tokenizer, rows: Iterable[tuple[str, str, list[str]]], folder: Path, split: str) -> None:
     """Write the tokens of a split's queries and of its passages, each passage once however many rows name it."""
     queries, numbers, row_passages = [], {}, []
     for query, positive, negatives in rows:
