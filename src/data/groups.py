@@ -96,7 +96,7 @@ class RankingGroups(Dataset[dict[str, Tensor]]):
         return {name: rows[0] for name, rows in self.__getitems__([key]).items()}
 
     def __getitems__(self, keys: list[Key]) -> dict[str, Tensor]:
-        """A batch: ``labels`` (batch,), the place of the positive passage; ``passage_numbers`` (batch, group); and rows."""
+        """A batch: ``labels`` (batch,), the place of the own passage, ``passage_numbers`` (batch, group), and rows."""
         groups = [self.group(key) for key in keys]
         batch = {
             **self.rows(groups),

@@ -74,7 +74,8 @@ class RankingSource:
 
 def write_ranking(tokenizer: Tokenizer, rows: Iterable[tuple[str, str, list[str]]], folder: Path, split: str) -> None:
     """Write the tokens of a split's queries and of its passages, each passage once however many rows name it."""
-    queries, numbers, row_passages = [], {}, []
+    queries, row_passages = [], []
+    numbers: dict[str, int] = {}
     for query, positive, negatives in rows:
         queries.append(query)
         row_passages.append([numbers.setdefault(text, len(numbers)) for text in (positive, *negatives)])

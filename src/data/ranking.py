@@ -15,7 +15,7 @@ from src.data.hard_negatives import HardNegatives, write_bm25
 from src.data.inverse_cloze import InverseCloze, write_cloze
 from src.data.labelled_ranking import LabelledRanking, RankingSource, write_ranking
 from src.data.language_modeling import TOKENIZER_DOCUMENTS
-from src.data.packing import read_info, write_info
+from src.data.packing import PackedInfo, read_info, write_info
 from src.data.progress import announce
 from src.data.sentence_store import read_sentences
 from src.errors import InputError
@@ -104,9 +104,15 @@ class RankingDataModule(TextDataModule):
             raise InputError(f"keep is {keep}: it must be between 0 and 1")
         self.source: Corpus | RankingSource
         if query_column is None:
-            shares = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
             self.source = Corpus(
-                source, name, None, text_column, document_separator, max_documents=max_documents, **shares
+                source,
+                name,
+                None,
+                text_column,
+                document_separator,
+                validation_fraction=validation_fraction,
+                test_fraction=test_fraction,
+                max_documents=max_documents,
             )
         else:
             columns = (query_column, positive_column, negatives_column)
@@ -139,7 +145,7 @@ class RankingDataModule(TextDataModule):
         )
         bert_tokens(tokenizer)
         tokenizer.save(str(folder / "tokenizer.json"))
-        infos = {}
+        infos: dict[str, PackedInfo] = {}
         for split, rows in splits.items():
             if isinstance(self.source, Corpus):
                 infos |= write_cloze(tokenizer, documents(rows), folder, split, self.passage_len)

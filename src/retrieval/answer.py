@@ -49,14 +49,14 @@ def make_prompt(question: str, hits: list[Hit], tokenizer: Tokenizer, room: int)
         cited.append(hit)
     if not cited:
         raise InputError(
-            f"the question takes {len(ask)} of {room} tokens and leaves no room for a passage: shorten it, or take fewer "
-            "--max-new-tokens"
+            f"the question takes {len(ask)} of {room} tokens and leaves no room for a passage: shorten it, or take "
+            "fewer --max-new-tokens"
         )
     return Prompt(ids + ask, cited)
 
 
 def is_relevant(hit: Hit, min_similarity: float) -> bool:
-    """Whether a hit says anything of the query: its vector is near, or, where there are no vectors, they share a word."""
+    """Whether a hit has to do with the query: its vector is near, or, where there are none, they share a word."""
     if "dense" in hit.scores:
         return hit.scores["dense"] >= min_similarity
     return hit.scores.get("bm25", 0.0) > 0

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import faiss
+import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
 Kind = Literal["flat", "hnsw", "ivf"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Vectors = NDArray[np.float32]
+faiss: Any = _faiss  # its types are those of C++
 
 # HNSW (Malkov and Yashunin 2016): neighbours of a vector, and how widely is looked for them, in building and searching
 NEIGHBOURS, BUILD_WIDTH, SEARCH_WIDTH = 32, 200, 256

@@ -1,4 +1,4 @@
-"""Documents from anywhere, as text: files of text, Markdown, HTML and PDF, tables, data sets, and the embedded articles."""
+"""Documents from anywhere: files of text, Markdown, HTML and PDF, tables, data sets, and the embedded articles."""
 
 import logging
 import re
@@ -13,7 +13,10 @@ from src.errors import InputError
 from src.files import check_file, open_binary
 
 # what begins a line of its own in HTML, and what is no text
-HTML_BLOCKS = ["address", "article", "aside", "blockquote", "br", "dd", "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "nav", "ol", "p", "pre", "section", "table", "td", "th", "tr", "ul", "title"]
+HTML_BLOCKS = re.compile(
+    r"^(address|article|aside|blockquote|br|dd|div|dl|dt|fieldset|figcaption|figure|footer|form|h[1-6]|header|hr|li|main|"
+    r"nav|ol|p|pre|section|table|td|th|title|tr|ul)$"
+)
 HTML_NO_TEXT = ("script", "style", "noscript", "template")
 
 
@@ -90,7 +93,7 @@ def _read_html(path: Path) -> str:
     from bs4 import BeautifulSoup
 
     soup = BeautifulSoup(_read_text(path), "html.parser")
-    for element in soup.find_all(HTML_NO_TEXT):
+    for element in soup.find_all(list(HTML_NO_TEXT)):
         element.decompose()
     for element in soup.find_all(HTML_BLOCKS):
         element.insert_before("\n")

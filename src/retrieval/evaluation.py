@@ -26,7 +26,7 @@ CUT = 10  # of MRR and nDCG
 
 
 class Query(NamedTuple):
-    """A query, and where its answer is: in the passages of ``source`` with a character from ``start`` to before ``end``."""
+    """A query, and where its answer is: in the passages of ``source`` that meet ``start`` to ``end``, in characters."""
 
     text: str
     source: str

@@ -35,7 +35,7 @@ class Words:
 
     def of(self, texts: Iterable[str]) -> list[list[str]]:
         """The words of each text."""
-        return self._tokenizer.tokenize(list(texts), return_as="string", show_progress=False)  # type: ignore[return-value]
+        return self._tokenizer.tokenize(list(texts), return_as="string", show_progress=False)
 
 
 def write_bm25(words: Sequence[Sequence[str]], folder: Path) -> None:

@@ -53,11 +53,13 @@ def run(options: argparse.Namespace) -> None:
             f"--max-new-tokens {options.max_new_tokens} fills the context of {model.config.max_seq_len}: take fewer"
         )
     prompt = make_prompt(options.question, hits, tokenizer, room)
+    eos = tokenizer.token_to_id(special_tokens["eos_token"])
+    assert eos is not None
     pieces = stream_text(
         move(model, options.device),
         tokenizer,
         prompt.ids,
-        eos_id=tokenizer.token_to_id(special_tokens["eos_token"]),
+        eos_id=eos,
         max_new_tokens=options.max_new_tokens,
         temperature=options.temperature,
         top_k=options.top_k,

@@ -79,7 +79,7 @@ def run_eval(options: argparse.Namespace) -> None:
     queries = read_queries(options.queries)[: options.limit]
     searcher = open_searcher(options, True)
     modes: Any = ("bm25", "dense", "hybrid") if searcher.encoder else ("bm25",)
-    reranked = options.mode if searcher.encoder else "bm25"
+    reranked: Any = options.mode if searcher.encoder else "bm25"
     found = evaluate(searcher, queries, modes, reranked, options.candidates, options.depth)
     print(f"{len(queries):,} queries, {len(searcher.index):,} passages")
     _show(found, reranked)

@@ -54,9 +54,9 @@ def open_searcher(options: argparse.Namespace, needs_vectors: bool) -> "Searcher
     from src.retrieval.search import Searcher
 
     index = Index(options.index)
-    path = options.encoder or index.settings.encoder
+    path: str | None = options.encoder or index.settings.encoder
     encoder = None
-    if options.encoder or (needs_vectors and path):
+    if path and (options.encoder or needs_vectors):
         encoder = load_encoder(path, options.device)
         index.check_encoder(encoder, path)
     reranker = load_reranker(options.rerank, options.device) if options.rerank else None
