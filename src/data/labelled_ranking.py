@@ -79,10 +79,10 @@ def write_ranking(tokenizer: Tokenizer, rows: Iterable[tuple[str, str, list[str]
     for query, positive, negatives in rows:
         queries.append(query)
         row_passages.append([numbers.setdefault(text, len(numbers)) for text in (positive, *negatives)])
-    arrays: dict[str, NDArray[Any]] = {"rows": _flat(row_passages), "row_starts": _starts(row_passages)}
+    arrays: dict[str, NDArray[Any]] = {"rows": _flat(row_passages), "rows_starts": _starts(row_passages)}
     for name, texts in (("queries", queries), ("passages", list(numbers))):
         ids = [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
-        arrays |= {name: _flat(ids), f"{name[:-1]}_starts": _starts(ids)}
+        arrays |= {name: _flat(ids), f"{name}_starts": _starts(ids)}
     np.savez(folder / f"{split}.npz", **arrays)  # type: ignore[arg-type]
 
 
@@ -100,9 +100,9 @@ class LabelledRanking:
     def __init__(self, path: Path) -> None:
         with np.load(path) as arrays:
             held = dict(arrays)
-        self._queries = _pieces(held["queries"], held["query_starts"])
-        self._passages = _pieces(held["passages"], held["passage_starts"])
-        self._rows = _pieces(held["rows"], held["row_starts"])
+        self._queries = _pieces(held["queries"], held["queries_starts"])
+        self._passages = _pieces(held["passages"], held["passages_starts"])
+        self._rows = _pieces(held["rows"], held["rows_starts"])
 
     def __len__(self) -> int:
         return len(self._queries)

@@ -163,7 +163,7 @@ class RankingDataModule(TextDataModule):
         """What a tokenizer is trained on."""
         if isinstance(self.source, Corpus):
             return documents(rows)
-        return (text for query, positive, _ in self.source.texts("train", rows) for text in (query, positive))
+        return (text for query, own, others in self.source.texts("train", rows) for text in (query, own, *others))
 
     def cache_is_whole(self, folder: Path) -> bool:
         described = folder / "files.json"

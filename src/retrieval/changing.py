@@ -143,7 +143,7 @@ def _commit(folder: Path, settings: Settings, generation: int, items: list[Segme
             parts.append(_finished(folder / name))
             words += item.passages["words"].to_pylist()
     lexical = None
-    if words:
+    if any(words):
         (folder / f"bm25-{generation}").mkdir()
         write_bm25(words, folder / f"bm25-{generation}")
         lexical = _finished(folder / f"bm25-{generation}")

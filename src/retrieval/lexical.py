@@ -35,13 +35,14 @@ class Words:
 
     def of(self, texts: Iterable[str]) -> list[list[str]]:
         """The words of each text."""
-        return self._tokenizer.tokenize(list(texts), return_as="string", show_progress=False)
+        found = self._tokenizer.tokenize(list(texts), return_as="string", show_progress=False)
+        return [[word for word in words if word] for words in found]  # of no words it makes an empty one
 
 
 def write_bm25(words: Sequence[Sequence[str]], folder: Path) -> None:
     """Write the scores of passages by their words, each passage by its place in the sequence."""
     scorer = BM25()
-    scorer.index(words, show_progress=False)
+    scorer.index(words, create_empty_token=False, show_progress=False)
     scorer.save(folder, show_progress=False)
 
 
