@@ -18,11 +18,13 @@ SHAPE = {"max_seq_len": 48, "d_model": 32, "n_heads": 2, "n_layers": 1, "dropout
 
 
 def documents(n: int, start: int = 0) -> list[Document]:
-    """Documents of about 40 words each."""
+    """Documents of twenty sentences each."""
     found = []
     for i in range(start, start + n):
         words = [NOUNS[(i * j + j * j + i // 5) % len(NOUNS)] for j in range(20)]
-        found.append(Document(f"doc{i}", " ".join(f"The {word} number{i} was {words[i % 7]}." for word in words)))
+        found.append(
+            Document(f"doc{i}", " ".join(f"The {word} number{i} was near the {words[i % 7]}." for word in words))
+        )
     return found
 
 
