@@ -35,7 +35,7 @@ class Words:
 
     def of(self, texts: Iterable[str]) -> list[list[str]]:
         """The words of each text."""
-        found = self._tokenizer.tokenize(list(texts), return_as="string", show_progress=False)
+        found = self._tokenizer.tokenize(list(texts), update_vocab=True, return_as="string", show_progress=False)
         return [[word for word in words if word] for words in found]  # of no words it makes an empty one
 
 

@@ -17,7 +17,7 @@ from tests.retrieval.conftest import TEXT
 
 BPE = train_bpe(TEXT, 300)
 HITS = [
-    Hit(i, Passage(f"doc{i}", 0, 99, f"The answer {i}\nis {'very ' * i}long."), {"bm25": 3.0 - i}) for i in range(2)
+    Hit(i, Passage(f"doc{i}", 0, 99, f"The answer {i}\nis {'very ' * i}long."), {"bm25": 3.0 - i}) for i in range(4)
 ]
 
 

@@ -238,6 +238,14 @@ def test_words_are_stemmed_in_their_language(tmp_path):
         add(tmp_path / "klingon", text, settings(stemmer="klingon"), None)
 
 
+def test_a_query_does_not_depend_on_those_before_it(tmp_path):
+    add(tmp_path / "index", documents(9), settings(), None)
+    index = Index(tmp_path / "index")
+    found = [index.bm25(query, 9) for query in QUERIES]
+    assert all(found)
+    assert found == [Index(tmp_path / "index").bm25(query, 9) for query in QUERIES]
+
+
 def test_bm25_is_that_of_the_paper(tmp_path):
     """Robertson's weights in Lucene's form, in float64, with k1 1.5 and b 0.75."""
     texts = {d.source: d.text.lower().replace(".", "").split() for d in documents(6)}
