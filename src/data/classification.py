@@ -17,9 +17,9 @@ from src.data.datamodule import TextDataModule
 from src.data.labelled import MOVIE_REVIEWS, LabelledColumns, LabelledSource
 from src.data.packing import IGNORED, Key
 from src.data.progress import announce
-from src.data.rows import LENGTH_STEP, bert_row
 from src.data.sampling import ResumableBatchSampler
 from src.errors import InputError
+from src.rows import LENGTH_STEP, bert_row
 from src.tokenization import bert_ids, bert_tokens, load_tokenizer
 
 FORMAT = 1  # of the cache; counted up when what is written changes

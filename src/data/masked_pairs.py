@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from src.data.masking import Masking
 from src.data.packing import IGNORED, Key
 from src.data.pairs import Pair, SentencePairs
-from src.data.rows import LENGTH_STEP
+from src.rows import LENGTH_STEP
 
 
 class _Row(NamedTuple):

@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from src.checkpoint import read_checkpoint
-from src.data.rows import bert_row, pad_rows
 from src.errors import InputError
 from src.models import BERTConfig, BERTEncoder, mean_pool
+from src.rows import bert_row, pad_rows
 from src.tokenization import bert_ids
 
 PREFIX = "model.encoder."

@@ -8,10 +8,10 @@ import torch
 from tokenizers import Tokenizer
 
 from src.checkpoint import load_trained
-from src.data.rows import bert_row, pad_rows
 from src.errors import InputError
 from src.models import BERTClassifier
 from src.retrieval.encoder import move
+from src.rows import bert_row, pad_rows
 from src.tokenization import bert_ids
 
 BATCH = 32  # pairs that are read at once

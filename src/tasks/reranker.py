@@ -31,6 +31,8 @@ class RerankerModule(Task):
         schedule: of the learning rate.
         pretrained: the checkpoint of a pretrained BERT or a retriever, whose encoder is taken over, or of a reranker;
             from scratch if null.
+        frozen_layers: blocks, from the lowest on, that stay as they were pretrained, and the embeddings with them: a
+            step takes less time and memory.
         compile: whether to compile each block with ``torch.compile``.
         activation_checkpointing: whether to compute blocks anew for their backward pass, to save memory.
     """
@@ -45,18 +47,27 @@ class RerankerModule(Task):
         optimizer: OptimizerCallable,
         schedule: Schedule,
         pretrained: str | None = None,
+        frozen_layers: int = 0,
         compile: bool = False,  # noqa: A002
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__(replace(config, n_labels=1), optimizer, schedule, compile, activation_checkpointing)
-        self.pretrained = pretrained
+        if not 0 <= frozen_layers <= config.n_layers:
+            raise ValueError(f"frozen_layers is {frozen_layers}: the network has {config.n_layers} layers")
+        self.pretrained, self.frozen_layers = pretrained, frozen_layers
         self.loss, self.mrr, self.accuracy = MeanMetric(), MeanMetric(), MeanMetric()
 
     def check_data(self, data: TextDataModule) -> None:
         check_lengths(self, data, RerankerDataModule)
 
     def build_model(self) -> BERTClassifier:
-        return BERTClassifier(self.config)
+        model = BERTClassifier(self.config)
+        if self.frozen_layers:
+            encoder = model.encoder
+            lowest = [encoder.token_embedding, encoder.position_embedding, encoder.segment_embedding]
+            for module in (*lowest, encoder.embedding_norm, *encoder.blocks[: self.frozen_layers]):
+                module.requires_grad_(False)
+        return model
 
     def load_pretrained(self, checkpoint: dict[str, Any]) -> None:
         """Take over the encoder of a pretrained BERT or a retriever, or a whole reranker.
