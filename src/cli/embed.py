@@ -13,7 +13,9 @@ from src.retrieval.encoder import load_encoder
 def parser() -> VerbParser:
     """The options of `embed`."""
     options = VerbParser(prog="python -m src embed", description=__doc__)
-    options.add_argument("--checkpoint", required=True, metavar="PATH", help="a checkpoint of a BERT or a retriever")
+    options.add_argument(
+        "--checkpoint", required=True, metavar="PATH", help="a checkpoint of a BERT, a Longformer or a retriever"
+    )
     options.add_argument("--input", required=True, type=Path, metavar="FILE", help="UTF-8 text, one sentence a line")
     options.add_argument(
         "--output", required=True, type=Path, metavar="FILE", help="a .npy file: (lines, d_model), float32"

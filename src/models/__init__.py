@@ -10,6 +10,7 @@ from src.models.bert import (
     mean_pool,
 )
 from src.models.gpt import GPT, GPTConfig
+from src.models.longformer import Longformer, LongformerConfig
 from src.models.transformer import Transformer, TransformerConfig
 
 # name in checkpoints -> configuration and network
@@ -18,6 +19,7 @@ ARCHITECTURES = {
     "bert": (BERTConfig, BERT),
     "bert_classifier": (BERTClassifierConfig, BERTClassifier),
     "bi_encoder": (BERTConfig, BiEncoder),
+    "longformer": (LongformerConfig, Longformer),
     "transformer": (TransformerConfig, Transformer),
 }
 
@@ -31,6 +33,8 @@ __all__ = [
     "BERTEncoder",
     "BiEncoder",
     "GPTConfig",
+    "Longformer",
+    "LongformerConfig",
     "Transformer",
     "TransformerConfig",
     "mean_pool",

@@ -16,10 +16,12 @@ from torch import Tensor
 
 from src.checkpoint import read_checkpoint
 from src.errors import InputError
-from src.models import BERTConfig, BERTEncoder, mean_pool
+from src.models import BERTConfig, BERTEncoder, LongformerConfig, mean_pool
+from src.models.longformer import LongformerEncoder
 from src.rows import bert_row, pad_rows
 from src.tokenization import bert_ids
 
+KINDS = ("bert", "bi_encoder", "longformer")  # the networks that have an encoder to take
 PREFIX = "model.encoder."
 M = TypeVar("M", bound=torch.nn.Module)
 
@@ -89,15 +91,17 @@ class Encoder:
 
 
 def load_encoder(path: str | Path, device: str = "cpu") -> Encoder:
-    """The encoder of a checkpoint of a BERT or a retriever.
+    """The encoder of a checkpoint of a BERT, a Longformer or a retriever.
 
     Raises:
         InputError: there is none in it, it cannot be read, or there is no such device.
     """
     checkpoint = read_checkpoint(path)
-    if checkpoint["architecture"] not in ("bert", "bi_encoder"):
-        raise InputError(f"checkpoint {path} holds a {checkpoint['architecture']}: this needs a bert or a bi_encoder")
-    model = BERTEncoder(BERTConfig(**checkpoint["model_config"]), pooler=False)
+    held, shape = checkpoint["architecture"], checkpoint["model_config"]
+    if held not in KINDS:
+        raise InputError(f"checkpoint {path} holds a {held}: this needs one of {', '.join(KINDS)}")
+    longformer = held == "longformer"
+    model = LongformerEncoder(LongformerConfig(**shape)) if longformer else BERTEncoder(BERTConfig(**shape), False)
     names = model.state_dict()
     model.load_state_dict({name: checkpoint["state_dict"][PREFIX + name] for name in names})
     tokenizer = Tokenizer.from_str(checkpoint["tokenizer"])

@@ -80,5 +80,5 @@ def test_other_networks_are_refused(tmp_path):
         load_reranker(three)
     with pytest.raises(InputError, match="holds a bert: this needs a bert_classifier"):
         load_reranker(encoder)
-    with pytest.raises(InputError, match="holds a bert_classifier: this needs a bert or a bi_encoder"):
+    with pytest.raises(InputError, match="holds a bert_classifier: this needs one of bert"):
         load_encoder(three)
