@@ -18,7 +18,7 @@ from torchmetrics.functional.retrieval import (
 
 from src.errors import InputError
 from src.files import check_file, read_lines
-from src.retrieval.index import Index
+from src.retrieval.index import Found, Index
 from src.retrieval.search import Mode, Searcher
 
 RESAMPLES = 2000  # of the bootstrap
@@ -156,24 +156,20 @@ def evaluate(
     values: dict[str, dict[str, list[float]]] = {}
     seconds: dict[str, list[float]] = {}
 
-    def note(stage: str, ranked: list[int], answers: set[int], time_taken: float) -> None:
+    def note(stage: str, found: Found, answers: set[int], time_taken: float) -> None:
         seconds.setdefault(stage, []).append(time_taken)
-        for measure, value in measures(ranked, answers, depth).items():
+        for measure, value in measures([number for number, _ in found], answers, depth).items():
             values.setdefault(stage, {}).setdefault(measure, []).append(value)
 
-    index = searcher.index
-    for query, answers in zip(queries, relevant(index, queries), strict=True):
-        lists: dict[str, list[int]] = {}
+    for query, answers in zip(queries, relevant(searcher.index, queries), strict=True):
+        lists: dict[str, Found] = {}
         for mode in modes:
             start = time.perf_counter()
-            found = searcher.stages(query.text, mode, max(depth, candidates))[mode]
-            lists[mode] = [number for number, _ in found]
+            lists[mode] = searcher.stages(query.text, mode, max(depth, candidates))[mode]
             note(mode, lists[mode], answers, time.perf_counter() - start)
         if searcher.reranker:
-            read, rest = lists[reranked][:candidates], lists[reranked][candidates:]
-            texts = [index.passage(number).text for number in read]
             start = time.perf_counter()
-            order = [read[i] for i, _ in searcher.reranker.rank(query.text, texts)]
-            note("rerank", order + rest, answers, time.perf_counter() - start)
+            best = searcher.rerank(query.text, lists[reranked][:candidates])
+            note("rerank", best + lists[reranked][candidates:], answers, time.perf_counter() - start)
     as_arrays: dict[str, Any] = {stage: {m: np.array(v) for m, v in of.items()} for stage, of in values.items()}
     return Evaluation(as_arrays, {stage: np.array(times) for stage, times in seconds.items()})

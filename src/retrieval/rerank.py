@@ -52,10 +52,6 @@ class Reranker:
                 found[i] = score
         return found
 
-    def rank(self, query: str, passages: Sequence[str]) -> list[tuple[int, float]]:
-        """The places of the passages with their scores, the best first; equal ones stay in order."""
-        return sorted(enumerate(self.scores(query, passages)), key=lambda one: -one[1])
-
 
 def load_reranker(path: str | Path, device: str = "cpu") -> Reranker:
     """The reranker of a checkpoint.

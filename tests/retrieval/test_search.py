@@ -1,12 +1,13 @@
 """Search over all stages: fusion, candidates and reranking, and questions that cannot be asked."""
 
+import numpy as np
 import pytest
 
 from src.errors import InputError
 from src.retrieval.changing import add
 from src.retrieval.index import Index
 from src.retrieval.rerank import load_reranker
-from src.retrieval.search import Searcher, fuse
+from src.retrieval.search import Searcher, blend, fuse
 from tests.retrieval.conftest import documents, settings, write_checkpoint
 
 QUERY = "the river number3 and a festival"
@@ -52,6 +53,20 @@ def test_the_reranker_orders_the_candidates_and_no_others(searcher):
     assert not any("rerank" in hit.scores for hit in hits[6:])
     # candidates beyond those to be shown may come up
     assert searcher.search(QUERY, "dense", 1, candidates=6)[0].number == hits[0].number
+
+
+def test_the_weight_of_the_reranker(searcher):
+    """Scores of mean 0 and deviation 1, added by their weights."""
+    assert blend([1.0, 2.0, 6.0], [5.0, 4.0, 0.0], 1) == [5.0, 4.0, 0.0]
+    first, second = (np.array(scores) for scores in ([1.0, 2.0, 6.0], [3.0, 5.0, 0.0]))
+    expected = 0.7 * (first - first.mean()) / first.std() + 0.3 * (second - second.mean()) / second.std()
+    np.testing.assert_allclose(blend(first.tolist(), second.tolist(), 0.3), expected)
+    assert blend([2.0, 2.0], [1.0, 3.0], 0.5) == [-0.5, 0.5]
+    plain = Searcher(searcher.index, searcher.encoder)
+    for weight, mode in ((1e-9, "dense"), (1e-9, "hybrid")):  # as good as none: the order is that of the search
+        light = Searcher(searcher.index, searcher.encoder, searcher.reranker, weight)
+        numbers = [[hit.number for hit in one.search(QUERY, mode, 9, candidates=9)] for one in (light, plain)]
+        assert numbers[0] == numbers[1]
 
 
 def test_more_than_there_are_gives_all(searcher):

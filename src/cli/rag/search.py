@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.cli.parser import positive
+from src.cli.parser import fraction, positive
 
 if TYPE_CHECKING:  # nothing heavy before it is known what is to be run
     from src.retrieval.search import Searcher
@@ -21,6 +21,13 @@ def add_search_options(options: argparse.ArgumentParser) -> None:
     options.add_argument("--rerank", metavar="PATH", help="a checkpoint of a reranker, to order the candidates anew")
     options.add_argument(
         "--candidates", type=positive, default=50, metavar="N", help="passages that it reads (%(default)s)"
+    )
+    options.add_argument(
+        "--rerank-weight",
+        type=fraction,
+        default=1.0,
+        metavar="W",
+        help="of its scores beside those of the search; 1: they alone (%(default)s)",
     )
     options.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps, ... (%(default)s)")
 
@@ -60,7 +67,7 @@ def open_searcher(options: argparse.Namespace, needs_vectors: bool) -> "Searcher
         encoder = load_encoder(path, options.device)
         index.check_encoder(encoder, path)
     reranker = load_reranker(options.rerank, options.device) if options.rerank else None
-    return Searcher(index, encoder, reranker)
+    return Searcher(index, encoder, reranker, options.rerank_weight)
 
 
 def find_mode(options: argparse.Namespace) -> Any:
