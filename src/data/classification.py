@@ -19,10 +19,10 @@ from src.data.packing import IGNORED, Key
 from src.data.progress import announce
 from src.data.sampling import ResumableBatchSampler
 from src.errors import InputError
+from src.rows import LENGTH_STEP, bert_row
 from src.tokenization import bert_ids, bert_tokens, load_tokenizer
 
 FORMAT = 1  # of the cache; counted up when what is written changes
-LENGTH_STEP = 8  # rows are padded to a multiple of it: few shapes, and aligned ones
 
 
 class LabelledTokens(NamedTuple):
@@ -73,32 +73,19 @@ class LabelledRows(Dataset[dict[str, Tensor]]):
 def tokenize(tokenizer: Tokenizer, seq_len: int, columns: LabelledColumns) -> LabelledTokens:
     """Texts to tokens with the special ones, cut to ``seq_len``."""
     special = bert_ids(tokenizer)
-    cls, sep = [special["cls_token"]], [special["sep_token"]]
     encodings = [
         [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
         for texts in filter(None, (columns.firsts, columns.seconds))
     ]
-    rows, second_starts = [], []
-    for parts in zip(*encodings, strict=True):
-        cut = _cut(parts, seq_len - 1 - len(parts))
-        rows.append([*cls, *(token for part in cut for token in (*part, *sep))])
-        second_starts.append(len(cut[0]) + 2)
+    made = [bert_row(parts, seq_len, special) for parts in zip(*encodings, strict=True)]
+    rows = [ids for ids, _ in made]
     starts = np.cumsum([0, *map(len, rows)])
     return LabelledTokens(
         np.array([token for row in rows for token in row]),
         starts,
-        starts[:-1] + np.array(second_starts),
+        starts[:-1] + np.array([second for _, second in made]),
         np.array(columns.labels),
     )
-
-
-def _cut(parts: tuple[list[int], ...], room: int) -> list[list[int]]:
-    """The beginnings of one or two texts that fit together; of two, the longer is cut first."""
-    if len(parts) == 1:
-        return [parts[0][:room]]
-    first, second = map(len, parts)
-    first = min(first, max(room - second, room - room // 2))
-    return [parts[0][:first], parts[1][: room - first]]
 
 
 class ClassificationDataModule(TextDataModule):

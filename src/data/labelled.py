@@ -7,11 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from src.data.corpora import FORMATS, SPLIT_NAMES, load_dataset
+from src.data.corpora import SPLIT_NAMES
+from src.data.tables import check_columns, check_fractions, cut_rows, load_table
 from src.errors import InputError
-from src.files import check_file
 
 MOVIE_REVIEWS = "movie_reviews"
 # 100 negative and 100 positive sentences of film reviews (Pang and Lee 2005), in fastText's format
@@ -44,12 +42,7 @@ class LabelledSource:
     test_fraction: float
 
     def __post_init__(self) -> None:
-        shares = self.validation_fraction, self.test_fraction
-        if min(shares) < 0 or sum(shares) >= 1:
-            raise InputError(
-                f"validation_fraction {shares[0]} and test_fraction {shares[1]} must be at least 0 and leave "
-                "something to train on"
-            )
+        check_fractions(self.validation_fraction, self.test_fraction)
 
     def fingerprint(self) -> str:
         """A hash of the arguments and of the file's size and time."""
@@ -64,42 +57,19 @@ class LabelledSource:
             InputError: a file is missing or unreadable, a column is missing, a row has no text or no label, there is
                 one label only, or a label that the training rows do not have.
         """
-        found = self._cut(
-            {SPLIT_NAMES[name]: rows for name, rows in self._load(cache_dir).items() if name in SPLIT_NAMES}
-        )
+        splits = {SPLIT_NAMES[name]: rows for name, rows in self._load(cache_dir).items() if name in SPLIT_NAMES}
+        found = cut_rows(self.source, splits, self.validation_fraction, self.test_fraction)
         names = self._label_names(found["train"])
         return {split: self._columns(split, rows, names) for split, rows in found.items()}, names
 
     def _load(self, cache_dir: Path) -> dict[str, Any]:
         from datasets import Dataset
 
-        path = Path(self.source)
         if self.source == MOVIE_REVIEWS:
             return {
                 "train": Dataset.from_dict(dict(zip((self.text_column, self.label_column), _reviews(), strict=True)))
             }
-        if not path.suffix and not path.exists():
-            return load_dataset(self.source, self.source, cache_dir, name=self.name)
-        check_file(path, is_text=path.suffix != ".parquet")
-        kind = FORMATS.get(path.suffix.lower(), "text")
-        if kind == "text":
-            raise InputError(f"{path} has no columns: give a .csv, .tsv, .json, .jsonl or .parquet file")
-        extra = {"sep": "\t"} if path.suffix == ".tsv" else {}
-        return load_dataset(self.source, kind, cache_dir, data_files=str(path), **extra)
-
-    def _cut(self, splits: dict[str, Any]) -> dict[str, Any]:
-        if "train" not in splits:
-            raise InputError(f"{self.source} has no split 'train'")
-        wanted = {"validation": self.validation_fraction, "test": self.test_fraction}
-        train = splits["train"]
-        order = np.random.default_rng(0).permutation(len(train))  # not the run's seed: runs must compare
-        for name, share in wanted.items():
-            if name not in splits and share:
-                n = max(1, round(len(train) * share))
-                splits[name], order = train.select(np.sort(order[:n])), order[n:]
-        if not len(order):
-            raise InputError(f"{self.source} has {len(train)} rows: none is left to train on")
-        return {**splits, "train": train.select(np.sort(order))}
+        return load_table(self.source, self.name, cache_dir)
 
     def _label_names(self, train: Any) -> list[str]:
         self._check_columns(train)
@@ -112,9 +82,8 @@ class LabelledSource:
         return names
 
     def _check_columns(self, rows: Any) -> None:
-        for column in filter(None, (self.text_column, self.second_text_column, self.label_column)):
-            if column not in rows.column_names:
-                raise InputError(f"{self.source} has no column {column!r}: it has {', '.join(rows.column_names)}")
+        columns = [self.text_column, self.second_text_column, self.label_column]
+        check_columns(self.source, rows, [column for column in columns if column])
 
     def _columns(self, split: str, rows: Any, names: list[str]) -> LabelledColumns:
         self._check_columns(rows)

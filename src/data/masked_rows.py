@@ -11,8 +11,7 @@ from torch.utils.data import Dataset
 
 from src.data.masking import Masking
 from src.data.packing import IGNORED, Key
-
-LENGTH_STEP = 8  # rows are padded to a multiple of it: few shapes, and aligned ones
+from src.rows import LENGTH_STEP
 
 
 class Row(NamedTuple):

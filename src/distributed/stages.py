@@ -12,8 +12,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from src.models import BERT, GPT, BERTClassifier, Longformer, Transformer
-from src.models.bert import BERTEncoder, BERTOutput, at
+from src.models import BERT, GPT, BERTClassifier, BERTEncoder, BiEncoder, Longformer, Transformer
+from src.models.bert import BERTOutput, at, unit_vectors
 from src.nn import Mask, padding_mask
 
 Inputs = dict[str, Tensor]  # the network's arguments
@@ -88,18 +88,24 @@ def _(model: GPT) -> list[Layer]:
     ]
 
 
-def _encoder_layers(encoder: BERTEncoder) -> list[Layer]:
+def _encoder_layers(encoder: BERTEncoder, texts: tuple[str, ...] = ("",)) -> list[Layer]:
+    """The layers of an encoder that reads one text or several, told apart by what their inputs' names begin with."""
+
     def embed(_: State, inputs: Inputs) -> State:
-        return (encoder.embed(inputs["input_ids"], inputs["token_type_ids"]),)
+        return tuple(encoder.embed(inputs[f"{text}input_ids"], inputs.get(f"{text}token_type_ids")) for text in texts)
 
     def run(block: nn.Module) -> Callable[[State, Inputs], State]:
-        return lambda state, inputs: (block(state[0], encoder.mask(inputs["input_ids"], inputs["attention_mask"])),)
+        return lambda state, inputs: tuple(
+            block(x, encoder.mask(inputs[f"{text}input_ids"], inputs[f"{text}attention_mask"]))
+            for x, text in zip(state, texts, strict=True)
+        )
 
     names = ("token_embedding", "segment_embedding", "position_embedding", "embedding_norm")
+    ids = tuple(f"{text}input_ids" for text in texts)
     return [
-        Layer(tuple(f"encoder.{name}" for name in names), 0, embed, ("input_ids",)),
+        Layer(tuple(f"encoder.{name}" for name in names), 0, embed, ids),
         *(
-            Layer((f"encoder.blocks.{i}",), _parameters(block), run(block), ("input_ids",))
+            Layer((f"encoder.blocks.{i}",), _parameters(block), run(block), ids)
             for i, block in enumerate(encoder.blocks)
         ),
     ]
@@ -133,6 +139,19 @@ def _(model: BERTClassifier) -> list[Layer]:
         return (model.classifier(model.dropout(pooled)),)
 
     return [*_encoder_layers(model.encoder), Layer(("encoder.final_norm", "encoder.pooler", "classifier"), 0, head, ())]
+
+
+@layers.register
+def _(model: BiEncoder) -> list[Layer]:
+    texts = ("query_", "")
+
+    def pool(state: State, inputs: Inputs) -> State:
+        return tuple(
+            unit_vectors(model.encoder.final_norm(x), inputs[f"{text}attention_mask"])
+            for x, text in zip(state, texts, strict=True)
+        )
+
+    return [*_encoder_layers(model.encoder, texts), Layer(("encoder.final_norm",), 0, pool, ())]
 
 
 @layers.register
@@ -174,6 +193,8 @@ def _(model: Transformer) -> list[Layer]:
 
 def output_of(model: nn.Module, state: State) -> object:
     """What the network's ``forward`` gives, from the state after its last layer."""
+    if isinstance(model, BiEncoder):
+        return state
     if isinstance(model, Longformer):
         return BERTOutput(state[0], None)
     return BERTOutput(*state) if isinstance(model, BERT) else state[0]

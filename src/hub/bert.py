@@ -4,9 +4,9 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from src.hub.adapter import Adapter
+from src.hub.adapter import Adapter, Exported
 from src.hub.config_table import ConfigTable
-from src.hub.matching import Match, head_by_head, layer
+from src.hub.matching import Match, Tensors, head_by_head, layer
 from src.models import BERTClassifierConfig, BERTConfig
 
 
@@ -109,6 +109,30 @@ class BERTClassifierAdapter(BERTAdapter):
     def matches(self, config: BERTClassifierConfig) -> list[Match]:  # type: ignore[override]
         pooler = layer("encoder.pooler", "bert.pooler.dense")
         return [*encoder_matches(config), *pooler, *layer("classifier", "classifier")]
+
+
+class BiEncoderAdapter(BERTAdapter):
+    """A retriever's encoder and HuggingFace's ``BertModel`` less its pooler; read back, it is a BERT without heads."""
+
+    architecture = "bi_encoder"
+
+    def parts(self) -> dict[str, str]:
+        return {"encoder.pooler": "bert.pooler."}
+
+    def model_class(self, untrained: tuple[str, ...]) -> str:
+        return "BertModel"
+
+    def tied(self, config: BERTConfig) -> dict[str, str]:
+        return {}
+
+    def same(self, config: BERTConfig) -> dict[str, str]:
+        return {}
+
+    def matches(self, config: BERTConfig) -> list[Match]:
+        return encoder_matches(config)
+
+    def write(self, config: BERTConfig, weights: Tensors, untrained: tuple[str, ...] = ()) -> Exported:
+        return super().write(config, weights, ("encoder.pooler",))
 
 
 def encoder_matches(config: BERTConfig, prefix: str = "bert.") -> list[Match]:

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from src.errors import InputError
 from src.hub.adapter import Adapter, Imported
-from src.hub.bert import BERTAdapter, BERTClassifierAdapter
+from src.hub.bert import BERTAdapter, BERTClassifierAdapter, BiEncoderAdapter
 from src.hub.files import TARGET_TOKENIZER, read_json, read_tensors
 from src.hub.gpt2 import GPT2Adapter
 from src.hub.longformer import LongformerAdapter
@@ -20,7 +20,14 @@ from src.tokenization import bert_tokens, require_token, vocabulary_size
 
 ADAPTERS: dict[str, Adapter] = {
     adapter.architecture: adapter
-    for adapter in (GPT2Adapter(), BERTAdapter(), BERTClassifierAdapter(), LongformerAdapter(), MarianAdapter())
+    for adapter in (
+        GPT2Adapter(),
+        BERTAdapter(),
+        BERTClassifierAdapter(),
+        BiEncoderAdapter(),
+        LongformerAdapter(),
+        MarianAdapter(),
+    )
 }
 
 

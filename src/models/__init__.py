@@ -1,6 +1,14 @@
 """The networks, one file each. Plain torch, usable without Lightning."""
 
-from src.models.bert import BERT, BERTClassifier, BERTClassifierConfig, BERTConfig, BERTEncoder, mean_pool
+from src.models.bert import (
+    BERT,
+    BERTClassifier,
+    BERTClassifierConfig,
+    BERTConfig,
+    BERTEncoder,
+    BiEncoder,
+    mean_pool,
+)
 from src.models.gpt import GPT, GPTConfig
 from src.models.longformer import Longformer, LongformerConfig
 from src.models.transformer import Transformer, TransformerConfig
@@ -10,6 +18,7 @@ ARCHITECTURES = {
     "gpt": (GPTConfig, GPT),
     "bert": (BERTConfig, BERT),
     "bert_classifier": (BERTClassifierConfig, BERTClassifier),
+    "bi_encoder": (BERTConfig, BiEncoder),
     "longformer": (LongformerConfig, Longformer),
     "transformer": (TransformerConfig, Transformer),
 }
@@ -22,6 +31,7 @@ __all__ = [
     "BERTClassifierConfig",
     "BERTConfig",
     "BERTEncoder",
+    "BiEncoder",
     "GPTConfig",
     "Longformer",
     "LongformerConfig",

@@ -98,11 +98,16 @@ def at(hidden: Tensor, positions: Tensor | None) -> Tensor:
 
 
 class BERTEncoder(nn.Module):
-    """Token ids (B, T) to vectors (B, T, C)."""
+    """Token ids (B, T) to vectors (B, T, C).
+
+    Args:
+        config: its shape.
+        pooler: whether it has one, for :meth:`pool`.
+    """
 
     attention: type[SelfAttention] = SelfAttention
 
-    def __init__(self, config: BERTConfig) -> None:
+    def __init__(self, config: BERTConfig, pooler: bool = True) -> None:
         super().__init__()
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
@@ -126,7 +131,7 @@ class BERTEncoder(nn.Module):
         )
         # the last block of a post-norm stack has normed its output already
         self.final_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps) if config.norm == "pre" else nn.Identity()
-        self.pooler = nn.Linear(config.d_model, config.d_model)
+        self.pooler = nn.Linear(config.d_model, config.d_model) if pooler else None
 
     def embed(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """What the first block sees: (B, T, C)."""
@@ -169,6 +174,7 @@ class BERTEncoder(nn.Module):
 
     def pool(self, hidden: Tensor) -> Tensor:
         """The vector of the whole input, from that of [CLS]: (B, T, C) to (B, C)."""
+        assert self.pooler is not None
         return torch.tanh(self.pooler(hidden[:, 0]))
 
 
@@ -241,3 +247,31 @@ class BERTClassifier(nn.Module):
         """Classify each input: logits (B, L). Arguments as :meth:`BERTEncoder.forward`."""
         pooled = self.encoder.pool(self.encoder(input_ids, token_type_ids, attention_mask))
         return self.classifier(self.dropout(pooled))
+
+
+class BiEncoder(nn.Module):
+    """One encoder for queries and for passages: a vector of length 1 for each, the mean over its tokens.
+
+    The product of two vectors is the cosine between them (Reimers and Gurevych 2019).
+    """
+
+    def __init__(self, config: BERTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = BERTEncoder(config, pooler=False)
+        init_weights(self, config.init_std)
+
+    def forward(
+        self, query_input_ids: Tensor, query_attention_mask: Tensor, input_ids: Tensor, attention_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Queries (Q, T) and passages (P, T') to their vectors, (Q, C) and (P, C)."""
+        return self.encode(query_input_ids, query_attention_mask), self.encode(input_ids, attention_mask)
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Texts (B, T) to vectors (B, C)."""
+        return unit_vectors(self.encoder(input_ids, attention_mask=attention_mask), attention_mask)
+
+
+def unit_vectors(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """The mean over the real tokens, at length 1: (B, T, C) and (B, T) to (B, C)."""
+    return nn.functional.normalize(mean_pool(hidden, attention_mask), dim=-1)

@@ -52,8 +52,7 @@ class LongformerEncoder(BERTEncoder):
     config: LongformerConfig
 
     def __init__(self, config: LongformerConfig) -> None:
-        super().__init__(config)
-        del self.pooler
+        super().__init__(config, pooler=False)
 
     def mask(
         self,

@@ -42,6 +42,7 @@ class Task(L.LightningModule, ABC):
 
     architecture: str
     model: nn.Module
+    whole_batch = False  # whether the loss of a row depends on the other rows of its batch
     pretrained: str | None = None  # the checkpoint whose weights training starts from
 
     def __init__(

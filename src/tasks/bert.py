@@ -1,5 +1,8 @@
 """BERT's pretraining: predict masked words, and whether a segment follows another."""
 
+from dataclasses import fields
+from typing import Any
+
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
@@ -7,9 +10,10 @@ from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from src.data import ClassificationDataModule, MLMDataModule, TextDataModule
+from src.checkpoint import check_compatible
+from src.data import ClassificationDataModule, MLMDataModule, RankingDataModule, TextDataModule
 from src.errors import InputError
-from src.models import BERT, BERTConfig, Longformer
+from src.models import BERT, BERTConfig, BERTEncoder, Longformer
 from src.models.bert import BERTOutput
 from src.optim import Schedule
 from src.tasks.base import Batch, Task
@@ -139,7 +143,23 @@ def masked_labels(batch: Batch) -> Tensor:
     return batch["labels"].gather(1, batch["masked_positions"])
 
 
-def check_lengths(task: Task, data: TextDataModule, kind: type[MLMDataModule | ClassificationDataModule]) -> None:
+def load_encoder(encoder: BERTEncoder, checkpoint: dict[str, Any], config: BERTConfig, tokenizer: str) -> None:
+    """Take over the encoder of a pretrained BERT or of a retriever; the latter has no pooler, if one is needed.
+
+    Raises:
+        InputError: it is of another architecture, shape or tokenizer.
+    """
+    shape = {field.name: getattr(config, field.name) for field in fields(BERTConfig)}
+    held = checkpoint["architecture"]
+    check_compatible(checkpoint, held if held == "bi_encoder" else "bert", shape, tokenizer)
+    prefix, weights = "model.encoder.", checkpoint["state_dict"]
+    found = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
+    encoder.load_state_dict({name: found.get(name, first) for name, first in encoder.state_dict().items()})
+
+
+def check_lengths(
+    task: Task, data: TextDataModule, kind: type[MLMDataModule | ClassificationDataModule | RankingDataModule]
+) -> None:
     """Refuse data of another kind, and rows that are longer than the network has positions.
 
     Raises:

@@ -47,7 +47,7 @@ def encoded(model: nn.Module, batch: dict[str, torch.Tensor]) -> list[torch.Tens
     with torch.no_grad():
         hidden = model.encoder(**batch)
         real = hidden[batch["attention_mask"].bool()]
-        return [real, model.encoder.pool(hidden)] if hasattr(model.encoder, "pooler") else [real]
+        return [real, model.encoder.pool(hidden)] if model.encoder.pooler is not None else [real]
 
 
 @pytest.mark.parametrize("case", CASES)
