@@ -1,7 +1,9 @@
 """Reading checkpoints: one file carries the weights, the network's shape, the tokenizer and the run's configuration."""
 
+import json
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -9,13 +11,14 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
+from src.atomic import whole_file
 from src.errors import InputError
 from src.models import ARCHITECTURES
 
 # without these a file is no checkpoint of this project
 REQUIRED_KEYS = ("architecture", "model_config", "tokenizer", "special_tokens", "state_dict", "config")
 HEADER = "meta.pt"  # in the folder of a sharded checkpoint: all but weights and optimizer state
-
+CHECKSUMS = "checksums.json"  # in that folder: the size and the CRC of each of its files, by their names
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -72,6 +75,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
         return read_checkpoint(path)
     if not (path / HEADER).is_file():
         raise InputError(f"{path} is a folder, and not that of a sharded checkpoint: name a file or folder below it")
+    check_shards(path)
     try:
         header = torch.load(path / HEADER, map_location="cpu", weights_only=True)
     except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
@@ -80,6 +84,33 @@ def read_header(path: str | Path) -> dict[str, Any]:
     if missing:
         raise InputError(f"{path} is no checkpoint of this project: it has no {missing[0]!r}")
     return header
+
+
+def checksum(path: Path) -> int:
+    """The CRC-32 of a file."""
+    value = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 24):
+            value = zlib.crc32(chunk, value)
+    return value
+
+
+def check_shards(folder: Path) -> None:
+    """Whether the files of a sharded checkpoint are as they were written; each is read once.
+
+    Raises:
+        InputError: one is missing or damaged, or the checkpoint was never finished.
+    """
+    try:
+        expected = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        for name, (size, crc) in expected.items():
+            path = folder / name
+            if not path.is_file() or path.stat().st_size != size or checksum(path) != crc:
+                raise InputError(f"checkpoint {folder} is damaged or incomplete ({name}): use another one")
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"checkpoint {folder} is incomplete: it has no {CHECKSUMS}; use another one") from error
 
 
 def load_trained(path: str | Path, model_class: type[M]) -> Trained[M]:
@@ -106,13 +137,12 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     """Write a checkpoint, whole or not at all.
 
     Raises:
-        InputError: there is no folder to write it into.
+        InputError: there is no folder to write it into, or no room.
     """
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent} to write {path.name} into")
-    aside = path.with_name(path.name + ".part")
-    torch.save(checkpoint, aside)
-    aside.replace(path)
+    with whole_file(path) as file:
+        torch.save(checkpoint, file)
 
 
 def check_compatible(checkpoint: dict[str, Any], architecture: str, config: dict[str, Any], tokenizer: str) -> None:

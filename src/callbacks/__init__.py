@@ -1,10 +1,12 @@
-"""What a run shows of itself."""
+"""What a run shows of itself, and what keeps it safe."""
 
 from src.callbacks.ema import EMA
 from src.callbacks.ending import EndWithValidation
+from src.callbacks.guard import Guard
 from src.callbacks.predictions import Predictions
 from src.callbacks.progress import ProgressBar
 from src.callbacks.report import Report, print_results
+from src.callbacks.resume import ExactResume
 from src.callbacks.samples import TextSamples
 from src.callbacks.throughput import Throughput
 from src.callbacks.translations import TranslationSamples
@@ -12,6 +14,8 @@ from src.callbacks.translations import TranslationSamples
 __all__ = [
     "EMA",
     "EndWithValidation",
+    "ExactResume",
+    "Guard",
     "Predictions",
     "ProgressBar",
     "Report",

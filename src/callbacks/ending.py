@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 class EndWithValidation(L.Callback):
@@ -19,5 +20,15 @@ class EndWithValidation(L.Callback):
         if trainer.enable_validation:
             trainer.should_stop = True  # makes the loop validate now
         elif not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            run = Path(trainer.strategy.broadcast(trainer.default_root_dir))  # the first rank's: see `run_folder`
-            trainer.save_checkpoint(run / "checkpoints" / "last.ckpt")
+            save_last(trainer)
+
+
+def save_last(trainer: L.Trainer) -> Path:
+    """Save ``last.ckpt`` now, and return its path; every process must call it."""
+    run = Path(trainer.strategy.broadcast(trainer.default_root_dir))  # the first rank's: see `run_folder`
+    path = run / "checkpoints" / "last.ckpt"
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.save_last:
+            callback.last_model_path = str(path)  # which it writes over, and does not number another one beside it
+    trainer.save_checkpoint(path)
+    return path

@@ -4,7 +4,7 @@ import sys
 from difflib import get_close_matches
 from importlib import import_module
 
-from src.errors import InputError
+from src.errors import InputError, Preempted, RunEnded
 
 # verb -> (module with a function `main(arguments)`, what it does)
 VERBS = {
@@ -20,6 +20,7 @@ VERBS = {
     "fill-mask": ("src.cli.fill_mask", "find the words behind [MASK] with a trained BERT"),
     "embed": ("src.cli.embed", "write sentence vectors of a trained BERT"),
     "import": ("src.cli.import_", "make a checkpoint of a HuggingFace model"),
+    "reproduce": ("src.cli.reproduce", "start a run again, and say what differs from its record"),
     "export": ("src.cli.export", "write a checkpoint in HuggingFace's format"),
 }
 
@@ -50,11 +51,28 @@ def main(arguments: list[str] | None = None) -> None:
             raise InputError(f"unknown verb {arguments[0]!r}; {hint}")
         import_module(VERBS[arguments[0]][0]).main(arguments)
     except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        _say("error", error)
         sys.exit(2)
+    except RunEnded as end:
+        # every process of the run raises it: the first speaks and has the status, the others must look well to whoever
+        # started them, who would else kill the first
+        if _is_first():
+            _say("stopped" if isinstance(end, Preempted) else "error", end)
+        sys.exit(end.status if _is_first() else 0)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # whoever read our output has gone: not a fault
         sys.stderr.close()
         sys.exit(141)
+
+
+def _say(what: str, error: Exception) -> None:
+    print(f"{what}: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def _is_first() -> bool:
+    """Whether this is the first process of the run, by Lightning's own count."""
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    return not getattr(rank_zero_only, "rank", 0)

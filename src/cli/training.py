@@ -1,11 +1,14 @@
 """fit, validate, test and predict: a LightningCLI over this project's tasks and data."""
 
+import json
 import logging
 import os
+import sys
 import warnings
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import yaml
@@ -13,7 +16,6 @@ from jsonargparse import ArgumentError
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import src.callbacks
@@ -21,26 +23,65 @@ import src.data
 import src.distributed
 import src.optim
 import src.tasks
-from src.callbacks import EMA, EndWithValidation, Predictions, ProgressBar, Report, Throughput, print_results
+from src.atomic import write_text
+from src.callbacks import (
+    EMA,
+    EndWithValidation,
+    ExactResume,
+    Guard,
+    Predictions,
+    ProgressBar,
+    Report,
+    Throughput,
+    print_results,
+)
 from src.checkpoint import read_header
+from src.cli import resume
+from src.cli.class_paths import allow_class_paths
+from src.cli.loggers import loggers
 from src.cli.messages import one_line, values_of
 from src.cli.runs import run_folder
+from src.distributed import WholeCheckpointIO
 from src.errors import InputError
 from src.hardware import native_precision
+from src.manifest import MANIFEST, differences, manifest
 
 # in a checkpoint's configuration, what belongs to the verb that wrote it and not to the run
 OF_THE_VERB = ("ckpt_path", "weights_only", "verbose", "return_predictions")
 
 
 class SaveConfig(SaveConfigCallback):
-    """The resolved configuration in the run's folder, and in each of its checkpoints."""
+    """The resolved configuration and a manifest in the run's folder; the configuration in each checkpoint too.
+
+    Args:
+        record: the manifest.
+        in_place: whether the folder is that of an interrupted run which goes on.
+        arguments: Lightning's.
+    """
+
+    def __init__(self, *arguments: Any, record: dict[str, Any], in_place: bool, **more: Any) -> None:
+        super().__init__(*arguments, overwrite=in_place, **more)
+        self.record, self.in_place = record, in_place
+        if in_place:  # the run is still the one that began without a checkpoint
+            self.config = self.config.clone()
+            self.config.ckpt_path = None
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["config"] = self.parser.dump(self.config, skip_unset=False)
+        checkpoint["config"] = self._text
+
+    @cached_property
+    def _text(self) -> str:
+        return self.parser.dump(self.config, skip_unset=False)  # takes longer than to save a small network
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """The tokenizers, beside the configuration: another run can name them."""
+        """The tokenizers, beside the configuration: another run can name them; and the manifest."""
         assert isinstance(pl_module, src.tasks.Task)
+        path = Path(trainer.default_root_dir) / MANIFEST
+        record = self.record
+        if self.in_place and path.is_file():
+            record = json.loads(path.read_text(encoding="utf-8"))
+            record["resumed"].append({**self.record, "from": str(trainer.ckpt_path)})
+        write_text(path, json.dumps(record, indent=1))
         for name in ("tokenizer", "source_tokenizer"):
             if hasattr(pl_module.data, name):
                 getattr(pl_module.data, name).save(str(Path(trainer.default_root_dir) / f"{name}.json"))
@@ -52,13 +93,23 @@ class TrainingCLI(LightningCLI):
     Args:
         verb: the one subcommand to build a parser for; one parser has some 150 options and is slow to build.
         arguments: the command line, the verb first.
-        checkpoint_config: the configuration inside the checkpoint that the run starts from.
+        checkpoint: what the checkpoint that the run starts from holds beside weights.
+        run: the folder of the interrupted run that goes on; a new one is made if null.
+        recorded: the manifest of a run that this one is to reproduce.
     """
 
-    def __init__(self, verb: str, arguments: list[str], checkpoint_config: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        verb: str,
+        arguments: list[str],
+        checkpoint: dict[str, Any] | None = None,
+        run: Path | None = None,
+        recorded: dict[str, Any] | None = None,
+    ) -> None:
         self.verb = verb
-        self.checkpoint_config = checkpoint_config
+        self.checkpoint = checkpoint
         self.arguments = arguments
+        self.run, self.recorded = run, recorded
         strict = {"allow_abbrev": False, "exit_on_error": False}
         super().__init__(
             model_class=src.tasks.Task,
@@ -80,7 +131,13 @@ class TrainingCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--experiment", type=str, default="run", help="Runs go to logs/EXPERIMENT/version_N.")
+        # both are read off the command line before this parser is made, and stand here for `--help`
+        resume_help = "auto goes on with the newest run of the experiment from its newest whole checkpoint, if it has one."
+        parser.add_argument("--resume", type=Literal["auto"] | None, default=None, help=resume_help)
+        allow_help = "A module whose classes a configuration may name; repeat it for several. Not in a configuration."
+        parser.add_argument("--allow_class_paths", type=str | None, default=None, help=allow_help)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Guard, "guard")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/loss",
@@ -104,6 +161,11 @@ class TrainingCLI(LightningCLI):
             configs = ", ".join(values_of(("--config", "-c"), self.arguments))
             raise InputError(f"a configuration file is not UTF-8 text: {configs}") from error
 
+        settings = self.config[self.verb]
+        for option in ("resume", "allow_class_paths"):
+            if settings.pop(option) and not values_of((f"--{option}",), self.arguments):
+                raise InputError(f"{option} is an option of the command line: take it out of the configuration")
+
     def _explain(self, error: Exception) -> str:
         options = [action.dest for action in self._parser(self.verb)._actions]
         return one_line(str(error), options, self.arguments)
@@ -112,9 +174,10 @@ class TrainingCLI(LightningCLI):
         """Nothing: the parent would let a checkpoint's values win over the command line. See :func:`main`."""
 
     def before_instantiate_classes(self) -> None:
-        if self.checkpoint_config is not None:
+        if self.checkpoint is not None:
+            was = layer_of(self.checkpoint)
             now = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.verb]
-            changed = _differences(self.checkpoint_config, {k: v for k, v in now.items() if k not in OF_THE_VERB})
+            changed = _differences(was, {k: v for k, v in now.items() if k not in OF_THE_VERB})
             if changed:
                 rank_zero_only(print)("\n".join(["changed from the checkpoint's configuration:", *changed]))
 
@@ -132,18 +195,22 @@ class TrainingCLI(LightningCLI):
         """The trainer with this project's callbacks, precision by hardware, and a run folder of its own."""
         self.datamodule.setup(self.verb)
         self.model.check_data(self.datamodule)
+        self._check_checkpoint()
         trainer = self.config[self.verb].trainer
         settings: dict[str, Any] = dict(kwargs)
         run = None
         if trainer.precision is None:
             # into the configuration too, so that the run's record says what it was
             settings["precision"] = trainer.precision = native_precision(trainer.accelerator)
+        settings["plugins"] = [*as_list(self.config_init[self.verb].trainer.plugins), WholeCheckpointIO()]
+        self._record()
         if not trainer.fast_dev_run:
-            run = run_folder(Path(trainer.default_root_dir), self.config[self.verb].experiment)
+            run = self.run or run_folder(Path(trainer.default_root_dir), self.config[self.verb].experiment)
             settings["default_root_dir"] = str(run)
             if trainer.logger is None:
-                settings["logger"] = _loggers(run)
-        callbacks = [Report(), Throughput(), ProgressBar(), EndWithValidation(), Predictions()]
+                step = self.checkpoint["global_step"] if self.run and self.checkpoint else 0
+                settings["logger"] = loggers(run, step)
+        callbacks = [Report(), Throughput(), ProgressBar(), EndWithValidation(), ExactResume(), Predictions()]
         self.trainer_defaults = {"callbacks": callbacks}
         try:
             made = super().instantiate_trainer(enable_model_summary=False, **settings)
@@ -156,6 +223,30 @@ class TrainingCLI(LightningCLI):
                 with suppress(OSError):  # not empty, or another rank's
                     run.rmdir()
             raise InputError(f"trainer: {error}") from error
+
+    def _check_checkpoint(self) -> None:
+        """Refuse, before the run has a folder, a checkpoint that is not for this network, tokenizer and data.
+
+        Raises:
+            InputError: naming the first thing that differs.
+        """
+        if self.checkpoint is None:
+            return
+        self.model.check_checkpoint(self.checkpoint, self.datamodule)
+        trained_on = self.checkpoint.get("data_fingerprint")
+        if self.verb == "fit" and trained_on not in (None, self.datamodule.fingerprint()):
+            raise InputError(
+                "the data are not those that the checkpoint was trained on: give it those, or start a run on these "
+                f"from its weights by --model.pretrained {self.config[self.verb].ckpt_path}"
+            )
+
+    def _record(self) -> None:
+        data, seed = self.datamodule, int(self.config[self.verb].seed_everything)
+        record = manifest(sys.argv[1:], seed, data.fingerprint(), data.tokenizer.to_str())
+        self.save_config_kwargs = {"record": record, "in_place": self.run is not None}
+        if self.recorded is not None:
+            found = differences(self.recorded, record) or ["nothing"]
+            rank_zero_only(print)("\n".join(["differs from the record:", *found]))
 
     def before_fit(self) -> None:
         # an untrained model's validation tells nothing, and the data were checked when they were prepared
@@ -179,29 +270,30 @@ def check_strategy(trainer: L.Trainer, task: src.tasks.Task) -> None:
     if hasattr(trainer.strategy, "check"):
         trainer.strategy.check(trainer, task)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, EMA):
+        if isinstance(callback, EMA | Guard):
             callback.check(trainer)
 
 
-def _loggers(run: Path) -> list[Logger]:
-    root, experiment, version = str(run.parent.parent), run.parent.name, run.name
-    return [
-        TensorBoardLogger(root, experiment, version, default_hp_metric=False),
-        CSVLogger(root, experiment, version),
-    ]
+def as_list(value: Any) -> list[Any]:
+    """A setting that may be null, one thing or a list of them."""
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _checkpoint_layer(path: str, to_go_on: bool) -> dict[str, Any]:
-    """The configuration inside a checkpoint, less what belonged to the verb that wrote it.
+def _header(path: str, to_go_on: bool) -> dict[str, Any]:
+    """What a checkpoint holds beside its weights.
 
     Raises:
         InputError: a run is to go on from it, and it holds weights alone.
     """
     header = read_header(path)
-    if to_go_on and not Path(path).is_dir() and "optimizer_states" not in header:
+    if to_go_on and "loops" not in header:
         raise InputError(f"{path} holds no run to go on with: start one from its weights by --model.pretrained {path}")
-    config = yaml.safe_load(header["config"])
-    return {key: value for key, value in config.items() if key not in OF_THE_VERB}
+    return {key: value for key, value in header.items() if key not in ("state_dict", "optimizer_states")}
+
+
+def layer_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The configuration inside a checkpoint, less what belonged to the verb that wrote it."""
+    return {key: value for key, value in yaml.safe_load(checkpoint["config"]).items() if key not in OF_THE_VERB}
 
 
 def _differences(old: Any, new: Any, key: str = "") -> list[str]:
@@ -223,22 +315,33 @@ def _quieten() -> None:
         ".*The dirpath has changed from",  # a resumed run has a folder of its own
         ".*compute.. method of metric .* was called before",  # those of a pipeline's first stages
         ".*was deprecated in v4",  # what Lightning calls in jsonargparse
+        ".*Checkpoint directory .* exists and is not empty",  # a run that goes on
         ".*The number of training batches .* is smaller than the logging interval",
     ):
         warnings.filterwarnings("ignore", message)
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str], recorded: dict[str, Any] | None = None) -> None:
     """Run a verb of the trainer.
 
     With ``--ckpt_path``, the checkpoint's own configuration is the lowest layer: the files of ``--config`` lie over it,
-    and the command line over those. What they change is printed.
+    and the command line over those. What they change is printed. ``--resume auto`` finds the checkpoint by itself, and
+    goes on in the folder of its run.
+
+    Args:
+        arguments: the command line, the verb first.
+        recorded: the manifest of the run that is to be reproduced.
     """
     _quieten()
     verb, *rest = arguments
+    allow_class_paths(values_of(("--allow_class_paths",), rest))
+    run, checkpoint = None, None
+    if verb == "fit" and resume.requested(rest):
+        path = resume.newest_checkpoint(rest)
+        if path is not None:
+            run, rest = path.parent.parent, [*rest, "--ckpt_path", str(path)]
     checkpoints = values_of(("--ckpt_path",), rest)
-    layer = None
     if checkpoints and Path(checkpoints[-1]).suffix:
-        layer = _checkpoint_layer(checkpoints[-1], to_go_on=verb == "fit")
-        rest = ["--config", yaml.safe_dump(layer), *rest]
-    TrainingCLI(verb, [verb, *rest], layer)
+        checkpoint = _header(checkpoints[-1], to_go_on=verb == "fit")
+        rest = ["--config", yaml.safe_dump(layer_of(checkpoint)), *rest]
+    TrainingCLI(verb, [verb, *rest], checkpoint, run, recorded)

@@ -158,6 +158,8 @@ class ClassificationDataModule(TextDataModule):
         given = load_tokenizer(self.tokenizer_path).to_str()
         return {"format": FORMAT, "source": self.source.fingerprint(), "tokenizer": given, "seq_len": self.seq_len}
 
+    descriptions = ("tokenizer.json", "labels.json", "checksums.json")
+
     def write_cache(self, folder: Path) -> None:
         announce(f"preparing {self.source.source} in {self.cache_dir} (once)")
         tokenizer = load_tokenizer(self.tokenizer_path)
@@ -166,11 +168,16 @@ class ClassificationDataModule(TextDataModule):
         (folder / "labels.json").write_text(json.dumps(names), encoding="utf-8")
         for split, columns in splits.items():
             np.savez(folder / f"{split}.npz", **tokenize(tokenizer, self.seq_len, columns)._asdict())
+        sums = {
+            path.name: [entry.CRC for entry in zipfile.ZipFile(path).infolist()] for path in folder.glob("*.npz")
+        }
+        (folder / "checksums.json").write_text(json.dumps(sums, sort_keys=True), encoding="utf-8")
 
     def cache_is_whole(self, folder: Path) -> bool:
         try:
             Tokenizer.from_file(str(folder / "tokenizer.json"))
-            json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+            for name in ("labels.json", "checksums.json"):
+                json.loads((folder / name).read_text(encoding="utf-8"))
             damaged = [zipfile.ZipFile(path).testzip() for path in folder.glob("*.npz")]
         except Exception:  # whatever is wrong with it, it is made again
             return False

@@ -91,6 +91,10 @@ class Corpus:
         stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
         return hashlib.sha256(json.dumps([asdict(self), stats]).encode()).hexdigest()
 
+    def sizes(self) -> str:
+        """Which hub dataset, or the bytes in each of the files: what of a stream can be told without reading it."""
+        return json.dumps([self.name, self.revision, [path.stat().st_size for path in self._files(self.source)]])
+
     @classmethod
     def _files(cls, source: str | list[str]) -> list[Path]:
         """The files of a local source; none for the embedded corpus and for the hub."""

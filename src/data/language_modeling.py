@@ -1,10 +1,12 @@
 """Data for language modelling: any text, tokenised, packed into blocks."""
 
+import hashlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer
 from torch.utils.data import DataLoader
 
@@ -108,6 +110,11 @@ class LMDataModule(TextDataModule):
         shape = [self.tokenizer_kind, given, self.tokenizer_vocab_size, self.end_token]
         return {"format": FORMAT, "corpus": self.corpus.fingerprint(), "tokenizer": shape}
 
+    def fingerprint(self) -> str:
+        """As for any data; of a stream, whose training documents are not prepared, also how much there is of them."""
+        stream = self.corpus.sizes() if self.corpus.streaming else ""
+        return hashlib.sha256(f"{super().fingerprint()}{stream}".encode()).hexdigest()
+
     def write_cache(self, folder: Path) -> None:
         announce(f"preparing {self.corpus.label} in {self.cache_dir} (once)")
         splits = self.corpus.splits(self.cache_dir)
@@ -175,7 +182,8 @@ class LMDataModule(TextDataModule):
         stream = StreamedBlocks(
             self._open_stream, self.tokenizer, end_id, self.seq_len, self.batch_size, **self._ranks()
         )
-        return self._counting(DataLoader(stream, batch_size=None, num_workers=self.num_workers), stream)
+        loader = DataLoader(stream, batch_size=None, num_workers=self.num_workers, generator=torch.Generator())
+        return self._counting(loader, stream)
 
     def _open_stream(self, number: int) -> Iterator[str]:
         """The training documents of a pass, shuffled within a buffer."""

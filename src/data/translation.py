@@ -135,6 +135,8 @@ class TranslationDataModule(TextDataModule):
 
     # ---- preparing
 
+    descriptions = ("tokenizer.json", "source_tokenizer.json", "info.json")
+
     def cache_key(self) -> dict[str, Any]:
         given = [Path(kind).read_text(encoding="utf-8") for kind in self.tokenizer_kinds if Path(kind).is_file()]
         shape = [self.tokenizer_kinds, given, self.tokenizer_vocab_size, self.joint_vocabulary]

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -57,8 +58,11 @@ class Task(L.LightningModule, ABC):
         self.make_optimizer = optimizer
         self.schedule = schedule
         self.compile_blocks, self.activation_checkpointing = compile, activation_checkpointing
-        self._since_log: dict[str, list[Tensor]] = {}
+        self.collected: dict[str, list[Tensor]] = {}  # figures of each batch since the last log
         self.pipeline: PipelineStrategy | None = None  # set by it, where no process has the whole network
+        self.batches: list[tuple[int, Batch, Tensor]] = []  # of the optimizer step at hand: index, batch and loss
+        self.guard: Callable[[Tensor], None] | None = None  # is shown the gradient norm of each step before it is made
+        self.rate_factor = 1.0  # on the learning rate, beside the schedule's
 
     @abstractmethod
     def build_model(self) -> nn.Module:
@@ -143,18 +147,24 @@ class Task(L.LightningModule, ABC):
         loss = torch.stack(list(parts.values())).sum()
         for name, value in {**parts, "loss": loss}.items():
             self.collect(name, value)
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.batches.clear()
+        self.batches.append((batch_idx, batch, loss.detach()))
         return loss
 
     def collect(self, name: str, value: Tensor) -> None:
         """Keep a batch's figure, to log ``train/NAME`` as the mean over batches and ranks since it was last logged."""
-        self._since_log.setdefault(name, []).append(value.detach())
+        self.collected.setdefault(name, []).append(value.detach())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over two parameter groups, and the schedule by optimizer steps."""
         optimizer = self.make_optimizer(parameter_groups(self.model))
         self._configured = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-        self._scheduler = LambdaLR(optimizer, partial(self.schedule.factor, total_steps=self.total_steps()))
+        self._scheduler = LambdaLR(optimizer, partial(self._factor, total_steps=self.total_steps()))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler, "interval": "step"}}
+
+    def _factor(self, step: int, total_steps: int) -> float:
+        return self.rate_factor * self.schedule.factor(step, total_steps)
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
@@ -168,35 +178,37 @@ class Task(L.LightningModule, ABC):
         return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
 
     def on_train_start(self) -> None:
+        self.configure_rates()
+
+    def configure_rates(self) -> None:
         """Let the configuration rule over what a resumed checkpoint brought into the optimizer and the schedule."""
         scheduler = self._scheduler
         scheduler.base_lrs = [group["lr"] for group in self._configured]
-        factor = self.schedule.factor(scheduler.last_epoch, self.total_steps())
+        factor = self._factor(scheduler.last_epoch, self.total_steps())
         for group, configured in zip(scheduler.optimizer.param_groups, self._configured, strict=True):
             group.update(configured, initial_lr=configured["lr"], lr=configured["lr"] * factor)
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip by the global norm, and log at the steps that are logged: the norm before clipping, loss and rate."""
-        if gradient_clip_algorithm == "value":
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        logging = (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if not (logging or gradient_clip_val):
-            return
-        max_norm = None if gradient_clip_algorithm == "value" else gradient_clip_val
+        """Clip by the global norm, show it to the guard, and log it as it was before clipping, with loss and rate."""
+        by_value = gradient_clip_algorithm == "value"
         # a strategy whose processes hold parts of the network has its own way to the norm of the whole
         clip = getattr(self.trainer.strategy, "clip_gradients", clip_by_global_norm)
-        norm = clip(self.model.parameters(), max_norm)
-        if logging:
+        norm = clip(self.model.parameters(), None if by_value else gradient_clip_val)
+        if self.guard is not None:
+            self.guard(norm)
+        if by_value:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._log_step(norm, optimizer.param_groups[0]["lr"])
 
     def _log_step(self, gradient_norm: Tensor, learning_rate: float) -> None:
-        means = torch.stack([torch.stack(values).mean() for values in self._since_log.values()])
+        means = torch.stack([torch.stack(values).mean() for values in self.collected.values()])
         means = self.trainer.strategy.reduce(means, reduce_op="mean")
-        for name, mean in zip(self._since_log, means.unbind(), strict=True):
+        for name, mean in zip(self.collected, means.unbind(), strict=True):
             self.log(f"train/{name}", mean, prog_bar=name == "loss")
-        self._since_log.clear()
+        self.collected.clear()
         self.log("train/gradient_norm", gradient_norm)
         self.log("train/learning_rate", learning_rate)
 
@@ -210,9 +222,12 @@ class Task(L.LightningModule, ABC):
         checkpoint["special_tokens"] = dict(self.data.special_tokens)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.check_checkpoint(checkpoint, self.data)
+
+    def check_checkpoint(self, checkpoint: dict[str, Any], data: TextDataModule) -> None:
         """Refuse a checkpoint of another architecture, shape or tokenizer.
 
         Raises:
             InputError: naming the first thing that differs.
         """
-        check_compatible(checkpoint, self.architecture, asdict(self.config), self.data.tokenizer.to_str())
+        check_compatible(checkpoint, self.architecture, asdict(self.config), data.tokenizer.to_str())
