@@ -16,6 +16,7 @@ from jsonargparse import ArgumentError
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import src.callbacks
@@ -199,10 +200,11 @@ class TrainingCLI(LightningCLI):
         trainer = self.config[self.verb].trainer
         settings: dict[str, Any] = dict(kwargs)
         run = None
-        if trainer.precision is None:
+        plugins = as_list(self.config_init[self.verb].trainer.plugins)
+        if trainer.precision is None and not any(isinstance(plugin, Precision) for plugin in plugins):
             # into the configuration too, so that the run's record says what it was
             settings["precision"] = trainer.precision = native_precision(trainer.accelerator)
-        settings["plugins"] = [*as_list(self.config_init[self.verb].trainer.plugins), WholeCheckpointIO()]
+        settings["plugins"] = [*plugins, WholeCheckpointIO()]
         self._record()
         if not trainer.fast_dev_run:
             run = self.run or run_folder(Path(trainer.default_root_dir), self.config[self.verb].experiment)
