@@ -9,7 +9,7 @@ class InputError(ValueError):
     """
 
 
-class RunEnded(Exception):
+class RunEnded(Exception):  # noqa: N818
     """A run that all of its processes end at the same step, before its time; one line, and a status of its own."""
 
     status: int

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -55,3 +56,16 @@ def _is_finite(tensor: Any) -> bool:
         return True
     local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return bool(local.detach().isfinite().all())
+
+
+def place_of(trainer: L.Trainer, task: Task) -> str:
+    """Which batches the step at hand is of, for people: their numbers in the epoch, and their rows."""
+    numbers = [number for number, _, _ in task.batches]
+    text = f"epoch {trainer.current_epoch}, batch {', '.join(map(str, numbers))}"
+    sampler = getattr(trainer.train_dataloader, "sampler", None)
+    if not hasattr(sampler, "batches"):
+        return text
+    batches = sampler.batches(trainer.current_epoch)  # type: ignore[union-attr]
+    rows = [int(row) for number in numbers for row in batches[number] if row >= 0]
+    shown = ", ".join(map(str, rows[:16])) + (", ..." if len(rows) > 16 else "")
+    return f"{text} (rows {shown} of the training split{' on rank 0' if trainer.world_size > 1 else ''})"

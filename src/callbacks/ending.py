@@ -1,10 +1,13 @@
 """A run ends with what its user wants to know: a validation of the last weights, and a checkpoint of them."""
 
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 
 class EndWithValidation(L.Callback):
@@ -32,3 +35,14 @@ def save_last(trainer: L.Trainer) -> Path:
             callback.last_model_path = str(path)  # which it writes over, and does not number another one beside it
     trainer.save_checkpoint(path)
     return path
+
+
+def requeue(trainer: L.Trainer) -> str:
+    """Put the job back into SLURM's queue, if it is one of those; what became of that, for people."""
+    cluster = trainer._accelerator_connector.cluster_environment
+    if not isinstance(cluster, SLURMEnvironment) or not cluster.auto_requeue or not trainer.is_global_zero:
+        return ""
+    array, job = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ["SLURM_JOB_ID"]
+    job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else job
+    status = subprocess.run(["scontrol", "requeue", job], check=False).returncode
+    return f"; scontrol requeue {job} failed: {status}" if status else f"; job {job} was put back into the queue"

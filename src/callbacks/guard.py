@@ -1,9 +1,7 @@
 """What may end a run before its time, looked at once an optimizer step by all processes together."""
 
 import math
-import os
 import signal
-import subprocess
 from collections import deque
 from pathlib import Path
 from types import FrameType
@@ -15,9 +13,9 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch import Tensor
 
-from src.callbacks.blame import first_fault
+from src.callbacks.blame import first_fault, place_of
 from src.callbacks.ema import EMA
-from src.callbacks.ending import save_last
+from src.callbacks.ending import requeue, save_last
 from src.distributed import ZeroStrategy
 from src.errors import Diverged, InputError, Preempted
 from src.tasks import Task
@@ -34,7 +32,7 @@ class Guard(L.Callback):
     processes, and one wait of the processor for the GPU, between the backward pass and the optimizer's step.
 
     A signal (SIGTERM or SIGUSR1) ends the run with a checkpoint after the step, and with status 75. Under SLURM, SIGUSR1
-    also puts the job back into the queue.
+    puts the job back into the queue too.
 
     Args:
         on_fault: what to do about a loss or gradient that is not finite. ``stop`` ends the run, status 3, with its
@@ -97,7 +95,7 @@ class Guard(L.Callback):
 
     @staticmethod
     def _signals(trainer: L.Trainer) -> set[int]:
-        cluster = trainer._accelerator_connector.cluster_environment  # type: ignore[attr-defined]
+        cluster = trainer._accelerator_connector.cluster_environment
         requeue = cluster.requeue_signal if isinstance(cluster, SLURMEnvironment) else None
         return {signal.SIGTERM, requeue or signal.SIGUSR1}
 
@@ -128,7 +126,9 @@ class Guard(L.Callback):
             deviation = math.sqrt(sum((x - mean) ** 2 for x in self._losses) / len(self._losses))
             if loss > mean + self.spike * deviation:
                 above = f"the mean of the last {len(self._losses)} steps is {mean:.4f} ± {deviation:.4f}"
-                self._warn(f"loss spike at step {trainer.global_step + 1}: {loss:.4f}, {above}; {_place(trainer, task)}")
+                self._warn(
+                    f"loss spike at step {trainer.global_step + 1}: {loss:.4f}, {above}; {place_of(trainer, task)}"
+                )
         self._losses.append(loss)
 
     @rank_zero_only
@@ -143,12 +143,12 @@ class Guard(L.Callback):
             torch.distributed.all_gather_object(found, where)
             where = next((one for one in found if one), None)
         message = (
-            f"{what} at step {trainer.global_step + 1}, {_place(trainer, task)}; "
+            f"{what} at step {trainer.global_step + 1}, {place_of(trainer, task)}; "
             f"{where or 'no module by itself: it must be in the optimizer state or in the reduction'}"
         )
         self.faults += 1
         if self.on_fault == "stop":
-            raise Diverged(f"{message}; nothing was changed by that step: resume with a lower rate, or --guard.on_fault")
+            raise Diverged(f"{message}; the weights are as before it: lower the rate, or set guard.on_fault to skip")
         if self.faults > self.max_faults:
             raise Diverged(f"{message}; it is fault {self.faults}, and guard.max_faults is {self.max_faults}")
         if self.on_fault == "rollback":
@@ -207,18 +207,8 @@ class Guard(L.Callback):
 
     def _end(self, trainer: L.Trainer) -> str:
         path = save_last(trainer)
-        note = self._requeue(trainer)
-        return f"asked to end at step {trainer.global_step}: saved {path}; the same command with --resume auto goes on{note}"
-
-    def _requeue(self, trainer: L.Trainer) -> str:
-        cluster = trainer._accelerator_connector.cluster_environment  # type: ignore[attr-defined]
-        slurm = isinstance(cluster, SLURMEnvironment) and cluster.auto_requeue
-        if not slurm or self._signal == signal.SIGTERM or not trainer.is_global_zero:
-            return ""
-        array, job = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ["SLURM_JOB_ID"]
-        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else job
-        status = subprocess.run(["scontrol", "requeue", job], check=False).returncode
-        return f"; job {job} was put back into the queue" if not status else f"; scontrol requeue {job} failed: {status}"
+        note = requeue(trainer) if self._signal != signal.SIGTERM else ""
+        return f"asked to end at step {trainer.global_step}: saved {path}; the command with --resume auto goes on{note}"
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Where a validation was due or had begun, the run that goes on begins with it.
@@ -239,19 +229,8 @@ class Guard(L.Callback):
 
 def last_checkpoint(trainer: L.Trainer) -> Path | None:
     """The newest checkpoint of this run, or the one that it goes on from."""
-    names = [getattr(c, name, "") for c in trainer.checkpoint_callbacks for name in ("last_model_path", "best_model_path")]
+    names = [
+        getattr(c, name, "") for c in trainer.checkpoint_callbacks for name in ("last_model_path", "best_model_path")
+    ]
     paths = [Path(name) for name in [*names, trainer.ckpt_path or ""] if name and Path(name).exists()]
     return max(paths, key=lambda path: path.stat().st_mtime, default=None)
-
-
-def _place(trainer: L.Trainer, task: Task) -> str:
-    """Which batches the step at hand is of, for people: their numbers in the epoch, and their rows."""
-    numbers = [number for number, _, _ in task.batches]
-    text = f"epoch {trainer.current_epoch}, batch {', '.join(map(str, numbers))}"
-    sampler = getattr(trainer.train_dataloader, "sampler", None)
-    if not hasattr(sampler, "batches"):
-        return text
-    batches = sampler.batches(trainer.current_epoch)
-    rows = [int(row) for number in numbers for row in batches[number] if row >= 0]
-    shown = ", ".join(map(str, rows[:16])) + (", ..." if len(rows) > 16 else "")
-    return f"{text} (rows {shown} of the training split{' on rank 0' if trainer.world_size > 1 else ''})"

@@ -13,7 +13,7 @@ from src.tasks import Task
 
 def random_states(device: torch.device) -> dict[str, Any]:
     """The states of all generators that training may draw from, as tensors and plain values."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    name, keys, position, has_gauss, gauss = np.random.get_state()
     states = {
         "torch": torch.get_rng_state(),
         "numpy": (str(name), torch.from_numpy(np.asarray(keys, np.int64)), position, has_gauss, gauss),
@@ -26,7 +26,7 @@ def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
     """Go on with the draws where :func:`random_states` was called."""
     torch.set_rng_state(states["torch"])
     name, keys, *rest = states["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers), gauss))
     if device.type == "cuda" and "cuda" in states:

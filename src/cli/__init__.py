@@ -1,5 +1,6 @@
 """The command line. Nothing heavy is imported before a verb is known, so that help is instant."""
 
+import errno
 import sys
 from difflib import get_close_matches
 from importlib import import_module
@@ -23,6 +24,9 @@ VERBS = {
     "reproduce": ("src.cli.reproduce", "start a run again, and say what differs from its record"),
     "export": ("src.cli.export", "write a checkpoint in HuggingFace's format"),
 }
+
+# a full disk, a quota, a folder that may not be written: the user's to mend, wherever the program meets it
+OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 HELP = """usage: python -m src VERB [options]
 
@@ -65,6 +69,12 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # whoever read our output has gone: not a fault
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        _say("error", InputError(f"{error.strerror}{where}; what was written before is as it was"))
+        sys.exit(2)
 
 
 def _say(what: str, error: Exception) -> None:

@@ -59,7 +59,11 @@ def _candidates(folder: Path) -> list[Path]:
 
 
 def _time(path: Path) -> int:
-    return max((file.stat().st_mtime_ns for file in path.rglob("*")), default=0) if path.is_dir() else path.stat().st_mtime_ns
+    return (
+        max((file.stat().st_mtime_ns for file in path.rglob("*")), default=0)
+        if path.is_dir()
+        else path.stat().st_mtime_ns
+    )
 
 
 def _setting(key: str, default: str, arguments: list[str]) -> Any:

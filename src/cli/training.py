@@ -1,12 +1,11 @@
 """fit, validate, test and predict: a LightningCLI over this project's tasks and data."""
 
-import json
 import logging
 import os
 import sys
+import threading
 import warnings
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ import yaml
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -24,7 +23,6 @@ import src.data
 import src.distributed
 import src.optim
 import src.tasks
-from src.atomic import write_text
 from src.callbacks import (
     EMA,
     EndWithValidation,
@@ -41,51 +39,15 @@ from src.cli import resume
 from src.cli.class_paths import allow_class_paths
 from src.cli.loggers import loggers
 from src.cli.messages import one_line, values_of
+from src.cli.records import SaveConfig
 from src.cli.runs import run_folder
 from src.distributed import WholeCheckpointIO
 from src.errors import InputError
 from src.hardware import native_precision
-from src.manifest import MANIFEST, differences, manifest
+from src.manifest import differences, manifest
 
 # in a checkpoint's configuration, what belongs to the verb that wrote it and not to the run
 OF_THE_VERB = ("ckpt_path", "weights_only", "verbose", "return_predictions")
-
-
-class SaveConfig(SaveConfigCallback):
-    """The resolved configuration and a manifest in the run's folder; the configuration in each checkpoint too.
-
-    Args:
-        record: the manifest.
-        in_place: whether the folder is that of an interrupted run which goes on.
-        arguments: Lightning's.
-    """
-
-    def __init__(self, *arguments: Any, record: dict[str, Any], in_place: bool, **more: Any) -> None:
-        super().__init__(*arguments, overwrite=in_place, **more)
-        self.record, self.in_place = record, in_place
-        if in_place:  # the run is still the one that began without a checkpoint
-            self.config = self.config.clone()
-            self.config.ckpt_path = None
-
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["config"] = self._text
-
-    @cached_property
-    def _text(self) -> str:
-        return self.parser.dump(self.config, skip_unset=False)  # takes longer than to save a small network
-
-    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """The tokenizers, beside the configuration: another run can name them; and the manifest."""
-        assert isinstance(pl_module, src.tasks.Task)
-        path = Path(trainer.default_root_dir) / MANIFEST
-        record = self.record
-        if self.in_place and path.is_file():
-            record = json.loads(path.read_text(encoding="utf-8"))
-            record["resumed"].append({**self.record, "from": str(trainer.ckpt_path)})
-        write_text(path, json.dumps(record, indent=1))
-        for name in ("tokenizer", "source_tokenizer"):
-            if hasattr(pl_module.data, name):
-                getattr(pl_module.data, name).save(str(Path(trainer.default_root_dir) / f"{name}.json"))
 
 
 class TrainingCLI(LightningCLI):
@@ -133,7 +95,9 @@ class TrainingCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--experiment", type=str, default="run", help="Runs go to logs/EXPERIMENT/version_N.")
         # both are read off the command line before this parser is made, and stand here for `--help`
-        resume_help = "auto goes on with the newest run of the experiment from its newest whole checkpoint, if it has one."
+        resume_help = (
+            "auto goes on with the newest run of the experiment from its newest whole checkpoint, if it has one."
+        )
         parser.add_argument("--resume", type=Literal["auto"] | None, default=None, help=resume_help)
         allow_help = "A module whose classes a configuration may name; repeat it for several. Not in a configuration."
         parser.add_argument("--allow_class_paths", type=str | None, default=None, help=allow_help)
@@ -308,6 +272,8 @@ def _differences(old: Any, new: Any, key: str = "") -> list[str]:
 
 def _quieten() -> None:
     """Leave out what Lightning says of itself, and warnings that nobody here can act on."""
+    # TensorBoard writes in a thread of its own, and raises again what it met there
+    threading.excepthook = lambda met: None if isinstance(met.exc_value, OSError) else threading.__excepthook__(met)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (

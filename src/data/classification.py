@@ -168,9 +168,7 @@ class ClassificationDataModule(TextDataModule):
         (folder / "labels.json").write_text(json.dumps(names), encoding="utf-8")
         for split, columns in splits.items():
             np.savez(folder / f"{split}.npz", **tokenize(tokenizer, self.seq_len, columns)._asdict())
-        sums = {
-            path.name: [entry.CRC for entry in zipfile.ZipFile(path).infolist()] for path in folder.glob("*.npz")
-        }
+        sums = {path.name: [entry.CRC for entry in zipfile.ZipFile(path).infolist()] for path in folder.glob("*.npz")}
         (folder / "checksums.json").write_text(json.dumps(sums, sort_keys=True), encoding="utf-8")
 
     def cache_is_whole(self, folder: Path) -> bool:

@@ -7,4 +7,11 @@ from src.distributed.saving import WholeCheckpointIO
 from src.distributed.whole import whole_model
 from src.distributed.zero import ZeroStrategy
 
-__all__ = ["MeshStrategy", "PipelineStrategy", "WholeCheckpointIO", "ZeroStrategy", "clip_by_global_norm", "whole_model"]
+__all__ = [
+    "MeshStrategy",
+    "PipelineStrategy",
+    "WholeCheckpointIO",
+    "ZeroStrategy",
+    "clip_by_global_norm",
+    "whole_model",
+]

@@ -14,7 +14,7 @@ from src.checkpoint import CHECKSUMS, checksum, read_checkpoint, save_checkpoint
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Write a checkpoint beside its name, flush it to the disk, and rename it; read nothing but tensors and plain values.
+    """Write a checkpoint beside its name, flush it, and rename it; read nothing but tensors and plain values.
 
     What was there before stays until then: after a crash, a kill or a full disk. Lightning's own writing is not atomic
     where the folder of temporary files is on another file system.

@@ -55,7 +55,8 @@ class Poison(L.Callback):
     """Makes something infinite or not a number at some steps.
 
     Args:
-        where: ``weight`` of the first norm, ``output`` of the first block, ``gradient`` of the last norm, or ``loss``.
+        where: ``weight`` of the first norm, ``output`` of the first block, ``gradient`` of the last norm, or
+            ``loss``; ``jump`` makes the loss large and finite.
         steps: optimizer steps done before it happens.
         rank: the process that it happens on; on all if null.
     """
@@ -71,9 +72,9 @@ class Poison(L.Callback):
             first.register_forward_hook(lambda m, i, output: output + float("inf") if self._active else output)
         if self.where == "gradient":
             last.weight.register_hook(lambda g: torch.full_like(g, float("nan")) if self._active else g)
-        if self.where == "loss":
-            summed = pl_module.summed_loss
-            pl_module.summed_loss = lambda *a: summed(*a) + (float("inf") if self._active else 0.0)
+        if self.where in ("loss", "jump"):
+            summed, more = pl_module.summed_loss, float("inf") if self.where == "loss" else 1e4
+            pl_module.summed_loss = lambda *a: summed(*a) + (more if self._active else 0.0)
         self._first = first
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:

@@ -22,7 +22,11 @@ def config(kind: str, root: Path, **changes: Any) -> Path:
     path = write_config(kind, root)
     settings = yaml.safe_load(path.read_text())
     settings["model"]["init_args"]["config"] |= {"dropout": 0.1, "attention_dropout": 0.1}
-    sizes = {"gpt": {"batch_size": 16, "max_documents": 12}, "bert": {"batch_size": 16, "max_documents": 40}, "transformer": {"max_tokens": 48}}
+    sizes = {
+        "gpt": {"batch_size": 16, "max_documents": 12},
+        "bert": {"batch_size": 16, "max_documents": 40},
+        "transformer": {"max_tokens": 48},
+    }
     settings["data"]["init_args"] |= sizes[kind]
     settings["checkpoint"] |= {"every_n_train_steps": 1}
     settings["trainer"] |= {
