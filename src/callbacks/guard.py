@@ -31,7 +31,7 @@ class Guard(L.Callback):
     all of them do the same thing at the same step. That is one small reduction a step, where there are several
     processes, and one wait of the processor for the GPU, between the backward pass and the optimizer's step.
 
-    A signal (SIGTERM or SIGUSR1) ends the run with a checkpoint after the step, and with status 75. Under SLURM, SIGUSR1
+    A signal (SIGTERM or SIGUSR1) ends the run with a checkpoint after the step, and status 75. Under SLURM, SIGUSR1
     puts the job back into the queue too.
 
     Args:

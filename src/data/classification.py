@@ -114,6 +114,7 @@ class ClassificationDataModule(TextDataModule):
         label_column: the column that holds the label, a word or a whole number.
         validation_fraction: share of the rows for validation, where the source has no such split.
         test_fraction: the same for testing; 0 for no test split.
+        strict: refuse malformed rows (not UTF-8, of a wrong type, null or empty) instead of leaving them out.
         seq_len: tokens a row at most, the special ones among them; longer ones are cut.
         batch_size: rows a batch, on each rank.
         eval_batch_size: the same for validation and test; ``batch_size`` if null.
@@ -135,6 +136,7 @@ class ClassificationDataModule(TextDataModule):
         label_column: str = "label",
         validation_fraction: float = 0.1,
         test_fraction: float = 0.1,
+        strict: bool = False,
         seq_len: int = 128,
         batch_size: int = 16,
         eval_batch_size: int | None = None,
@@ -146,7 +148,7 @@ class ClassificationDataModule(TextDataModule):
         if seq_len < 5:
             raise InputError(f"seq_len is {seq_len}: it must be at least 5")
         self.source = LabelledSource(
-            source, name, text_column, second_text_column, label_column, validation_fraction, test_fraction
+            source, name, text_column, second_text_column, label_column, validation_fraction, test_fraction, strict
         )
         self.tokenizer_path, self.seq_len = tokenizer, seq_len
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from src.data.corpora import EMBEDDED, Corpus, documents
 from src.data.datamodule import TextDataModule
 from src.data.loader import TokenCountingLoader
+from src.data.malformed import Malformed
 from src.data.packing import PackedBlocks, PackedInfo, count_blocks, is_whole, pack, read_info, write_info
 from src.data.progress import announce, with_progress
 from src.data.streaming import StreamedBlocks
@@ -40,6 +41,7 @@ class LMDataModule(TextDataModule):
         max_documents: read no more than this many.
         streaming: tokenise training documents as they are needed instead of preparing them; there are no epochs then.
         holdout_documents: how many of its first documents a stream gives to each of validation and test.
+        strict: refuse malformed rows (not UTF-8, no JSON, of a wrong type, null or empty) instead of leaving them out.
         tokenizer: ``bpe``, ``char``, ``byte``, or the path of a tokenizer.json.
         tokenizer_vocab_size: of a trained ``bpe``.
         end_token: that a given tokenizer.json has; the trained ones have their own.
@@ -67,6 +69,7 @@ class LMDataModule(TextDataModule):
         max_documents: int | None = None,
         streaming: bool = False,
         holdout_documents: int = 500,
+        strict: bool = False,
         tokenizer: str = "bpe",
         tokenizer_vocab_size: int = 8192,
         end_token: str = END_OF_TEXT,
@@ -92,6 +95,7 @@ class LMDataModule(TextDataModule):
             max_documents,
             streaming,
             holdout_documents,
+            strict,
         )
         if streaming and num_workers > 1:
             raise InputError(f"num_workers is {num_workers}: a stream is read by one worker at most")
@@ -132,13 +136,13 @@ class LMDataModule(TextDataModule):
 
     def _pack(self, tokenizer: Tokenizer, end_id: int, split: str, rows: Any, folder: Path) -> PackedInfo:
         n_rows = len(rows) if hasattr(rows, "__len__") else None
-        texts = with_progress(documents(rows), f"tokenising {split} documents", n_rows)
+        malformed = Malformed(f"the {split} split", self.corpus.strict)
+        texts = with_progress(documents(rows, malformed), f"tokenising {split} documents", n_rows)
         info = pack(tokenizer, texts, end_id, folder / f"{split}.bin")
         if not info.documents:
             hint = ": lower holdout_documents" if self.corpus.streaming else ""
             raise InputError(f"the {split} split of {self.corpus.label} has no document with any text{hint}")
-        if n_rows is not None and n_rows > info.documents:
-            announce(f"skipped {n_rows - info.documents:,} of {n_rows:,} {split} documents: they have no text")
+        malformed.announce()
         return info
 
     def _check_stream(self, rows: Any) -> None:
