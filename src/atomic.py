@@ -17,17 +17,16 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         InputError: it cannot be written; nothing is left of it.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file")
     aside = path.with_name(f"{path.name}.part")
     try:
         with aside.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if path.is_dir():  # a sharded checkpoint of that name, of a run that goes on under another strategy
-            replace_folder(aside, path)
-        else:
-            aside.replace(path)
-            sync_folder(path.parent)
+        aside.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
@@ -50,7 +49,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def replace_folder(aside: Path, path: Path) -> None:
-    """Let a folder that is whole, or a file, take a name that a folder may have.
+    """Let a folder that is whole take a name that may be in use.
 
     No system call swaps two folders everywhere, so for a moment both have other names: ``NAME.part`` the new one, and
     ``NAME.old`` the old one.

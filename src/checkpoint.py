@@ -4,19 +4,28 @@ import json
 import pickle
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
+import yaml
 from tokenizers import Tokenizer
-from torch import nn
+from torch import Tensor, nn
 
 from src.atomic import whole_file
 from src.errors import InputError
 from src.models import ARCHITECTURES
 
 # without these a file is no checkpoint of this project
-REQUIRED_KEYS = ("architecture", "model_config", "tokenizer", "special_tokens", "state_dict", "config")
+REQUIRED_KEYS = {
+    "architecture": str,
+    "model_config": dict,
+    "tokenizer": str,
+    "special_tokens": dict,
+    "state_dict": dict,
+    "config": str,
+}
 HEADER = "meta.pt"  # in the folder of a sharded checkpoint: all but weights and optimizer state
 CHECKSUMS = "checksums.json"  # in that folder: the size and the CRC of each of its files, by their names
 
@@ -58,10 +67,50 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise InputError(f"checkpoint {path} is truncated or damaged: use another one") from error
     except pickle.UnpicklingError as error:
         raise InputError(f"checkpoint {path} holds more than tensors and plain values: it is not loaded") from error
-    missing = [key for key in REQUIRED_KEYS if key not in checkpoint]
-    if missing:
-        raise InputError(f"{path} is no checkpoint of this project: it has no {missing[0]!r}")
+    check_content(checkpoint, path, REQUIRED_KEYS)
     return checkpoint
+
+
+def check_content(checkpoint: Any, path: Path, keys: Iterable[str]) -> None:
+    """Whether what was read is a checkpoint, and its parts fit together: configuration, weights, tokenizer.
+
+    Raises:
+        InputError: naming the first thing that is wrong.
+    """
+    if not isinstance(checkpoint, dict):
+        raise InputError(f"{path} is no checkpoint of this project: it holds a {type(checkpoint).__name__}")
+    for key in keys:
+        if not isinstance(checkpoint.get(key), REQUIRED_KEYS[key]):
+            raise InputError(f"{path} is no checkpoint of this project: it has no {key!r}, or none that is meant")
+    try:
+        tokenizer = Tokenizer.from_str(checkpoint["tokenizer"])
+    except Exception as error:  # the library raises nothing narrower
+        raise InputError(f"checkpoint {path} has a tokenizer that cannot be read: {error}") from error
+    for name, token in checkpoint["special_tokens"].items():
+        if tokenizer.token_to_id(token) is None and name != "decoder_start_token":
+            raise InputError(f"checkpoint {path} has {name} {token!r}, which its tokenizer does not have")
+    try:
+        settings = yaml.safe_load(checkpoint["config"])
+    except yaml.YAMLError as error:
+        raise InputError(f"checkpoint {path} has a configuration that is no YAML") from error
+    if not isinstance(settings, dict):
+        raise InputError(f"checkpoint {path} has a configuration that is none")
+    if checkpoint["architecture"] in ARCHITECTURES:
+        _check_network(checkpoint, path)
+
+
+def _check_network(checkpoint: dict[str, Any], path: Path) -> None:
+    config_class, model_class = ARCHITECTURES[checkpoint["architecture"]]
+    try:
+        with torch.device("meta"):
+            expected = model_class(config_class(**checkpoint["model_config"])).state_dict()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"checkpoint {path} describes a network that cannot be built: {error}") from error
+    for name, tensor in expected.items() if "state_dict" in checkpoint else ():
+        held = checkpoint["state_dict"].get(f"model.{name}")
+        if not isinstance(held, Tensor) or held.shape != tensor.shape:
+            found = f"shape {tuple(held.shape)}" if isinstance(held, Tensor) else "nothing"
+            raise InputError(f"checkpoint {path} has {found} for {name}: its network has {tuple(tensor.shape)}")
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -80,9 +129,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
         header = torch.load(path / HEADER, map_location="cpu", weights_only=True)
     except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise InputError(f"{path / HEADER} is truncated or damaged: use another checkpoint") from error
-    missing = [key for key in REQUIRED_KEYS if key not in header and key != "state_dict"]
-    if missing:
-        raise InputError(f"{path} is no checkpoint of this project: it has no {missing[0]!r}")
+    check_content(header, path, [key for key in REQUIRED_KEYS if key != "state_dict"])
     return header
 
 
@@ -170,4 +217,4 @@ def check_compatible(checkpoint: dict[str, Any], architecture: str, config: dict
 def _shape(config: dict[str, Any]) -> dict[str, Any]:
     """What of a network's configuration its weights depend on."""
     shape = {key: value for key, value in config.items() if "dropout" not in key and key != "init_std"}
-    return {**shape, "d_ff": config["d_ff"] or 4 * config["d_model"]}
+    return {**shape, "d_ff": config.get("d_ff") or 4 * config["d_model"]}

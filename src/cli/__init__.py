@@ -49,11 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(help_text())
         return
     try:
-        if arguments[0] not in VERBS:
-            near = get_close_matches(arguments[0], VERBS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(VERBS)}"
-            raise InputError(f"unknown verb {arguments[0]!r}; {hint}")
-        import_module(VERBS[arguments[0]][0]).main(arguments)
+        import_module(_module(arguments)).main(arguments)
     except InputError as error:
         _say("error", error)
         sys.exit(2)
@@ -75,6 +71,17 @@ def main(arguments: list[str] | None = None) -> None:
         where = f": {error.filename}" if error.filename else ""
         _say("error", InputError(f"{error.strerror}{where}; what was written before is as it was"))
         sys.exit(2)
+
+
+def _module(arguments: list[str]) -> str:
+    """The module of a command line's verb."""
+    if any("\ud800" <= character <= "\udfff" for word in arguments for character in word):
+        raise InputError("the command line is not UTF-8")
+    if arguments[0] not in VERBS:
+        near = get_close_matches(arguments[0], VERBS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(VERBS)}"
+        raise InputError(f"unknown verb {arguments[0]!r}; {hint}")
+    return VERBS[arguments[0]][0]
 
 
 def _say(what: str, error: Exception) -> None:

@@ -9,10 +9,12 @@ from rich.progress import track
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from src.atomic import whole_file
 from src.checkpoint import load_trained
 from src.cli.parser import VerbParser, positive
 from src.errors import InputError
 from src.files import check_file
+from src.hardware import to_device
 from src.models import BERT, BERTEncoder, mean_pool
 from src.tokenization import bert_ids
 
@@ -44,9 +46,10 @@ def main(arguments: list[str]) -> None:
     ids = bert_ids(tokenizer)
     lines = options.input.read_text(encoding="utf-8").splitlines()
     rows, cut = encode(tokenizer, lines, ids["cls_token"], ids["sep_token"], model.config.max_seq_len)
-    encoder = model.encoder.to(options.device)
-    vectors = embed(encoder, rows, ids["pad_token"], options.batch_size, options.device)
-    np.save(options.output, vectors.numpy())
+    device = to_device(model, options.device)
+    vectors = embed(model.encoder, rows, ids["pad_token"], options.batch_size, str(device))
+    with whole_file(options.output) as file:
+        np.save(file, vectors.numpy())
     note = f"; {cut:,} were cut to {model.config.max_seq_len} tokens" if cut else ""
     print(f"wrote {len(vectors):,} vectors of {vectors.shape[1]} to {options.output}{note}")
 

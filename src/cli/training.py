@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import torch
 import yaml
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.rank_zero import rank_zero_only
@@ -17,6 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
 
 import src.callbacks
 import src.data
@@ -34,7 +36,7 @@ from src.callbacks import (
     Throughput,
     print_results,
 )
-from src.checkpoint import read_header
+from src.checkpoint import read_checkpoint, read_header
 from src.cli import resume
 from src.cli.class_paths import allow_class_paths
 from src.cli.loggers import loggers
@@ -151,6 +153,8 @@ class TrainingCLI(LightningCLI):
             super().instantiate_classes()
         except InputError:
             raise
+        except MisconfigurationException as error:  # by one of Lightning's own classes
+            raise InputError(str(error)) from error
         except (ValueError, TypeError) as error:  # a configuration refused by the class that it is for
             if "Does not validate" not in str(error) and "Parser key" not in str(error):
                 raise
@@ -162,6 +166,10 @@ class TrainingCLI(LightningCLI):
         self.model.check_data(self.datamodule)
         self._check_checkpoint()
         trainer = self.config[self.verb].trainer
+        for setting in ("accumulate_grad_batches", "log_every_n_steps"):
+            if (value := trainer[setting]) is not None and value < 1:
+                raise InputError(f"trainer.{setting} is {value}: it must be at least 1")
+        self._check_optimizer()
         settings: dict[str, Any] = dict(kwargs)
         run = None
         plugins = as_list(self.config_init[self.verb].trainer.plugins)
@@ -197,6 +205,8 @@ class TrainingCLI(LightningCLI):
             InputError: naming the first thing that differs.
         """
         if self.checkpoint is None:
+            if self.verb == "fit" and self.model.pretrained:
+                self.model.check_pretrained(read_checkpoint(self.model.pretrained), self.datamodule)
             return
         self.model.check_checkpoint(self.checkpoint, self.datamodule)
         trained_on = self.checkpoint.get("data_fingerprint")
@@ -205,6 +215,13 @@ class TrainingCLI(LightningCLI):
                 "the data are not those that the checkpoint was trained on: give it those, or start a run on these "
                 f"from its weights by --model.pretrained {self.config[self.verb].ckpt_path}"
             )
+
+    def _check_optimizer(self) -> None:
+        """Refuse, before the run has a folder, what the optimizer refuses: a negative rate, a wrong beta."""
+        try:
+            self.model.make_optimizer([{"params": [nn.Parameter(torch.zeros(2, 2))]}])
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise InputError(f"model.optimizer: {error}") from error
 
     def _record(self) -> None:
         data, seed = self.datamodule, int(self.config[self.verb].seed_everything)

@@ -320,6 +320,7 @@ def load_dataset(source: str, path: str, cache_dir: Path, **arguments: Any) -> S
     import huggingface_hub
 
     datasets.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
     huggingface_hub.utils.logging.set_verbosity_error()
     try:
         return dict(datasets.load_dataset(path, cache_dir=str(cache_dir / "datasets"), **arguments))

@@ -23,7 +23,10 @@ class WholeCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        if (path / CHECKSUMS).is_file():  # a sharded one of that name, of a run that goes on under another strategy
+            path.rename(path.with_name(f"{path.name}.old"))
         save_checkpoint(checkpoint, path)
+        remove(path.with_name(f"{path.name}.old"))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return read_checkpoint(path)

@@ -135,9 +135,17 @@ class Task(L.LightningModule, ABC):
         Raises:
             InputError: it is of another architecture, shape or tokenizer.
         """
-        self.on_load_checkpoint(checkpoint)
+        self.check_pretrained(checkpoint, self.data)
         weights = checkpoint["state_dict"].items()
         self.model.load_state_dict({name.removeprefix("model."): weight for name, weight in weights})
+
+    def check_pretrained(self, checkpoint: dict[str, Any], data: TextDataModule) -> None:
+        """Refuse a checkpoint whose weights cannot be taken over.
+
+        Raises:
+            InputError: it is of another architecture, shape or tokenizer.
+        """
+        self.check_checkpoint(checkpoint, data)
 
     # ---- training
 

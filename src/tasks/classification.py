@@ -73,12 +73,18 @@ class ClassificationModule(Task):
         if checkpoint["architecture"] == self.architecture:
             super().load_pretrained(checkpoint)
             return
-        shape = {f.name: getattr(self.config, f.name) for f in fields(BERTConfig)}
-        check_compatible(checkpoint, "bert", shape, self.data.tokenizer.to_str())
+        self.check_pretrained(checkpoint, self.data)
         prefix = "model.encoder."
         weights = checkpoint["state_dict"].items()
         encoder = {name.removeprefix(prefix): weight for name, weight in weights if name.startswith(prefix)}
         self.model.encoder.load_state_dict(encoder)
+
+    def check_pretrained(self, checkpoint: dict[str, Any], data: TextDataModule) -> None:
+        if checkpoint["architecture"] == self.architecture:
+            super().check_pretrained(checkpoint, data)
+            return
+        shape = {f.name: getattr(self.config, f.name) for f in fields(BERTConfig)}
+        check_compatible(checkpoint, "bert", shape, data.tokenizer.to_str())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the names of the labels to what every task saves."""

@@ -141,7 +141,7 @@ def _bad_configs(root: Path) -> None:
     write("mismatch.yaml", data=yaml.safe_load((root / "bert.yaml").read_text())["data"])
     (root / "tags.yaml").write_text("model: !!python/object/apply:os.system [touch evil]\n")
     (root / "bomb.yaml").write_text(
-        "a: &a [x, x]\n" + "".join(f"{c}: &{c} [*{p}, *{p}]\n" for p, c in zip("abcd", "bcde"))
+        "a: &a [x, x]\n" + "".join(f"{c}: &{c} [*{p}, *{p}]\n" for p, c in zip("abcd", "bcde", strict=True))
     )
     (root / "binary.yaml").write_bytes(b"\x00\xff\xfe")
     (root / "tab.yaml").write_text("model:\n\tclass_path: GPTModule\n")
@@ -197,9 +197,9 @@ BAD = [
     (*FIT, "--data.validation_fraction", "1.5"),
     # configurations
     *[("fit", "--config", name) for name in (
-        "missing.yaml", "steps.yaml", "typo.yaml", "negative.yaml", "heads.yaml", "null.yaml", "list.yaml", "system.yaml",
-        "module.yaml", "function.yaml", "hub.yaml", "open.yaml", "allowed.yaml", "nan.yaml", "mismatch.yaml", "tags.yaml",
-        "bomb.yaml", "binary.yaml", "tab.yaml", "twice.yaml", "gpt.ckpt", "taken",
+        "missing.yaml", "steps.yaml", "typo.yaml", "negative.yaml", "heads.yaml", "null.yaml", "list.yaml",
+        "system.yaml", "module.yaml", "function.yaml", "hub.yaml", "open.yaml", "allowed.yaml", "nan.yaml",
+        "mismatch.yaml", "tags.yaml", "bomb.yaml", "binary.yaml", "tab.yaml", "twice.yaml", "gpt.ckpt", "taken",
     )],
     # checkpoints to train on from, to start from, to evaluate, to decode with
     *[("fit", "--ckpt_path", f"{name}.ckpt") for name in (
@@ -278,6 +278,15 @@ def before(root):
     return tree(root)
 
 
+def _remove_new(root: Path, before: dict[str, bytes | None]) -> list[str]:
+    """What a command left behind, which is taken away for the next one."""
+    new = sorted(tree(root).keys() - before.keys())
+    for name in new:
+        shutil.rmtree(root / name, ignore_errors=True)
+        (root / name).unlink(missing_ok=True)
+    return new
+
+
 def test_there_are_enough_of_them():
     assert len(BAD) == len(set(BAD)) >= 60
 
@@ -286,11 +295,15 @@ def test_there_are_enough_of_them():
 def test_bad_input_is_refused_in_one_line_and_touches_nothing(run, root, before, monkeypatch, command):
     monkeypatch.chdir(root)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    status, out, err = run(*command)
+    try:
+        status, out, err = run(*command)
+    finally:
+        new = _remove_new(root, before)
     assert status == 2, out + err
     assert err.startswith("error: "), err
     assert err.count("\n") == 1, err
     assert "Traceback" not in out + err
+    assert new == []
     assert tree(root) == before
     assert "tests.reliability.imported" not in sys.modules
 
@@ -318,8 +331,9 @@ TREES = st.recursive(
     max_leaves=12,
 )
 WORDS = st.sampled_from(
-    ["--config", "gpt.yaml", "--trainer.max_steps", "3", "--model", "GPTModule", "--ckpt_path", "gpt.ckpt", "--checkpoint",
-     "--prompt", "--resume", "auto", "--data.seq_len", "--help", "--output", "taken", "--", "-", "=", "", "\0", "é", "\udcff"]
+    ["--config", "gpt.yaml", "--trainer.max_steps", "3", "--model", "GPTModule", "--ckpt_path", "gpt.ckpt",
+     "--checkpoint", "--prompt", "--resume", "auto", "--data.seq_len", "--help", "--output", "taken", "--", "-", "=", "",
+     "\0", "é", "\udcff"]
 ) | st.text(max_size=6)  # fmt: skip
 FUZZED = settings(
     max_examples=25,
