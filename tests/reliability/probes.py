@@ -84,3 +84,29 @@ class Poison(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         self._active = False
+
+
+class Phase(L.Callback):
+    """Keeps a file that says what the run is at."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def _write(self, trainer: L.Trainer, phase: str) -> None:
+        if trainer.is_global_zero:
+            self.path.write_text(phase)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._write(trainer, "starting")
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self._write(trainer, "training")
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._write(trainer, "validation")
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._write(trainer, "checkpoint writing")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._write(trainer, "ending")
