@@ -14,7 +14,7 @@ import torch
 
 MANIFEST = "manifest.json"  # in the run's folder
 # what a difference of is expected: it is no reason for another result
-NO_DIFFERENCE = ("started", "command", "resumed")
+NO_DIFFERENCE = ("started", "command", "resumed", "checkpoint")
 
 
 def manifest(command: list[str], seed: int, data_fingerprint: str, tokenizer: str) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class SaveConfig(SaveConfigCallback):
         record = self.record
         if self.in_place and path.is_file():
             record = json.loads(path.read_text(encoding="utf-8"))
-            record["resumed"].append({**self.record, "from": str(trainer.ckpt_path)})
+            record["resumed"].append(self.record)
         write_text(path, json.dumps(record, indent=1))
         for name in ("tokenizer", "source_tokenizer"):
             if hasattr(pl_module.data, name):

@@ -226,6 +226,7 @@ class TrainingCLI(LightningCLI):
     def _record(self) -> None:
         data, seed = self.datamodule, int(self.config[self.verb].seed_everything)
         record = manifest(sys.argv[1:], seed, data.fingerprint(), data.tokenizer.to_str())
+        record["checkpoint"] = self.config[self.verb].ckpt_path
         self.save_config_kwargs = {"record": record, "in_place": self.run is not None}
         if self.recorded is not None:
             found = differences(self.recorded, record) or ["nothing"]
