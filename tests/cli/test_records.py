@@ -79,4 +79,7 @@ def test_the_state_of_a_repository_is_told(tmp_path):
     dirty = git_state(tmp_path)
     assert "+two" in dirty["diff"]
     assert dirty["untracked"] == ["b"]
-    assert differences({"git": clean}, {"git": dirty}) == ["git.diff: none, now 7 lines", "git.untracked: none, now ['b']"]
+    assert differences({"git": clean}, {"git": dirty}) == [
+        "git.diff: none, now 7 lines",
+        "git.untracked: none, now ['b']",
+    ]

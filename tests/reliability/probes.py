@@ -17,13 +17,19 @@ class Once(L.Callback):
         place: ``step`` or ``validation``.
         step: optimizer steps done when it happens.
         marker: the file.
+        rank: the process that it happens to.
     """
 
-    def __init__(self, place: str, step: int, marker: str) -> None:
-        self.place, self.step, self.marker = place, step, Path(marker)
+    def __init__(self, place: str, step: int, marker: str, rank: int = 0) -> None:
+        self.place, self.step, self.marker, self.rank = place, step, Path(marker), rank
 
     def _is_here(self, trainer: L.Trainer, place: str) -> bool:
-        here = self.place == place and trainer.global_step == self.step and not self.marker.exists()
+        here = (
+            trainer.global_rank == self.rank
+            and self.place == place
+            and trainer.global_step == self.step
+            and not self.marker.exists()
+        )
         if here:
             self.marker.touch()
         return here
@@ -43,8 +49,8 @@ class Once(L.Callback):
 class Signal(Once):
     """Sends this process a signal."""
 
-    def __init__(self, place: str, step: int, marker: str, name: str = "SIGTERM") -> None:
-        super().__init__(place, step, marker)
+    def __init__(self, place: str, step: int, marker: str, name: str = "SIGTERM", rank: int = 0) -> None:
+        super().__init__(place, step, marker, rank)
         self.name = name
 
     def do(self) -> None:
