@@ -69,7 +69,8 @@ def short(command: str) -> list[str]:
         return arguments
     config = re.search(r"--config configs/(\w+)\.yaml", command)
     data = shlex.split(DATA[config[1]]) if config and "--data.source" not in command else []
-    return [*arguments, *data, *SHORT.get(arguments[0], "").split()]
+    own = ["--experiment", "interrupted"] if "--resume" in arguments else []  # not what other commands left
+    return [*arguments, *data, *SHORT.get(arguments[0], "").split(), *own]
 
 
 @pytest.fixture

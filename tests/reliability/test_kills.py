@@ -29,3 +29,9 @@ def test_many_kills(kind, kills):
 @pytest.mark.slow
 def test_kills_of_two_processes():
     print(kill("--kills", "10", "--processes", "2"))
+
+
+@pytest.mark.slow
+def test_an_hour_of_training_is_flat():
+    command = [sys.executable, "-m", "tests.reliability.soak", "--minutes", "60"]
+    subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
