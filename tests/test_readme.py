@@ -30,6 +30,7 @@ DATA = {
     "gpt": "--data.source my_text.txt --data.tokenizer byte --data.batch_size 2 --data.eval_batch_size 2",
     "shakespeare_char": "--data.batch_size 2 --data.eval_batch_size 2",
     "bert": "--data.source stories.txt --data.document_separator 4 --data.tokenizer_vocab_size 300 --data.batch_size 2",
+    "longformer": "--data.source stories.txt --data.document_separator 4 --data.tokenizer_vocab_size 300",
     "classification": "",
     "transformer": "--data.source pairs --data.tokenizer_vocab_size 300",
 }
@@ -89,7 +90,7 @@ def test_the_readme_has_commands():
 
 
 # what a command takes up -> the command before it that makes it
-FIRST = {"gpt-hf": "export", "gpt2.ckpt": "import", "gpt2.yaml": "import"}
+FIRST = {"gpt-hf": "export", "gpt2.ckpt": "import", "gpt2.yaml": "import", "long.yaml": "extend-context"}
 
 
 def prepare(in_folder, command):

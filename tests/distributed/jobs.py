@@ -89,6 +89,12 @@ def write_config(kind: str, root: Path, tie: bool = True) -> Path:
         model = ("BERTModule", {**shape, "n_layers": 2})
         source = {"source": str(_text(root / "text.txt", 60)), "tokenizer_vocab_size": 120, "seq_len": 32}
         data = ("MLMDataModule", source)
+    elif kind == "longformer":
+        # another dilation for each head, which another rank has under tensor parallelism
+        window = {"window": 3, "dilation": [1, 2], "global_tokens": [0, 4]}
+        model = ("LongformerModule", {**shape, "n_layers": 2, **window})
+        source = {"source": str(_text(root / "text.txt", 60)), "tokenizer_vocab_size": 120, "seq_len": 32}
+        data = ("MLMDataModule", {**source, "next_sentence": False})
     else:
         layers = {"n_encoder_layers": 1, "n_decoder_layers": 1, "tie_embeddings": tie}
         model = ("TransformerModule", {**shape, **layers})
@@ -133,6 +139,6 @@ def write_config(kind: str, root: Path, tie: bool = True) -> Path:
 
 def fit(config: Path, logs: Path, kind: str, ranks: int = 1, *more: str) -> list[str]:
     """The command of a run; ``ranks`` is how many share a global batch."""
-    size = {"gpt": 8, "bert": 8, "transformer": 64}[kind] // ranks
+    size = {"gpt": 8, "bert": 8, "longformer": 8, "transformer": 64}[kind] // ranks
     option = "max_tokens" if kind == "transformer" else "batch_size"
     return ["fit", "--config", str(config), *more, "--trainer.default_root_dir", str(logs), f"--data.{option}={size}"]

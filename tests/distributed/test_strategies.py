@@ -142,6 +142,36 @@ def test_an_option_works_with_each(configs, alone, tmp_path, option):
         assert losses(logs) == pytest.approx(expected, abs=1e-4), logs
 
 
+# what is set for each head is another rank's under tensor parallelism; the stages of a pipeline make their own masks
+LONG = {
+    "alibi": ["--model.init_args.config.positions=alibi", "--data.init_args.separate_documents=true"],
+    "rotary": ["--model.init_args.config.positions=rotary", "--model.init_args.config.dilation=[1,2]"],
+    "sinusoidal": ["--model.init_args.config.positions=sinusoidal"],
+}
+WINDOW = ["--model.init_args.config.attention=sliding_window", "--model.init_args.config.window=3"]
+
+
+def test_windows_positions_and_documents_with_each(configs, tmp_path):
+    """GPT with each kind of position in a window, and Longformer, where the attention of a strategy could go wrong."""
+    runs = {name: (configs["gpt"], "gpt", [*WINDOW, *options]) for name, options in LONG.items()}
+    runs["longformer"] = (write_config("longformer", tmp_path), "longformer", [])
+    single = [fit(config, tmp_path / "one" / name, kind, 1, *more) for name, (config, kind, more) in runs.items()]
+    run_job(tmp_path / "job1", single, processes=1)
+    commands = []
+    for strategy in ("fsdp", "tensor_parallel", "pipeline"):
+        spread = ["--config", f"configs/strategy/{strategy}.yaml", "--trainer.devices", "2"]
+        for name, (config, kind, more) in runs.items():
+            logs = tmp_path / strategy / name
+            commands.append(fit(config, logs, kind, STRATEGIES[strategy], *more, *spread))
+    run_job(tmp_path / "job2", commands)
+    for name, (_, kind, _) in runs.items():
+        expected = losses(tmp_path / "one" / name / kind / "version_0")
+        assert len(expected) == STEPS
+        for strategy in ("fsdp", "tensor_parallel", "pipeline"):
+            found = losses(tmp_path / strategy / name / kind / "version_0")
+            assert found == pytest.approx(expected, abs=1e-4), (strategy, name)
+
+
 def test_two_dimensions(configs, alone, tmp_path):
     """FSDP over two groups of two tensor-parallel processes each."""
     more = ["--config", "configs/strategy/tensor_parallel.yaml", "--trainer.devices", "4"]

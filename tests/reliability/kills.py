@@ -24,7 +24,7 @@ from pathlib import Path
 import yaml
 
 import src.cli
-import src.cli.training  # noqa: F401  what a trial would import
+import src.cli.training
 from tests.distributed.jobs import free_port
 from tests.reliability.runs import assert_same, config, figures, final
 
