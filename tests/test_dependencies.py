@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -20,8 +21,9 @@ def pins(path: str) -> dict[str, str]:
 
 def direct() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = [needed for name, needed in project["optional-dependencies"].items() if name != "published"]
-    names = {re.match(r"[\w.-]+", line)[0] for line in [*project["dependencies"], *sum(extras, [])]}
+    extras = {name: lines for name, lines in project["optional-dependencies"].items() if name != "published"}
+    lines = chain(project["dependencies"], *extras.values())
+    names = {re.match(r"[\w.-]+", line)[0] for line in lines}
     return {canonical(name) for name in names} - {"transformer-template", "setuptools", "wheel"}
 
 

@@ -62,11 +62,8 @@ def main() -> None:
         memory, files = (quarters([float(one[i]) for one in samples]) for i in (0, 1))
         grows = memory[1] > 1.05 * memory[0] or files[1] > 1.05 * files[0]
         flat &= not grows
-        print(
-            f"{kind}: {len(samples)} samples, memory {memory[0]:.0f} to {memory[1]:.0f} MB, open files {files[0]:.0f} to "
-            f"{files[1]:.0f}: {'grows' if grows else 'flat'}",
-            flush=True,
-        )
+        held = f"memory {memory[0]:.0f} to {memory[1]:.0f} MB, open files {files[0]:.0f} to {files[1]:.0f}"
+        print(f"{kind}: {len(samples)} samples, {held}: {'grows' if grows else 'flat'}", flush=True)
     sys.exit(not flat)
 
 

@@ -332,8 +332,8 @@ TREES = st.recursive(
 )
 WORDS = st.sampled_from(
     ["--config", "gpt.yaml", "--trainer.max_steps", "3", "--model", "GPTModule", "--ckpt_path", "gpt.ckpt",
-     "--checkpoint", "--prompt", "--resume", "auto", "--data.seq_len", "--help", "--output", "taken", "--", "-", "=", "",
-     "\0", "é", "\udcff"]
+     "--checkpoint", "--prompt", "--resume", "auto", "--data.seq_len", "--help", "--output", "taken", "--", "-", "=",
+     "", "\0", "é", "\udcff"]
 ) | st.text(max_size=6)  # fmt: skip
 FUZZED = settings(
     max_examples=25,
