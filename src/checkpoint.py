@@ -154,7 +154,7 @@ def check_shards(folder: Path) -> None:
         for name, (size, crc) in expected.items():
             path = folder / name
             if not path.is_file() or path.stat().st_size != size or checksum(path) != crc:
-                raise InputError(f"checkpoint {folder} is damaged or incomplete ({name}): use another one")
+                raise InputError(f"checkpoint {folder} is incomplete or damaged ({name}): use another one")
     except (OSError, ValueError, AttributeError, TypeError) as error:
         if isinstance(error, InputError):
             raise

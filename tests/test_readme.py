@@ -1,4 +1,4 @@
-"""Each command of the README runs: shortened, on a text of this test, in a folder of its own."""
+"""Each command of the README and some pages runs: shortened, on a text of this test, in a folder of its own."""
 
 import os
 import re
@@ -13,9 +13,9 @@ import pytest
 import src.cli
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = list(
-    dict.fromkeys(re.findall(r"\./run\.sh (\w[^`\n#]*?)\s*(?:#[^\n]*)?(?:`|\n)", (ROOT / "README.md").read_text()))
-)
+PAGES = ("README.md", "docs/activations.md", "docs/optimizers.md", "docs/dashboards.md")
+TEXT = "".join((ROOT / page).read_text() for page in PAGES)
+COMMANDS = list(dict.fromkeys(re.findall(r"\./run\.sh (\w[^`\n#]*?)\s*(?:#[^\n]*)?(?:`|\n)", TEXT)))
 VERBS = tuple(src.cli.VERBS)
 # what the hub would have to send: these are parsed, which builds every class's arguments, and not run
 FROM_THE_HUB = ("roneneldan/TinyStories", "configs/paper/")

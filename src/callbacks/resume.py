@@ -50,7 +50,11 @@ class ExactResume(L.Callback):
         if trainer.state.fn != "fit":
             return
         collected = {name: torch.stack(values).cpu() for name, values in pl_module.collected.items()}
-        mine = {"random": random_states(trainer.strategy.root_device), "collected": collected}
+        mine = {
+            "random": random_states(trainer.strategy.root_device),
+            "collected": collected,
+            "steps_since_log": pl_module.steps_since_log,
+        }
         parts: list[Any] = [mine]
         if trainer.world_size > 1:
             parts = [None] * trainer.world_size
@@ -69,6 +73,7 @@ class ExactResume(L.Callback):
             return
         assert isinstance(pl_module, Task)
         device = trainer.strategy.root_device
+        pl_module.steps_since_log = self._held["steps_since_log"]
         for name, values in self._held["collected"].items():
             pl_module.collected[name] = list(values.to(device).unbind())
         restore_random_states(self._held["random"], device)

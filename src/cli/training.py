@@ -27,9 +27,11 @@ import src.optim
 import src.tasks
 from src.callbacks import (
     EMA,
+    Dashboard,
     EndWithValidation,
     ExactResume,
     Guard,
+    HParams,
     Predictions,
     ProgressBar,
     Report,
@@ -37,7 +39,7 @@ from src.callbacks import (
     print_results,
 )
 from src.checkpoint import read_checkpoint, read_header
-from src.cli import resume
+from src.cli import classes, resume
 from src.cli.class_paths import allow_class_paths
 from src.cli.loggers import loggers
 from src.cli.messages import one_line, values_of
@@ -75,6 +77,7 @@ class TrainingCLI(LightningCLI):
         self.checkpoint = checkpoint
         self.arguments = arguments
         self.run, self.recorded = run, recorded
+        classes.install()
         strict = {"allow_abbrev": False, "exit_on_error": False}
         super().__init__(
             model_class=src.tasks.Task,
@@ -105,6 +108,7 @@ class TrainingCLI(LightningCLI):
         parser.add_argument("--allow_class_paths", type=str | None, default=None, help=allow_help)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(Guard, "guard")
+        parser.add_lightning_class_args(HParams, "hparams")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/loss",
@@ -120,6 +124,7 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("data.vocab_size", "model.init_args.config.vocab_size", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        classes.check_order(self.arguments)
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
@@ -140,11 +145,14 @@ class TrainingCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Nothing: the parent would let a checkpoint's values win over the command line. See :func:`main`."""
 
+    def _plain_config(self) -> dict[str, Any]:
+        """The resolved configuration, as plain values."""
+        return yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.verb]
+
     def before_instantiate_classes(self) -> None:
         if self.checkpoint is not None:
-            was = layer_of(self.checkpoint)
-            now = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.verb]
-            changed = _differences(was, {k: v for k, v in now.items() if k not in OF_THE_VERB})
+            now = {key: value for key, value in self._plain_config().items() if key not in OF_THE_VERB}
+            changed = _differences(layer_of(self.checkpoint), now)
             if changed:
                 rank_zero_only(print)("\n".join(["changed from the checkpoint's configuration:", *changed]))
 
@@ -162,6 +170,7 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """The trainer with this project's callbacks, precision by hardware, and a run folder of its own."""
+        self.config_init[self.verb].hparams.read(self._plain_config())
         self.datamodule.setup(self.verb)
         self.model.check_data(self.datamodule)
         self._check_checkpoint()
@@ -184,7 +193,8 @@ class TrainingCLI(LightningCLI):
             if trainer.logger is None:
                 step = self.checkpoint["global_step"] if self.run and self.checkpoint else 0
                 settings["logger"] = loggers(run, step)
-        callbacks = [Report(), Throughput(), ProgressBar(), EndWithValidation(), ExactResume(), Predictions()]
+        callbacks = [Report(), Dashboard(), Throughput(), ProgressBar(), EndWithValidation(), ExactResume()]
+        callbacks.append(Predictions())
         self.trainer_defaults = {"callbacks": callbacks}
         try:
             made = super().instantiate_trainer(enable_model_summary=False, **settings)

@@ -198,16 +198,16 @@ class LMDataModule(TextDataModule):
             self._stream = self.corpus.splits(self.cache_dir)["train"]
         return documents(self._stream.shuffle(seed=self.seed + number, buffer_size=SHUFFLE_BUFFER))
 
-    def documents(self, input_ids: Tensor) -> dict[str, Tensor]:
-        """The number of each token's document, (batch, seq), where they are to be kept apart.
+    def on_before_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
+        """Add to a batch the number of each token's ``documents``, (batch, seq), where they are to be kept apart.
 
         An end token begins the next document: what follows it is predicted from it alone, as when text is written from
         the empty prompt.
         """
         if not self.separate_documents:
-            return {}
+            return batch
         end_id = require_token(self.tokenizer, self.end_token, "end_token")
-        return {"documents": (input_ids == end_id).long().cumsum(1)}
+        return {**batch, "documents": (batch["input_ids"] == end_id).long().cumsum(1)}
 
     def bytes_per_token(self, split: str) -> float:
         """Bytes of a split's text, as UTF-8, for each of its targets, the end tokens among them."""

@@ -6,7 +6,7 @@ from typing import Any
 from src.errors import InputError
 from src.nn import NormPlacement
 
-# ours -> HuggingFace's names, the one to write first; `elu` it has not
+# ours -> HuggingFace's names, the one to write first; `elu` and the gated ones these networks have not there
 ACTIVATIONS = {
     "relu": ("relu",),
     "leaky_relu": ("leaky_relu",),
@@ -66,7 +66,10 @@ class ConfigTable:
             InputError: a field has a value without a counterpart.
         """
         if config.activation not in ACTIVATIONS:
-            raise InputError(f"HuggingFace has no activation {config.activation!r}: the network cannot be exported")
+            raise InputError(
+                f"HuggingFace's {self.model_type} has no activation {config.activation!r}: the network cannot be "
+                "exported"
+            )
         if config.norm != self.norm:
             raise InputError(
                 f"HuggingFace's {self.model_type} has norm {self.norm!r}: a network with {config.norm!r} cannot be "

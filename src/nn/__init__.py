@@ -1,6 +1,6 @@
 """Layers that every architecture shares. Plain torch."""
 
-from src.nn.activations import ACTIVATIONS, activation
+from src.nn.activations import ACTIVATIONS, GATED, activation
 from src.nn.attention import CrossAttention, SelfAttention
 from src.nn.blocks import Block, NormPlacement
 from src.nn.cache import KVCache
@@ -12,6 +12,7 @@ from src.nn.positions import LearnedPositions, SinusoidalPositions, alibi_slopes
 
 __all__ = [
     "ACTIVATIONS",
+    "GATED",
     "KERNELS",
     "Block",
     "CrossAttention",

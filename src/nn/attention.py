@@ -43,6 +43,17 @@ class _Attention(nn.Module):
     def _dropout_now(self) -> float:
         return self.dropout if self.training else 0.0
 
+    def _weigh(self, q: Tensor, k: Tensor, visible: Tensor | None) -> Tensor:
+        """The weights that the values get, (B, H, T, S): the fast kernels do not give them out.
+
+        Args:
+            visible: boolean, true where a key may be seen; or numbers to add to the scores; all is seen if null.
+        """
+        scores = q @ k.transpose(2, 3) * self.head_dim**-0.5
+        if visible is not None:
+            scores = scores.masked_fill(~visible, -torch.inf) if visible.dtype == torch.bool else scores + visible
+        return scores.softmax(-1)
+
 
 class SelfAttention(_Attention):
     """Queries, keys and values from one sequence, by one matrix product.
@@ -93,19 +104,33 @@ class SelfAttention(_Attention):
 
     def _attend(self, x: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:
         """The heads' outputs, (B, H, T, D)."""
-        q, k, v = self._heads(self.qkv(x), 3)
-        if self.rotary:
-            angles = mask.once(("rotary", x.dtype), lambda: self._angles(x, mask))
-            q, k = rotate(q, *angles), rotate(k, *angles)
+        q, k, v = self._queries_keys_values(x, mask)
         if cache is not None:
             k, v, places = cache.append(k, v)
             if mask.past:  # a few queries and many keys: a dense mask is small
                 return dense(q, k, v, mask, self.reach, self._dropout_now, places)
         return self.kernel(q, k, v, mask, self.reach, self._dropout_now)
 
+    def _queries_keys_values(self, x: Tensor, mask: Mask) -> tuple[Tensor, ...]:
+        """Of each head, (B, H, T, D), with their positions in them if these are rotary."""
+        q, k, v = self._heads(self.qkv(x), 3)
+        if self.rotary:
+            angles = mask.once(("rotary", x.dtype), lambda: self._angles(x, mask))
+            q, k = rotate(q, *angles), rotate(k, *angles)
+        return q, k, v
+
     def _angles(self, x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
         places = torch.arange(mask.past, mask.length, device=x.device)
         return rotary_angles(places, self.head_dim)
+
+    def weights(self, x: Tensor, mask: Mask) -> Tensor:
+        """How much each query looks at each key, (B, H, T, T), rows that sum to 1: to look at, not to train."""
+        q, k, _ = self._queries_keys_values(x, mask)
+        places = torch.arange(x.shape[1], device=x.device)
+        visible = mask.matrix(self.reach, places, q.dtype)
+        if visible is None and mask.causal:
+            visible = places[None, :] <= places[:, None]
+        return self._weigh(q, k, visible)
 
 
 class CrossAttention(_Attention):
@@ -140,7 +165,7 @@ class CrossAttention(_Attention):
         y = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self._dropout_now)
         return self._merge(y).view(shape)
 
-    def weights(self, x: Tensor, memory: Tensor) -> Tensor:
-        """How much each query looks at each key, (B, H, T, S), rows that sum to 1: to look at, not to train."""
+    def weights(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
+        """As :meth:`SelfAttention.weights`, (B, H, T, S)."""
         (q,), (k, _) = self._heads(self.q(x), 1), self._heads(self.kv(memory), 2)
-        return (q @ k.transpose(2, 3) * self.head_dim**-0.5).softmax(-1)
+        return self._weigh(q, k, mask)

@@ -34,16 +34,30 @@ class GlobalSelfAttention(SelfAttention):
         """Attend: (B, T, C) to the same. There is no cache: this is for encoders."""
         y = self._attend(x, mask)
         if mask.global_tokens is not None and mask.global_tokens.index.shape[1]:
-            flags, index = mask.global_tokens.flags, mask.global_tokens.index
-            found = self._attend_globally(x, mask, index)
-            # which of the global tokens a token is; of the others it says nothing
-            number = (flags.cumsum(1) - 1).clamp(min=0)[:, None, :, None]
-            y = found.gather(2, number.expand_as(y)).where(flags[:, None, :, None], y)
+            q, k, v = self._global_queries_keys_values(x, mask.global_tokens.index)
+            visible = padding_mask(mask.attention_mask)
+            found = scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=self._dropout_now)
+            y = _with_global(y, found, mask.global_tokens.flags)
         return self._merge(y)
 
-    def _attend_globally(self, x: Tensor, mask: Mask, index: Tensor) -> Tensor:
-        """What the global tokens see, (B, H, G, D)."""
+    def weights(self, x: Tensor, mask: Mask) -> Tensor:
+        """As :meth:`SelfAttention.weights`, with those of the global tokens in their rows."""
+        weights = super().weights(x, mask)
+        if mask.global_tokens is not None and mask.global_tokens.index.shape[1]:
+            q, k, _ = self._global_queries_keys_values(x, mask.global_tokens.index)
+            found = self._weigh(q, k, padding_mask(mask.attention_mask))
+            weights = _with_global(weights, found, mask.global_tokens.flags)
+        return weights
+
+    def _global_queries_keys_values(self, x: Tensor, index: Tensor) -> tuple[Tensor, ...]:
+        """Queries of the global tokens, (B, H, G, D), and what they look at, (B, H, T, D)."""
         (q,) = self._heads(self.global_q(x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))), 1)
         k, v = self._heads(self.global_kv(x), 2)
-        visible = padding_mask(mask.attention_mask)
-        return scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=self._dropout_now)
+        return q, k, v
+
+
+def _with_global(of_all: Tensor, of_global: Tensor, flags: Tensor) -> Tensor:
+    """The rows of all tokens, (B, H, T, ...), with those of the global ones, (B, H, G, ...), in their places."""
+    # which of the global tokens a token is; of the others it says nothing
+    number = (flags.cumsum(1) - 1).clamp(min=0)[:, None, :, None]
+    return of_global.gather(2, number.expand_as(of_all)).where(flags[:, None, :, None], of_all)

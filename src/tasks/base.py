@@ -58,7 +58,9 @@ class Task(L.LightningModule, ABC):
         self.make_optimizer = optimizer
         self.schedule = schedule
         self.compile_blocks, self.activation_checkpointing = compile, activation_checkpointing
-        self.collected: dict[str, list[Tensor]] = {}  # figures of each batch since the last log
+        # figures of each batch since the last log: by name, and whether each is a share of its step
+        self.collected: dict[tuple[str, bool], list[Tensor]] = {}
+        self.steps_since_log = 0
         self.pipeline: PipelineStrategy | None = None  # set by it, where no process has the whole network
         self.batches: list[tuple[int, Batch, Tensor]] = []  # of the optimizer step at hand: index, batch and loss
         self.guard: Callable[[Tensor], None] | None = None  # is shown the gradient norm of each step before it is made
@@ -160,9 +162,16 @@ class Task(L.LightningModule, ABC):
         self.batches.append((batch_idx, batch, loss.detach()))
         return loss
 
-    def collect(self, name: str, value: Tensor) -> None:
-        """Keep a batch's figure, to log ``train/NAME`` as the mean over batches and ranks since it was last logged."""
-        self.collected.setdefault(name, []).append(value.detach())
+    def collect(self, name: str, value: Tensor, share: bool = True) -> None:
+        """Keep a batch's figure, to log ``train/NAME`` as the mean since it was last logged, over all ranks.
+
+        Args:
+            name: of the figure.
+            value: 0-dim.
+            share: whether it is the batch's share of its optimizer step, which then is what the mean is over: in an
+                epoch's last step, of fewer batches than are accumulated, each share is larger. Else over batches.
+        """
+        self.collected.setdefault((name, share), []).append(value.detach())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over two parameter groups, and the schedule by optimizer steps."""
@@ -200,6 +209,7 @@ class Task(L.LightningModule, ABC):
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip by the global norm, show it to the guard, and log it as it was before clipping, with loss and rate."""
+        self.steps_since_log += 1
         by_value = gradient_clip_algorithm == "value"
         # a strategy whose processes hold parts of the network has its own way to the norm of the whole
         clip = getattr(self.trainer.strategy, "clip_gradients", clip_by_global_norm)
@@ -212,11 +222,14 @@ class Task(L.LightningModule, ABC):
             self._log_step(norm, optimizer.param_groups[0]["lr"])
 
     def _log_step(self, gradient_norm: Tensor, learning_rate: float) -> None:
-        means = torch.stack([torch.stack(values).mean() for values in self.collected.values()])
-        means = self.trainer.strategy.reduce(means, reduce_op="mean")
-        for name, mean in zip(self.collected, means.unbind(), strict=True):
+        shares = self.steps_since_log * self.trainer.accumulate_grad_batches
+        found = self.collected.items()
+        sums = [torch.stack(values).sum() / (shares if share else len(values)) for (_, share), values in found]
+        means = self.trainer.strategy.reduce(torch.stack(sums), reduce_op="mean")
+        for (name, _), mean in zip(self.collected, means.unbind(), strict=True):
             self.log(f"train/{name}", mean, prog_bar=name == "loss")
         self.collected.clear()
+        self.steps_since_log = 0
         self.log("train/gradient_norm", gradient_norm)
         self.log("train/learning_rate", learning_rate)
 

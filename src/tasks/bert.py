@@ -85,7 +85,7 @@ class BERTModule(Task):
         return torch.stack(list(self.loss_parts(outputs, batch).values())).sum() * batch["target_tokens"]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        self.collect("padding_share", 1 - batch["attention_mask"].float().mean())
+        self.collect("padding_share", 1 - batch["attention_mask"].float().mean(), share=False)
         return super().training_step(batch, batch_idx)
 
     def _metrics(self) -> dict[str, Metric]:

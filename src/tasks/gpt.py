@@ -57,9 +57,7 @@ class GPTModule(Task):
         return GPT(self.config)
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        inputs = {"input_ids": batch["input_ids"]}
-        assert isinstance(self.data, LMDataModule)
-        return inputs | self.data.documents(batch["input_ids"])
+        return {name: batch[name] for name in ("input_ids", "documents") if name in batch}
 
     def summed_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy in nats, summed over the labels that are not -100. ``labels[i]`` follows ``input_ids[i]``."""

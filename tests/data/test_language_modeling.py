@@ -375,5 +375,6 @@ def test_documents_are_told_apart_by_their_end_tokens(make):
     module = make(separate_documents=True)
     end = module.tokenizer.token_to_id(END_OF_TEXT)
     ids = torch.tensor([[7, 8, end, 9, end, end, 5], [end, 1, 2, 3, 4, 5, 6]])
-    assert module.documents(ids)["documents"].tolist() == [[0, 0, 1, 1, 2, 3, 3], [1] * 7]
-    assert make().documents(ids) == {}
+    found = module.on_before_batch_transfer({"input_ids": ids}, 0)
+    assert found["documents"].tolist() == [[0, 0, 1, 1, 2, 3, 3], [1] * 7]
+    assert make().on_before_batch_transfer({"input_ids": ids}, 0).keys() == {"input_ids"}

@@ -16,6 +16,13 @@ from tests.conftest import WORDS
 
 ROOT = Path(__file__).parents[2]
 STEPS, HALFWAY = 10, 5
+# what the first rank shows of a run, from the whole network, while no rank waits for another
+SAMPLES = {
+    "gpt": "TextSamples",
+    "bert": "MaskFills",
+    "longformer": "MaskFills",
+    "transformer": "TranslationSamples",
+}
 
 
 def free_port() -> int:
@@ -96,7 +103,8 @@ def write_config(kind: str, root: Path, tie: bool = True) -> Path:
         source = {"source": str(_text(root / "text.txt", 60)), "tokenizer_vocab_size": 120, "seq_len": 32}
         data = ("MLMDataModule", {**source, "next_sentence": False})
     else:
-        layers = {"n_encoder_layers": 1, "n_decoder_layers": 1, "tie_embeddings": tie}
+        # gated: two projections that are cut alike
+        layers = {"n_encoder_layers": 1, "n_decoder_layers": 1, "tie_embeddings": tie, "activation": "swiglu"}
         model = ("TransformerModule", {**shape, **layers})
         languages = {"source_language": "forward", "target_language": "backward", "joint_vocabulary": tie}
         source = {"source": str(_pairs(root / "pairs")), "tokenizer": "char", "max_length": 16, **languages}
@@ -130,6 +138,7 @@ def write_config(kind: str, root: Path, tie: bool = True) -> Path:
             "log_every_n_steps": 1,
             "accelerator": "cpu",
             "precision": "32-true",
+            "callbacks": [{"class_path": name} for name in (SAMPLES[kind], "AttentionMaps", "TokenEmbeddings")],
         },
     }
     path = root / f"{kind}.yaml"

@@ -40,6 +40,7 @@ def test_a_killed_process_ends_the_job_which_then_goes_on(config, alone, tmp_pat
     kill = {"class_path": "tests.distributed.probes.Kill", "init_args": {"rank": 1, "step": HALFWAY + 2}}
     (tmp_path / "kill.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [kill]}}))
     killed = [sys.executable, "-m", "src", *command, "--config", str(tmp_path / "kill.yaml")]
+    killed += ["--allow_class_paths", "tests"]
     with (tmp_path / "log").open("w") as log:
         (status,) = finish(subprocess.Popen(killed, cwd=ROOT, env=ENVIRONMENT, stdout=log, stderr=log))
     assert status not in (0, None)

@@ -164,6 +164,8 @@ def test_a_name_that_nobody_can_fetch(run, tmp_path, monkeypatch):
 SHAPE = {"max_seq_len": 24, "d_model": 32, "n_heads": 4}
 NOT_THERE = {
     "no activation 'elu'": ("gpt", {"activation": "elu"}),
+    "no activation 'swiglu'": ("gpt", {"activation": "swiglu"}),
+    "no activation 'geglu'": ("bert", {"activation": "geglu"}),
     "norm 'pre': a network with 'post'": ("gpt", {"norm": "post"}),
     "norm 'post': a network with 'pre'": ("bert", {"norm": "pre"}),
     "only positions 'learned': a network with 'rotary'": ("gpt", {"positions": "rotary"}),

@@ -7,7 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.nn import Block, CrossAttention, KVCache, Mask, SelfAttention, padding_mask
+from src.nn import (
+    Block,
+    CrossAttention,
+    GlobalSelfAttention,
+    GlobalTokens,
+    KVCache,
+    Mask,
+    Reach,
+    SelfAttention,
+    padding_mask,
+)
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 4), st.integers(1, 5))  # batch, seq, heads, dim
 
@@ -145,3 +155,55 @@ def test_dropout_is_on_the_sublayers_output_and_not_on_the_residual_stream():
     block = Block(16, 4, 32, "gelu", dropout=1 - 1e-9).train()
     x = torch.randn(2, 5, 16)
     torch.testing.assert_close(block(x, Mask(5)), x)
+
+
+def attended(layer, weights, values):
+    return layer.out((weights @ values).transpose(1, 2).flatten(2))
+
+
+PADDED = torch.tensor([[1] * 7, [1, 1, 1, 0, 0, 0, 0]])
+SEEN = {
+    "all": (Mask(7), Reach()),
+    "no padding": (Mask(7, attention_mask=PADDED), Reach()),
+    "not the future": (Mask(7, causal=True), Reach()),
+    "not other documents": (Mask(7, causal=True, documents=torch.tensor([[0, 0, 1, 1, 1, 2, 2]] * 2)), Reach()),
+    "a window": (Mask(7, causal=True), Reach(window=2, dilation=(1, 2, 1))),
+    "the near more": (Mask(7, causal=True), Reach(slopes=(0.5, 0.25, 0.125))),
+}
+
+
+@pytest.mark.parametrize("seen", SEEN)
+@pytest.mark.parametrize("rotary", [False, True])
+def test_the_weights_to_look_at_are_those_that_the_values_get(seen, rotary):
+    torch.manual_seed(0)
+    mask, reach = SEEN[seen]
+    layer = SelfAttention(12, 3, reach=reach, rotary=rotary).double()
+    x = torch.randn(2, 7, 12, dtype=torch.float64)
+    weights = layer.weights(x, mask)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 7, dtype=torch.float64))
+    values = layer._heads(layer.qkv(x), 3)[2]
+    torch.testing.assert_close(attended(layer, weights, values), layer(x, mask))
+
+
+def test_the_weights_of_global_tokens_are_by_their_own_projections():
+    torch.manual_seed(0)
+    layer = GlobalSelfAttention(12, 3, reach=Reach(window=1)).double()
+    x, ids = torch.randn(2, 7, 12, dtype=torch.float64), torch.zeros(2, 7, dtype=torch.long)
+    mask = Mask(7, attention_mask=PADDED, global_tokens=GlobalTokens.at([0, 5], ids, PADDED))
+    weights = layer.weights(x, mask)
+    own, of_global = layer._heads(layer.qkv(x), 3)[2], layer._heads(layer.global_kv(x), 2)[1]
+    flags = mask.global_tokens.flags[:, None, :, None]
+    y = (weights @ of_global).where(flags, weights @ own)
+    expected = layer.out(y.transpose(1, 2).flatten(2))
+    torch.testing.assert_close(expected, layer(x, mask))
+
+
+def test_the_weights_of_cross_attention():
+    torch.manual_seed(0)
+    layer, x = CrossAttention(12, 3).double(), torch.randn(2, 4, 12, dtype=torch.float64)
+    memory, mask = torch.randn(2, 6, 12, dtype=torch.float64), padding_mask(torch.tensor([[1] * 6, [1] * 2 + [0] * 4]))
+    weights = layer.weights(x, memory, mask)
+    assert weights.shape == (2, 3, 4, 6)
+    assert (weights[1, :, :, 2:] == 0).all()
+    values = layer._heads(layer.kv(memory), 2)[1]
+    torch.testing.assert_close(attended(layer, weights, values), layer(x, memory, mask))

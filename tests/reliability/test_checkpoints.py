@@ -155,10 +155,10 @@ def test_shards_take_their_name_when_all_are_there(tmp_path):
     check_shards(path)
     assert (path / "part/0").read_text() == "two"
     (path / "part/0").write_text("owt")
-    with pytest.raises(InputError, match="damaged or incomplete"):
+    with pytest.raises(InputError, match="incomplete or damaged"):
         check_shards(path)
     (path / "part/0").unlink()
-    with pytest.raises(InputError, match="damaged or incomplete"):
+    with pytest.raises(InputError, match="incomplete or damaged"):
         check_shards(path)
     (path / "checksums.json").write_text(json.dumps([1]))
     (path / "meta.pt").touch()
