@@ -14,7 +14,7 @@ from src.data import ClassificationDataModule, TextDataModule
 from src.models import BERTClassifier, BERTClassifierConfig
 from src.optim import Schedule
 from src.tasks.base import Batch, Task
-from src.tasks.bert import check_lengths, load_encoder
+from src.tasks.bert import check_encoder, check_lengths, load_encoder
 
 
 class ClassificationModule(Task):
@@ -72,7 +72,14 @@ class ClassificationModule(Task):
         if checkpoint["architecture"] == self.architecture:
             super().load_pretrained(checkpoint)
             return
-        load_encoder(self.model.encoder, checkpoint, self.config, self.data.tokenizer.to_str())
+        self.check_pretrained(checkpoint, self.data)
+        load_encoder(self.model.encoder, checkpoint)
+
+    def check_pretrained(self, checkpoint: dict[str, Any], data: TextDataModule) -> None:
+        if checkpoint["architecture"] == self.architecture:
+            super().check_pretrained(checkpoint, data)
+            return
+        check_encoder(checkpoint, self.config, data)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the names of the labels to what every task saves."""
