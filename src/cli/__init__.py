@@ -24,6 +24,8 @@ VERBS = {
     "extend-context": ("src.cli.extend_context", "give a trained BERT, Longformer or GPT a longer context"),
     "import": ("src.cli.import_", "make a checkpoint of a HuggingFace model"),
     "reproduce": ("src.cli.reproduce", "start a run again, and say what differs from its record"),
+    "sweep": ("src.cli.sweep", "run a configuration many times with other values"),
+    "report": ("src.cli.report", "write the tables and plots of a sweep"),
     "export": ("src.cli.export", "write a checkpoint in HuggingFace's format"),
 }
 

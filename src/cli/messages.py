@@ -58,6 +58,9 @@ def one_line(message: str, options: Iterable[str], arguments: list[str]) -> str:
     key = ".".join(path)
     where = _file_with(path[-1].rpartition(".")[2], arguments) if path else ""
     name = re.search(r"dot import path string: (\S+)", leaf)
+    number = re.search(r"Expected a <class '(int|float|bool)'>", leaf)
+    if name and number:  # a number of a class's own, which may also be a tensor
+        return f"{key}{where}: expected a {number[1]}, not {name[1]!r}"
     if name:
         return f"{key}{where}: there is no class {name[1]!r}{did_you_mean(name[1], _class_names())}"
     leaf = re.sub(r"<class '([\w.]+)'>", r"\1", leaf)
@@ -70,12 +73,11 @@ def _unnest(message: str) -> tuple[list[str], list[str], str]:
     classes = re.findall(r"class_path '([\w.]+)'", message) + re.findall(r"Namespace\(class_path='([\w.]+)'", message)
     said: list[str] = []
     for raw in message.splitlines():
-        line = raw.strip().removeprefix("- ")
+        line = re.sub(r"^Type typing\.Callable\[.*?callable class: ", "", raw.strip().removeprefix("- "))
         key = re.match(r'Parser key "([\w.]+)":\s*(.*)', line)
         if key:
             path.append(key[1])
             line = key[2]
-        line = re.sub(r"^Type typing\.Callable\[.*?callable class: ", "", line)
         if line and not NOISE.match(line):
             said.append(re.sub(r"\. Got value: Namespace\(.*", "", line))
     # of several types that a value may have, plain text is the one that was not meant

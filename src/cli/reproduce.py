@@ -35,4 +35,4 @@ def main(arguments: list[str]) -> None:
         raise InputError(f"{record} is damaged: {error}") from error
     from src.cli import training
 
-    training.main(["fit", "--config", str(config), *rest], recorded)
+    training.main(["fit", "--config", str(config), *rest], recorded=recorded)

@@ -3,8 +3,10 @@
 import logging
 import os
 import sys
+import tempfile
 import threading
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -63,6 +65,7 @@ class TrainingCLI(LightningCLI):
         checkpoint: what the checkpoint that the run starts from holds beside weights.
         run: the folder of the interrupted run that goes on; a new one is made if null.
         recorded: the manifest of a run that this one is to reproduce.
+        callbacks: of the trainer, beside those of the configuration.
     """
 
     def __init__(
@@ -72,9 +75,10 @@ class TrainingCLI(LightningCLI):
         checkpoint: dict[str, Any] | None = None,
         run: Path | None = None,
         recorded: dict[str, Any] | None = None,
+        callbacks: Sequence[L.Callback] = (),
     ) -> None:
         self.verb = verb
-        self.checkpoint = checkpoint
+        self.checkpoint, self.callbacks = checkpoint, callbacks
         self.arguments = arguments
         self.run, self.recorded = run, recorded
         classes.install()
@@ -194,7 +198,7 @@ class TrainingCLI(LightningCLI):
                 step = self.checkpoint["global_step"] if self.run and self.checkpoint else 0
                 settings["logger"] = loggers(run, step)
         callbacks = [Report(), Dashboard(), Throughput(), ProgressBar(), EndWithValidation(), ExactResume()]
-        callbacks.append(Predictions())
+        callbacks += [Predictions(), *self.callbacks]
         self.trainer_defaults = {"callbacks": callbacks}
         try:
             made = super().instantiate_trainer(enable_model_summary=False, **settings)
@@ -317,8 +321,39 @@ def _quieten() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def main(arguments: list[str], recorded: dict[str, Any] | None = None) -> None:
-    """Run a verb of the trainer.
+class _Check(TrainingCLI):
+    """Everything up to the trainer."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        self.datamodule.setup(self.verb)
+        self.model.check_data(self.datamodule)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing: that would train."""
+
+
+def check_fit(config: dict[str, Any]) -> dict[str, Any]:
+    """Prepare the data and make the model and the data of a configuration, as `fit` would.
+
+    Returns:
+        The settings that the hardware decides, by their dotted keys.
+
+    Raises:
+        InputError: as `fit` would.
+    """
+    _quieten()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+        try:
+            trainer = _Check("fit", ["fit", "--config", str(path)]).config.fit.trainer
+        except InputError as error:
+            raise InputError(str(error).replace(f" in {path}", "")) from error
+    return {} if trainer.precision else {"trainer.precision": native_precision(trainer.accelerator)}
+
+
+def main(arguments: list[str], callbacks: Sequence[L.Callback] = (), recorded: dict[str, Any] | None = None) -> None:
+    """Run a verb of the trainer, with callbacks beside those of the configuration.
 
     With ``--ckpt_path``, the checkpoint's own configuration is the lowest layer: the files of ``--config`` lie over it,
     and the command line over those. What they change is printed. ``--resume auto`` finds the checkpoint by itself, and
@@ -326,6 +361,7 @@ def main(arguments: list[str], recorded: dict[str, Any] | None = None) -> None:
 
     Args:
         arguments: the command line, the verb first.
+        callbacks: of the trainer, beside those of the configuration.
         recorded: the manifest of the run that is to be reproduced.
     """
     _quieten()
@@ -340,4 +376,4 @@ def main(arguments: list[str], recorded: dict[str, Any] | None = None) -> None:
     if checkpoints and Path(checkpoints[-1]).suffix:
         checkpoint = _header(checkpoints[-1], to_go_on=verb == "fit")
         rest = ["--config", yaml.safe_dump(layer_of(checkpoint)), *rest]
-    TrainingCLI(verb, [verb, *rest], checkpoint, run, recorded)
+    TrainingCLI(verb, [verb, *rest], checkpoint, run, recorded, callbacks)
