@@ -79,7 +79,7 @@ def main() -> None:
     options.add_argument("--logdir", default="logs", help="a run's folder, or one of several (%(default)s)")
     options.add_argument("--output", default="screenshots", help="where the pictures go (%(default)s)")
     options.add_argument("--tabs", nargs="+", default=TABS, metavar="TAB", help="which tabs, of " + ", ".join(TABS))
-    options.add_argument("--size", default="1400,1000", help="of the window, in pixels (%(default)s)")
+    options.add_argument("--size", default="1600,1000", help="of the window, in pixels (%(default)s)")
     options.add_argument("--patience", type=int, default=30, help="seconds that a page may take (%(default)s)")
     chosen = options.parse_args()
     browser = shutil.which("chromium") or shutil.which("google-chrome")

@@ -1,9 +1,10 @@
-"""Reading text files, plain or gzipped, with errors that say where."""
+"""Reading text files, plain or gzipped, with errors that say where; writing files whole; noticing damage."""
 
 import codecs
 import gzip
+import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -44,8 +45,67 @@ def check_file(path: Path, is_text: bool) -> None:
         raise InputError(f"the file {path} cannot be read: {error}") from error
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, which may be a ``.gz``; nothing but a line feed ends a line."""
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="\n") as lines:
+def read_lines(path: Path, errors: str = "strict") -> Iterator[str]:
+    """The lines of a text file, which may be a ``.gz``; nothing but a line feed ends a line.
+
+    Args:
+        path: of the file.
+        errors: what is done about bytes that are not UTF-8, as for ``open``.
+    """
+    with (gzip.open if path.suffix == ".gz" else open)(
+        path, "rt", encoding="utf-8", errors=errors, newline="\n"
+    ) as lines:
         for line in lines:
             yield line.rstrip("\r\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file, whole or not at all, even if the machine stops: aside, flushed to the disk, and renamed."""
+    aside = path.with_name(path.name + ".part")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    flush(path.parent)
+
+
+def flush(folder: Path) -> None:
+    """Have the names in a folder, and the files directly in it, on the disk before anything else happens."""
+    for path in (*(path for path in folder.iterdir() if path.is_file()), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def checksums(paths: Iterable[Path]) -> dict[str, list[int]]:
+    """The size and the CRC-32 of files, by their names: see :func:`damaged`."""
+    return {path.name: [path.stat().st_size, _crc32(path)] for path in sorted(paths)}
+
+
+def damaged(folder: Path, expected: dict[str, list[int]], since: int) -> str | None:
+    """The first file of a folder that is missing or not as :func:`checksums` found it; null where all are.
+
+    Args:
+        folder: of the files.
+        expected: what :func:`checksums` gave.
+        since: files that were not changed after this time, in nanoseconds, are known by their size alone, so that
+            opening large ones takes no time.
+    """
+    for name, (size, checksum) in expected.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != size:
+            return name
+        if path.stat().st_mtime_ns > since and _crc32(path) != checksum:
+            return name
+    return None
+
+
+def _crc32(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 24):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum

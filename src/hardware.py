@@ -5,6 +5,9 @@ from functools import cache
 from typing import Literal
 
 import torch
+from torch import nn
+
+from src.errors import InputError
 
 Precision = Literal["bf16-mixed", "32-true"]
 
@@ -54,6 +57,20 @@ def native_precision(accelerator: str = "auto") -> Precision:
         return "32-true"
     bf16, fp32 = _matmul_rates((torch.bfloat16, torch.float32), torch.device("cpu"))
     return "bf16-mixed" if bf16 > WORTHWHILE * fp32 else "32-true"
+
+
+def to_device(model: nn.Module, name: str) -> torch.device:
+    """Move a network to a device by its name, and give the device.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    try:
+        device = torch.device(name)
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    return device
 
 
 def compute_dtype(precision: str) -> torch.dtype:

@@ -28,6 +28,8 @@ SHORT = {
     "validate": "--trainer.limit_val_batches 1",
     "test": "--trainer.limit_test_batches 1",
     "generate": "--max-new-tokens 5",
+    "rag answer": "--max-new-tokens 5 --min-similarity -1",
+    "rag queries": "--input stories.jsonl",
     "sweep": "--set trainer.max_steps=1 --set trainer.limit_val_batches=1 --threads 1",
 }
 # what stands in for each configuration's default data: small, and there without a network
@@ -35,9 +37,12 @@ DATA = {
     "gpt": "--data.source my_text.txt --data.tokenizer byte --data.batch_size 2 --data.eval_batch_size 2",
     "shakespeare_char": "--data.batch_size 2 --data.eval_batch_size 2",
     "bert": "--data.source stories.txt --data.document_separator 4 --data.tokenizer_vocab_size 300 --data.batch_size 2",
+    "longformer": "--data.source stories.txt --data.document_separator 4 --data.tokenizer_vocab_size 300",
     "classification": "",
     "transformer": "--data.source pairs --data.tokenizer_vocab_size 300",
 }
+DATA["retriever"] = "--data.source stories.txt --data.document_separator 4 --data.batch_size 2 --data.eval_batch_size 2"
+DATA["reranker"] = DATA["retriever"]
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 SENTENCE = "The {} of {} is a city near {}."
 
@@ -56,6 +61,11 @@ def folder(tmp_path_factory):
     (path / "mine.yaml").write_text("trainer: {gradient_clip_val: 0.5}\n")
     sentences = [SENTENCE.format(*(WORDS[i * k % 12] for k in (1, 5, 7))) for i in range(800)]
     (path / "stories.txt").write_text("4".join(" ".join(sentences[i : i + 20]) for i in range(0, 800, 20)))
+    stories = (path / "stories.txt").read_text().split("4")
+    (path / "stories.jsonl").write_text("\n".join(f'{{"text": "{story}"}}' for story in stories))
+    (path / "notes").mkdir()
+    for name, story in (("old", stories[0]), ("new", stories[1])):
+        (path / f"notes/{name}.txt").write_text(story)
     (path / "pairs").mkdir()
     for language, turn in (("en", 1), ("fr", -1)):
         pairs = [f"{i} " + " ".join(WORDS[i * k % 12] for k in range(1, 8))[::turn] for i in range(300)]
@@ -76,7 +86,9 @@ def short(command: str) -> list[str]:
         return short_sweep(command)
     config = re.search(r"--config configs/(\w+)\.yaml", command)
     data = shlex.split(DATA[config[1]]) if config and "--data.source" not in command else []
-    return [*arguments, *data, *SHORT.get(arguments[0], "").split()]
+    options = SHORT.get(" ".join(arguments[:2]), SHORT.get(arguments[0], ""))
+    own = ["--experiment", "interrupted"] if "--resume" in arguments else []  # not what other commands left
+    return [*arguments, *data, *options.split(), *own]
 
 
 def short_sweep(command: str) -> list[str]:
@@ -116,7 +128,10 @@ def test_the_readme_has_commands():
 
 
 # what a command takes up -> the command before it that makes it
-FIRST = {"gpt-hf": "export", "gpt2.ckpt": "import", "gpt2.yaml": "import", "logs/sweep/activations-gpt": "sweep"}
+FIRST = {"gpt-hf": "export", "gpt2.ckpt": "import", "gpt2.yaml": "import", "long.yaml": "extend-context"}
+FIRST |= {f"logs/{name}/version_0": f"fit --config configs/{name}.yaml" for name in ("retriever", "reranker")}
+FIRST |= {"my_index": "rag index", "heldout/": "rag queries", "heldout_index": "rag index --input heldout"}
+FIRST["logs/sweep/activations-gpt"] = "sweep"
 
 
 def prepare(in_folder, command):

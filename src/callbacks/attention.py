@@ -6,7 +6,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from src.callbacks.pictures import heat_maps
+from src.callbacks.pictures import heat_map
 from src.callbacks.recording import tensorboards, token_labels
 from src.distributed import whole_model
 from src.nn import CrossAttention, SelfAttention
@@ -36,11 +36,11 @@ def attention_maps(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Ten
             hook.remove()
         model.train(training)
     # the last argument is the cache: none here
-    return {name: layers[name].weights(*seen[name][:3])[0].float().cpu() for name in layers}
+    return {name: layers[name].weights(*seen[name][:-1])[0].float().cpu() for name in layers}
 
 
 class AttentionMaps(L.Callback):
-    """After each validation, a picture a layer of what each of its heads attends to, to TensorBoard.
+    """After each validation, a picture of what each head of each layer attends to, to TensorBoard.
 
     For one row of the validation split, the same each time: the longest of its first batch with at most
     ``max_tokens`` tokens, or the beginning of the shortest.
@@ -49,7 +49,7 @@ class AttentionMaps(L.Callback):
         max_tokens: how much of a row is shown.
     """
 
-    def __init__(self, max_tokens: int = 24) -> None:
+    def __init__(self, max_tokens: int = 20) -> None:
         self.max_tokens = max_tokens
         self._inputs: dict[str, Tensor] = {}
 
@@ -85,10 +85,10 @@ class AttentionMaps(L.Callback):
             for name, weights in maps.items():
                 rows = target if "decoder" in name else source
                 columns = source if "cross_attention" in name else rows
-                title = f"{name}: what each token at the left attends to"
-                picture = heat_maps(weights.numpy(), columns, rows, title)
-                for writer in writers:
-                    writer.add_image(f"attention/{name}", picture, trainer.global_step, dataformats="HWC")
+                for head, of_head in enumerate(weights.numpy()):
+                    picture = heat_map(of_head, columns, rows)
+                    for writer in writers:
+                        writer.add_image(f"{name}/head_{head}", picture, trainer.global_step, dataformats="HWC")
 
     def _labels(self, task: Task) -> tuple[list[str], list[str]]:
         """The tokens of the row, and those of its target where there is one."""

@@ -37,6 +37,13 @@ LAYOUTS: dict[str, Layout] = {
             "Perplexity of masked words": ["val/mlm_perplexity"],
         },
     },
+    "longformer": {
+        "Loss": {
+            "Training and validation": ["train/loss", "val/loss"],
+            "Masked words": ["train/mlm_loss", "val/mlm_loss"],  # the same, beside a BERT's
+        },
+        "Quality": {"Accuracy": ["val/mlm_accuracy"], "Perplexity of masked words": ["val/mlm_perplexity"]},
+    },
     "bert_classifier": {
         "Loss": {"Training and validation": ["train/loss", "val/loss"]},
         "Quality": {"Accuracy and F1": ["val/accuracy", "val/f1"]},

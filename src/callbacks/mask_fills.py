@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from src.callbacks.recording import record_samples
 from src.distributed import whole_model
-from src.models import BERT
+from src.models import BERT, Longformer
 from src.tasks import BERTModule
 from src.tasks.base import Batch
 
@@ -42,7 +42,7 @@ class MaskFills(L.Callback):
     @torch.no_grad()
     def _texts(self, task: BERTModule, model: nn.Module) -> list[str]:
         """Each row as text, and below it a line a mask: the word that was there, and the guesses."""
-        assert isinstance(model, BERT)
+        assert isinstance(model, BERT | Longformer)
         training = model.training
         rows = {name: tensor for name, tensor in self._rows.items() if name != "labels"}
         logits = model.eval()(**rows).masked_words
@@ -54,8 +54,8 @@ class MaskFills(L.Callback):
             lines = [task.data.tokenizer.decode(real.tolist(), skip_special_tokens=False)]
             for place in (labels != -100).nonzero()[:, 0].tolist():
                 pairs = zip(guesses.indices[row, place].tolist(), guesses.values[row, place].tolist(), strict=True)
-                found = ", ".join(f"{word(i)} {share:.0%}" for i, share in pairs)
+                found = ", ".join(f"{word(i)!r} {share:.0%}" for i, share in pairs)
                 read = word(int(self._rows["input_ids"][row, place]))
-                lines.append(f"  {read} at {place} was {word(int(labels[place]))}: {found}")
+                lines.append(f"  {read!r} at {place} was {word(int(labels[place]))!r}: {found}")
             texts.append("\n".join(lines))
         return texts

@@ -1,4 +1,4 @@
-"""Heat maps with words beside them, as pictures for TensorBoard."""
+"""A heat map with words beside it, as a picture of the size that TensorBoard shows it in."""
 
 import math
 from importlib.util import find_spec
@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-CELL = 16  # pixels of a token
-GAP = 14
+CELL = 12  # pixels of a token
+LONGEST = 60  # pixels of a label
+HEADING = 18
+CARD = 350  # pixels: TensorBoard widens what is less, and shrinks what is more
 DARKEST = np.array([8, 48, 107])
 FONT_FILE = "DejaVuSans.ttf"
 
@@ -27,7 +29,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-FONT, TITLE = _font(11), _font(13)
+FONT = _font(10)
 
 
 def _coloured(values: np.ndarray) -> np.ndarray:
@@ -35,69 +37,53 @@ def _coloured(values: np.ndarray) -> np.ndarray:
     return (255 + values[..., None] * (DARKEST - 255)).round().astype(np.uint8)
 
 
-def _width(labels: list[str]) -> int:
-    return 6 + max(math.ceil(FONT.getlength(label)) for label in labels)
+def _short(label: str) -> str:
+    """A label that has room, with its beginning if it is too long."""
+    if FONT.getlength(label) <= LONGEST:
+        return label
+    while label and FONT.getlength(f"{label}…") > LONGEST:
+        label = label[:-1]
+    return f"{label}…"
 
 
-def _upright(labels: list[str]) -> Image.Image:
-    """Labels side by side, each read from below, standing on the bottom edge."""
-    lying = Image.new("RGB", (_width(labels), CELL * len(labels)), "white")
-    pen = ImageDraw.Draw(lying)
-    for i, label in enumerate(labels):
-        pen.text((3, CELL * i + 1), label, "black", FONT)
-    return lying.transpose(Image.Transpose.ROTATE_90)
-
-
-def _panel(weights: np.ndarray, columns: Image.Image, name: str) -> Image.Image:
-    """One map with its name and its columns' labels above it; ``weights`` (rows, columns) between 0 and 1."""
-    cells = np.kron(_coloured(weights), np.ones((CELL, CELL, 1), np.uint8))
-    top = CELL + columns.height
-    panel = Image.new("RGB", (cells.shape[1], top + cells.shape[0]), "white")
-    panel.paste(columns, (0, CELL))
-    panel.paste(Image.fromarray(cells), (0, top))
-    pen = ImageDraw.Draw(panel)
-    pen.text((2, 0), name, "black", FONT)
-    pen.rectangle((0, top, panel.width - 1, panel.height - 1), outline="grey")
-    return panel
-
-
-def _heading(picture: Image.Image, title: str, highest: float) -> None:
-    """What is seen, and which colour is how much."""
+def _labels(texts: list[str], ending: bool) -> Image.Image:
+    """Labels below each other, at the left edge or ending at the right one."""
+    shorts = [_short(text) for text in texts]
+    width = 6 + max(math.ceil(FONT.getlength(text)) for text in shorts)
+    picture = Image.new("RGB", (width, CELL * len(shorts)), "white")
     pen = ImageDraw.Draw(picture)
-    pen.text((6, 6), title, "black", TITLE)
-    bar = np.repeat(_coloured(np.linspace(0, 1, 100))[None], 10, 0)
-    left = 6 + math.ceil(FONT.getlength("0 "))
-    pen.text((6, 27), "0", "black", FONT)
-    picture.paste(Image.fromarray(bar), (left, 30))
-    pen.rectangle((left, 30, left + 99, 39), outline="grey")
-    pen.text((left + 104, 27), f"{highest:.2f} of a row's attention", "black", FONT)
+    for i, text in enumerate(shorts):
+        x = width - 3 - math.ceil(FONT.getlength(text)) if ending else 3
+        pen.text((x, CELL * i - 1), text, "black", FONT)
+    return picture
 
 
-def heat_maps(weights: np.ndarray, columns: list[str], rows: list[str], title: str) -> np.ndarray:
-    """The maps of all heads of a layer beside each other, (height, width, 3) as bytes.
+def _upright(texts: list[str]) -> Image.Image:
+    """Labels side by side, each read from below, beginning at the bottom edge."""
+    return _labels(texts, ending=False).transpose(Image.Transpose.ROTATE_90)
+
+
+def heat_map(weights: np.ndarray, columns: list[str], rows: list[str]) -> np.ndarray:
+    """A map of how much each row looks at each column, (height, width, 3) as bytes; the largest weight is the darkest.
 
     Args:
-        weights: (heads, rows, columns), at least 0.
-        columns: what is attended to.
-        rows: what attends.
-        title: above the maps.
+        weights: (rows, columns), at least 0.
+        columns: their labels, upright above the map.
+        rows: theirs, at its left.
     """
     highest = max(float(weights.max()), 1e-9)
-    above = _upright(columns)
-    panels = [_panel(head / highest, above, f"head {i}") for i, head in enumerate(weights)]
-    across = math.ceil(math.sqrt(len(panels)))
-    left, (width, height) = _width(rows), panels[0].size
-    down = math.ceil(len(panels) / across)
-    heading = 50
-    size = (max(left + across * (width + GAP), 6 + math.ceil(TITLE.getlength(title))), heading + down * (height + GAP))
-    picture = Image.new("RGB", size, "white")
-    _heading(picture, title, highest)
+    cells = np.kron(_coloured(weights / highest), np.ones((CELL, CELL, 1), np.uint8))
+    left, above = _labels(rows, ending=True), _upright(columns)
+    x, y = left.width, HEADING + above.height
+    picture = Image.new("RGB", (max(x + cells.shape[1] + 1, CARD), y + cells.shape[0] + 1), "white")
+    picture.paste(left, (0, y))
+    picture.paste(above, (x, HEADING))
+    picture.paste(Image.fromarray(cells), (x, y))
     pen = ImageDraw.Draw(picture)
-    for i, panel in enumerate(panels):
-        y = heading + i // across * (height + GAP)
-        picture.paste(panel, (left + i % across * (width + GAP), y))
-        if i % across == 0:
-            first = y + height - CELL * len(rows)
-            for n, label in enumerate(rows):
-                pen.text((left - 3 - math.ceil(FONT.getlength(label)), first + CELL * n + 1), label, "black", FONT)
+    pen.rectangle((x, y, x + cells.shape[1], y + cells.shape[0]), outline="grey")
+    pen.text((3, 2), "rows look at columns:  0", "black", FONT)
+    bar = 10 + math.ceil(FONT.getlength("rows look at columns:  0"))
+    picture.paste(Image.fromarray(np.repeat(_coloured(np.linspace(0, 1, 60))[None], 8, 0)), (bar, 4))
+    pen.rectangle((bar, 4, bar + 60, 12), outline="grey")
+    pen.text((bar + 66, 2), f"{highest:.2f}", "black", FONT)
     return np.asarray(picture)

@@ -1,11 +1,14 @@
 """Where callbacks put what they have to show."""
 
 from pathlib import Path
+from textwrap import wrap
 
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 from tokenizers import Tokenizer
 from torch.utils.tensorboard import SummaryWriter
+
+LINE = 110  # characters of a sample's line in TensorBoard, which does not break any
 
 
 def tensorboards(trainer: L.Trainer) -> list[SummaryWriter]:
@@ -22,7 +25,8 @@ def record_samples(trainer: L.Trainer, texts: list[str], separator: str = "\n\n"
     path.write_text(separator.join(texts) + "\n", encoding="utf-8")
     for writer in tensorboards(trainer):
         for i, text in enumerate(texts):
-            quoted = "\n".join("    " + line for line in text.splitlines())
+            lines = [part for line in text.splitlines() for part in wrap(line, LINE, drop_whitespace=False) or [""]]
+            quoted = "\n".join("    " + line for line in lines)  # by four spaces Markdown leaves it as it stands
             writer.add_text(f"samples/{i}", quoted, trainer.global_step)
 
 

@@ -3,24 +3,20 @@
 from pathlib import Path
 
 import numpy as np
-import torch
-from rich.console import Console
-from rich.progress import track
-from tokenizers import Tokenizer
-from torch import Tensor
 
-from src.checkpoint import load_trained
+from src.atomic import whole_file
 from src.cli.parser import VerbParser, positive
 from src.errors import InputError
 from src.files import check_file
-from src.models import BERT, BERTEncoder, mean_pool
-from src.tokenization import bert_ids
+from src.retrieval.encoder import load_encoder
 
 
 def parser() -> VerbParser:
     """The options of `embed`."""
     options = VerbParser(prog="python -m src embed", description=__doc__)
-    options.add_argument("--checkpoint", required=True, metavar="PATH", help="a checkpoint of a BERT")
+    options.add_argument(
+        "--checkpoint", required=True, metavar="PATH", help="a checkpoint of a BERT, a Longformer or a retriever"
+    )
     options.add_argument("--input", required=True, type=Path, metavar="FILE", help="UTF-8 text, one sentence a line")
     options.add_argument(
         "--output", required=True, type=Path, metavar="FILE", help="a .npy file: (lines, d_model), float32"
@@ -40,35 +36,10 @@ def main(arguments: list[str]) -> None:
     if options.output.suffix != ".npy" or not options.output.parent.is_dir():
         raise InputError(f"--output {options.output} must be a .npy file in a folder that exists")
     check_file(options.input, is_text=True)
-    model, tokenizer, _ = load_trained(options.checkpoint, BERT)
-    ids = bert_ids(tokenizer)
-    lines = options.input.read_text(encoding="utf-8").splitlines()
-    rows, cut = encode(tokenizer, lines, ids["cls_token"], ids["sep_token"], model.config.max_seq_len)
-    encoder = model.encoder.to(options.device)
-    vectors = embed(encoder, rows, ids["pad_token"], options.batch_size, options.device)
-    np.save(options.output, vectors.numpy())
-    note = f"; {cut:,} were cut to {model.config.max_seq_len} tokens" if cut else ""
+    encoder = load_encoder(options.checkpoint, options.device)
+    rows, cut = encoder.rows(options.input.read_text(encoding="utf-8").splitlines())
+    vectors = encoder.means(rows, options.batch_size)
+    with whole_file(options.output) as file:
+        np.save(file, vectors.numpy())
+    note = f"; {cut:,} were cut to {encoder.max_tokens + 2} tokens" if cut else ""
     print(f"wrote {len(vectors):,} vectors of {vectors.shape[1]} to {options.output}{note}")
-
-
-def encode(tokenizer: Tokenizer, lines: list[str], cls: int, sep: int, max_seq_len: int) -> tuple[list[list[int]], int]:
-    """Each line as ``[CLS] line [SEP]`` in at most ``max_seq_len`` tokens, and how many lines were cut for that."""
-    encodings = tokenizer.encode_batch(lines, add_special_tokens=False)
-    room = max_seq_len - 2
-    return [[cls, *e.ids[:room], sep] for e in encodings], sum(len(e.ids) > room for e in encodings)
-
-
-@torch.inference_mode()
-def embed(encoder: BERTEncoder, rows: list[list[int]], pad: int, batch_size: int, device: str) -> Tensor:
-    """The mean of the token vectors of each row, (rows, d_model), on the CPU; rows of like length go together."""
-    vectors = torch.empty(len(rows), encoder.config.d_model)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
-    starts = range(0, len(rows), batch_size)
-    for start in track(starts, "embed", console=Console(stderr=True), transient=True):
-        batch = order[start : start + batch_size]
-        width = len(rows[batch[0]])
-        input_ids = torch.tensor([rows[i] + [pad] * (width - len(rows[i])) for i in batch], device=device)
-        lengths = torch.tensor([len(rows[i]) for i in batch], device=device)
-        attention_mask = (torch.arange(width, device=device) < lengths[:, None]).long()
-        vectors[batch] = mean_pool(encoder(input_ids, attention_mask=attention_mask), attention_mask).float().cpu()
-    return vectors

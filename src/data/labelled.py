@@ -7,11 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from src.data.corpora import FORMATS, SPLIT_NAMES, load_dataset
+from src.data.corpora import SPLIT_NAMES
+from src.data.malformed import Malformed
+from src.data.tables import check_columns, check_fractions, cut_rows, load_table
 from src.errors import InputError
-from src.files import check_file
 
 MOVIE_REVIEWS = "movie_reviews"
 # 100 negative and 100 positive sentences of film reviews (Pang and Lee 2005), in fastText's format
@@ -42,14 +41,10 @@ class LabelledSource:
     label_column: str
     validation_fraction: float
     test_fraction: float
+    strict: bool = False
 
     def __post_init__(self) -> None:
-        shares = self.validation_fraction, self.test_fraction
-        if min(shares) < 0 or sum(shares) >= 1:
-            raise InputError(
-                f"validation_fraction {shares[0]} and test_fraction {shares[1]} must be at least 0 and leave "
-                "something to train on"
-            )
+        check_fractions(self.validation_fraction, self.test_fraction)
 
     def fingerprint(self) -> str:
         """A hash of the arguments and of the file's size and time."""
@@ -61,78 +56,73 @@ class LabelledSource:
         """The rows of each split, and the names of the labels in the order of their numbers.
 
         Raises:
-            InputError: a file is missing or unreadable, a column is missing, a row has no text or no label, there is
-                one label only, or a label that the training rows do not have.
+            InputError: a file is missing or unreadable, a column is missing, there is one label only, or one that the
+                training rows do not have; under ``strict`` also a row without text or label.
         """
-        found = self._cut(
-            {SPLIT_NAMES[name]: rows for name, rows in self._load(cache_dir).items() if name in SPLIT_NAMES}
-        )
+        splits = {SPLIT_NAMES[name]: rows for name, rows in self._load(cache_dir).items() if name in SPLIT_NAMES}
+        found = cut_rows(self.source, splits, self.validation_fraction, self.test_fraction)
         names = self._label_names(found["train"])
         return {split: self._columns(split, rows, names) for split, rows in found.items()}, names
 
     def _load(self, cache_dir: Path) -> dict[str, Any]:
         from datasets import Dataset
 
-        path = Path(self.source)
         if self.source == MOVIE_REVIEWS:
             return {
                 "train": Dataset.from_dict(dict(zip((self.text_column, self.label_column), _reviews(), strict=True)))
             }
-        if not path.suffix and not path.exists():
-            return load_dataset(self.source, self.source, cache_dir, name=self.name)
-        check_file(path, is_text=path.suffix != ".parquet")
-        kind = FORMATS.get(path.suffix.lower(), "text")
-        if kind == "text":
-            raise InputError(f"{path} has no columns: give a .csv, .tsv, .json, .jsonl or .parquet file")
-        extra = {"sep": "\t"} if path.suffix == ".tsv" else {}
-        return load_dataset(self.source, kind, cache_dir, data_files=str(path), **extra)
-
-    def _cut(self, splits: dict[str, Any]) -> dict[str, Any]:
-        if "train" not in splits:
-            raise InputError(f"{self.source} has no split 'train'")
-        wanted = {"validation": self.validation_fraction, "test": self.test_fraction}
-        train = splits["train"]
-        order = np.random.default_rng(0).permutation(len(train))  # not the run's seed: runs must compare
-        for name, share in wanted.items():
-            if name not in splits and share:
-                n = max(1, round(len(train) * share))
-                splits[name], order = train.select(np.sort(order[:n])), order[n:]
-        if not len(order):
-            raise InputError(f"{self.source} has {len(train)} rows: none is left to train on")
-        return {**splits, "train": train.select(np.sort(order))}
+        return load_table(self.source, self.name, cache_dir, self._text_columns, self.strict)
 
     def _label_names(self, train: Any) -> list[str]:
         self._check_columns(train)
         feature = train.features[self.label_column]
         names = (
-            feature.names if hasattr(feature, "names") else sorted({str(label) for label in train[self.label_column]})
+            feature.names
+            if hasattr(feature, "names")
+            else sorted({str(label) for label in train[self.label_column] if label is not None})
         )
         if len(names) < 2:
             raise InputError(f"column {self.label_column!r} of {self.source} has {len(names)} label: two are needed")
         return names
 
     def _check_columns(self, rows: Any) -> None:
-        for column in filter(None, (self.text_column, self.second_text_column, self.label_column)):
-            if column not in rows.column_names:
-                raise InputError(f"{self.source} has no column {column!r}: it has {', '.join(rows.column_names)}")
+        columns = [self.text_column, self.second_text_column, self.label_column]
+        check_columns(self.source, rows, [column for column in columns if column])
+
+    @property
+    def _text_columns(self) -> tuple[str, ...]:
+        return tuple(name for name in (self.text_column, self.second_text_column) if name)
 
     def _columns(self, split: str, rows: Any, names: list[str]) -> LabelledColumns:
         self._check_columns(rows)
-        texts = {name: list(rows[name]) for name in (self.text_column, self.second_text_column) if name}
-        for name, column in texts.items():
-            for i, text in enumerate(column):
-                if not isinstance(text, str):
-                    raise InputError(f"row {i + 1} of the {split} split of {self.source} has no text in {name!r}")
         numbers = {name: i for i, name in enumerate(names)}
         coded = hasattr(rows.features[self.label_column], "names")
-        labels = []
-        for i, label in enumerate(rows[self.label_column]):
-            if label is None or not (coded or str(label) in numbers):
-                where = f"row {i + 1} of the {split} split of {self.source}"
+        malformed = Malformed(f"the {split} split of {self.source}", self.strict)
+        kept: list[tuple[list[str], int]] = []
+        for i, row in enumerate(rows, start=1):
+            texts, label = [row[name] for name in self._text_columns], row[self.label_column]
+            objection = self._objection(texts, label)
+            if objection is not None:
+                malformed.add(objection, f"row {i:,}")
+                continue
+            if not (coded or str(label) in numbers):
+                where = f"row {i} of the {split} split of {self.source}"
                 raise InputError(f"{where} has the label {label!r}: the training rows have {', '.join(names[:20])}")
-            labels.append(int(label) if coded else numbers[str(label)])
-        second = texts[self.second_text_column] if self.second_text_column else None
-        return LabelledColumns(texts[self.text_column], second, labels)
+            kept.append((texts, int(label) if coded else numbers[str(label)]))
+        malformed.announce()
+        if not kept:
+            raise InputError(f"the {split} split of {self.source} has no row with a text and a label")
+        columns = [list(column) for column in zip(*(texts for texts, _ in kept), strict=True)]
+        return LabelledColumns(columns[0], columns[1] if len(columns) > 1 else None, [label for _, label in kept])
+
+    @staticmethod
+    def _objection(texts: list[Any], label: Any) -> str | None:
+        """What is wrong with a row, if anything."""
+        if label is None or None in texts:
+            return "null"
+        if not all(isinstance(text, str) for text in texts):
+            return "wrong type"
+        return None if all(text.strip() for text in texts) else "empty"
 
 
 def _reviews() -> tuple[list[str], list[str]]:

@@ -1,6 +1,7 @@
 """Fully sharded data parallelism (FSDP2), tensor parallelism, or both on a two-dimensional mesh of processes."""
 
 import atexit
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
@@ -15,7 +16,9 @@ from torch.distributed.tensor import DTensor, Replicate, distribute_module
 from torch.distributed.tensor.parallel import ParallelStyle, parallelize_module
 
 from src.distributed.plans import check_tensor_parallel, shard_units, tensor_plan
+from src.distributed.saving import whole_folder
 from src.errors import InputError
+from src.nn import SelfAttention
 
 
 class MeshStrategy(ModelParallelStrategy):
@@ -115,6 +118,13 @@ class MeshStrategy(ModelParallelStrategy):
         if not self.cpu_offload:
             super().model_to_device()
 
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        if not self._save_distributed_checkpoint:
+            super().save_checkpoint(checkpoint, filepath, storage_options)
+            return
+        with whole_folder(Path(self.broadcast(filepath)), self.barrier) as aside:
+            super().save_checkpoint(checkpoint, aside, storage_options)
+
     def whole_state_dict(self) -> dict[str, Tensor]:
         """All weights of the network, on every rank; every rank must ask."""
         model: nn.Module = self.lightning_module.model  # type: ignore[union-attr, assignment]
@@ -147,6 +157,9 @@ def parallelize(model: nn.Module, mesh: DeviceMesh) -> None:
     for (first, name), *others in tied:  # each of them was made a parameter of its own
         for module, other in others:
             setattr(module, other, getattr(first, name))
+    for module in modules.values():
+        if isinstance(module, SelfAttention):
+            module.keep_heads(mesh.get_local_rank(), mesh.size())
 
 
 def _tied(model: nn.Module) -> list[list[tuple[nn.Module, str]]]:

@@ -112,6 +112,11 @@ class PipelineStrategy(DDPStrategy):
             )
         if self.schedule_name == "Interleaved1F1B" and self.micro_batches % size:
             raise InputError(f"Interleaved1F1B needs micro_batches divisible by {size}, not {self.micro_batches}")
+        if task.whole_batch and self.micro_batches > 1:
+            raise InputError(
+                f"{type(task).__name__} compares all rows of a batch with each other, so that it cannot be cut: set "
+                "micro_batches to 1 and schedule to GPipe"
+            )
         with torch.device("meta"):
             n_layers = len(layers(task.build_model()))
         if n_stages > n_layers:
@@ -329,7 +334,7 @@ class PipelineStrategy(DDPStrategy):
         dist.all_reduce(norms, group=self.group)
         norm = norms.sqrt()
         if max_norm:
-            scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+            scale = (max_norm / (norm + 1e-6)).clamp(max=1.0).where(norm.isfinite(), 1.0)
             torch._foreach_mul_([gradient for _, gradient in named], scale)
         return norm
 

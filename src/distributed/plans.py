@@ -8,7 +8,7 @@ from torch.distributed.tensor import Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel
 
 from src.errors import InputError
-from src.nn import Block, CrossAttention, FeedForward, LearnedPositions, SelfAttention
+from src.nn import Block, CrossAttention, FeedForward, GlobalSelfAttention, LearnedPositions, SelfAttention
 
 
 def shard_units(model: nn.Module) -> list[nn.Module]:
@@ -28,6 +28,8 @@ def tensor_plan(model: nn.Module) -> dict[str, ParallelStyle]:
     for name, module in model.named_modules():
         if isinstance(module, SelfAttention):
             plan |= {f"{name}.qkv": ColwiseParallel(), f"{name}.out": RowwiseParallel()}
+            if isinstance(module, GlobalSelfAttention):
+                plan |= {f"{name}.global_q": ColwiseParallel(), f"{name}.global_kv": ColwiseParallel()}
         elif isinstance(module, CrossAttention):
             plan |= {f"{name}.q": ColwiseParallel(), f"{name}.kv": ColwiseParallel(), f"{name}.out": RowwiseParallel()}
         elif isinstance(module, FeedForward):

@@ -12,9 +12,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from src.models import BERT, GPT, BERTClassifier, Transformer
-from src.models.bert import BERTEncoder, BERTOutput
-from src.nn import padding_mask, position_ids
+from src.models import BERT, GPT, BERTClassifier, BERTEncoder, BiEncoder, Longformer, Transformer
+from src.models.bert import BERTOutput, at, unit_vectors
+from src.nn import Mask, padding_mask
 
 Inputs = dict[str, Tensor]  # the network's arguments
 State = tuple[Tensor, ...]
@@ -68,37 +68,44 @@ def layers(model: nn.Module) -> list[Layer]:
 @layers.register
 def _(model: GPT) -> list[Layer]:
     def embed(_: State, inputs: Inputs) -> State:
-        ids = inputs["input_ids"]
-        return (model.dropout(model.token_embedding(ids) + model.position_embedding(position_ids(ids))),)
+        return (model.embed(inputs["input_ids"], documents=inputs.get("documents")),)
 
     def run(block: nn.Module) -> Callable[[State, Inputs], State]:
-        return lambda state, _: (block(state[0], is_causal=True),)
+        def through(state: State, inputs: Inputs) -> State:
+            return (block(state[0], model.mask(inputs["input_ids"], documents=inputs.get("documents"))),)
+
+        return through
 
     def head(state: State, _: Inputs) -> State:
         return (model.head(model.final_norm(state[0])),)
 
     ids = ("input_ids",)
+    table = ("position_embedding",) if model.position_embedding is not None else ()
     return [
-        Layer(("token_embedding", "position_embedding"), 0, embed, ids),
+        Layer(("token_embedding", *table), 0, embed, ids),
         *(Layer((f"blocks.{i}",), _parameters(block), run(block), ids) for i, block in enumerate(model.blocks)),
         Layer(("final_norm", "head"), _parameters(model.head), head, ()),
     ]
 
 
-def _encoder_layers(encoder: BERTEncoder) -> list[Layer]:
+def _encoder_layers(encoder: BERTEncoder, texts: tuple[str, ...] = ("",)) -> list[Layer]:
+    """The layers of an encoder that reads one text or several, told apart by what their inputs' names begin with."""
+
     def embed(_: State, inputs: Inputs) -> State:
-        ids = inputs["input_ids"]
-        x = encoder.token_embedding(ids) + encoder.segment_embedding(inputs["token_type_ids"])
-        return (encoder.dropout(encoder.embedding_norm(x + encoder.position_embedding(position_ids(ids)))),)
+        return tuple(encoder.embed(inputs[f"{text}input_ids"], inputs.get(f"{text}token_type_ids")) for text in texts)
 
     def run(block: nn.Module) -> Callable[[State, Inputs], State]:
-        return lambda state, inputs: (block(state[0], padding_mask(inputs["attention_mask"])),)
+        return lambda state, inputs: tuple(
+            block(x, encoder.mask(inputs[f"{text}input_ids"], inputs[f"{text}attention_mask"]))
+            for x, text in zip(state, texts, strict=True)
+        )
 
     names = ("token_embedding", "segment_embedding", "position_embedding", "embedding_norm")
+    ids = tuple(f"{text}input_ids" for text in texts)
     return [
-        Layer(tuple(f"encoder.{name}" for name in names), 0, embed, ("input_ids",)),
+        Layer(tuple(f"encoder.{name}" for name in names), 0, embed, ids),
         *(
-            Layer((f"encoder.blocks.{i}",), _parameters(block), run(block), ("input_ids",))
+            Layer((f"encoder.blocks.{i}",), _parameters(block), run(block), ids)
             for i, block in enumerate(encoder.blocks)
         ),
     ]
@@ -107,14 +114,22 @@ def _encoder_layers(encoder: BERTEncoder) -> list[Layer]:
 @layers.register
 def _(model: BERT) -> list[Layer]:
     def heads(state: State, inputs: Inputs) -> State:
-        hidden, positions = model.encoder.final_norm(state[0]), inputs["masked_positions"]
+        hidden = model.encoder.final_norm(state[0])
         pairs = model.next_sentence(model.encoder.pool(hidden))
-        words = hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[2]))
-        return model.masked_words(words), pairs
+        return model.masked_words(at(hidden, inputs["masked_positions"])), pairs
 
     names = ("encoder.final_norm", "encoder.pooler", "masked_words", "next_sentence")
     # one token in six or seven is masked, and the others see nothing of this layer
     return [*_encoder_layers(model.encoder), Layer(names, 0.15 * _parameters(model.masked_words), heads, ())]
+
+
+@layers.register
+def _(model: Longformer) -> list[Layer]:
+    def head(state: State, inputs: Inputs) -> State:
+        return (model.masked_words(at(model.encoder.final_norm(state[0]), inputs["masked_positions"])),)
+
+    names = ("encoder.final_norm", "masked_words")
+    return [*_encoder_layers(model.encoder), Layer(names, 0.15 * _parameters(model.masked_words), head, ())]
 
 
 @layers.register
@@ -127,12 +142,29 @@ def _(model: BERTClassifier) -> list[Layer]:
 
 
 @layers.register
+def _(model: BiEncoder) -> list[Layer]:
+    texts = ("query_", "")
+
+    def pool(state: State, inputs: Inputs) -> State:
+        return tuple(
+            unit_vectors(model.encoder.final_norm(x), inputs[f"{text}attention_mask"])
+            for x, text in zip(state, texts, strict=True)
+        )
+
+    return [*_encoder_layers(model.encoder, texts), Layer(("encoder.final_norm",), 0, pool, ())]
+
+
+@layers.register
 def _(model: Transformer) -> list[Layer]:
     def embed_source(_: State, inputs: Inputs) -> State:
         return (model._embed(model.source_embedding, inputs["input_ids"]),)
 
     def encode(block: nn.Module) -> Callable[[State, Inputs], State]:
-        return lambda state, inputs: (block(state[0], padding_mask(inputs["attention_mask"])),)
+        def run(state: State, inputs: Inputs) -> State:
+            mask = Mask(state[0].shape[1], attention_mask=inputs["attention_mask"])
+            return (block(state[0], mask),)
+
+        return run
 
     def embed_target(state: State, inputs: Inputs) -> State:
         return model._embed(model.target_embedding, inputs["decoder_input_ids"]), model.encoder_norm(state[0])
@@ -141,7 +173,7 @@ def _(model: Transformer) -> list[Layer]:
         def run(state: State, inputs: Inputs) -> State:
             x, memory = state
             memory_mask = padding_mask(inputs["attention_mask"])
-            return block(x, is_causal=True, memory=memory, memory_mask=memory_mask), memory
+            return block(x, Mask(x.shape[1], causal=True), memory=memory, memory_mask=memory_mask), memory
 
         return run
 
@@ -161,6 +193,10 @@ def _(model: Transformer) -> list[Layer]:
 
 def output_of(model: nn.Module, state: State) -> object:
     """What the network's ``forward`` gives, from the state after its last layer."""
+    if isinstance(model, BiEncoder):
+        return state
+    if isinstance(model, Longformer):
+        return BERTOutput(state[0], None)
     return BERTOutput(*state) if isinstance(model, BERT) else state[0]
 
 

@@ -1,6 +1,6 @@
 """Configurations by tables: which keys of HuggingFace's ``config.json`` are which fields here."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from src.errors import InputError
@@ -29,6 +29,7 @@ class ConfigTable:
         activation: HuggingFace's key of the activation, and its default.
         norm: where HuggingFace's network norms.
         fixed: HuggingFace's keys whose other values no network here has.
+        only: fields here whose other values no network of HuggingFace's has.
     """
 
     model_type: str
@@ -36,6 +37,7 @@ class ConfigTable:
     activation: tuple[str, str]
     norm: NormPlacement
     fixed: dict[str, Any]
+    only: dict[str, Any] = field(default_factory=dict)
 
     def read(self, theirs: dict[str, Any]) -> dict[str, Any]:
         """The fields here.
@@ -73,6 +75,12 @@ class ConfigTable:
                 f"HuggingFace's {self.model_type} has norm {self.norm!r}: a network with {config.norm!r} cannot be "
                 "exported"
             )
+        for name, value in self.only.items():
+            if getattr(config, name) != value:
+                raise InputError(
+                    f"HuggingFace's {self.model_type} has only {name} {value!r}: a network with "
+                    f"{getattr(config, name)!r} cannot be exported"
+                )
         values = {**asdict(config), "d_ff": config.d_ff or 4 * config.d_model}
         return {
             "model_type": self.model_type,

@@ -1,7 +1,16 @@
 """The networks, one file each. Plain torch, usable without Lightning."""
 
-from src.models.bert import BERT, BERTClassifier, BERTClassifierConfig, BERTConfig, BERTEncoder, mean_pool
+from src.models.bert import (
+    BERT,
+    BERTClassifier,
+    BERTClassifierConfig,
+    BERTConfig,
+    BERTEncoder,
+    BiEncoder,
+    mean_pool,
+)
 from src.models.gpt import GPT, GPTConfig
+from src.models.longformer import Longformer, LongformerConfig
 from src.models.transformer import Transformer, TransformerConfig
 
 # name in checkpoints -> configuration and network
@@ -9,6 +18,8 @@ ARCHITECTURES = {
     "gpt": (GPTConfig, GPT),
     "bert": (BERTConfig, BERT),
     "bert_classifier": (BERTClassifierConfig, BERTClassifier),
+    "bi_encoder": (BERTConfig, BiEncoder),
+    "longformer": (LongformerConfig, Longformer),
     "transformer": (TransformerConfig, Transformer),
 }
 
@@ -20,7 +31,10 @@ __all__ = [
     "BERTClassifierConfig",
     "BERTConfig",
     "BERTEncoder",
+    "BiEncoder",
     "GPTConfig",
+    "Longformer",
+    "LongformerConfig",
     "Transformer",
     "TransformerConfig",
     "mean_pool",

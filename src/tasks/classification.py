@@ -1,6 +1,6 @@
 """Fine-tuning: classify texts with a pretrained BERT."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,12 +10,11 @@ from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from src.checkpoint import check_compatible
 from src.data import ClassificationDataModule, TextDataModule
-from src.models import BERTClassifier, BERTClassifierConfig, BERTConfig
+from src.models import BERTClassifier, BERTClassifierConfig
 from src.optim import Schedule
 from src.tasks.base import Batch, Task
-from src.tasks.bert import check_lengths
+from src.tasks.bert import check_encoder, check_lengths, load_encoder
 
 
 class ClassificationModule(Task):
@@ -27,8 +26,8 @@ class ClassificationModule(Task):
         config: shape of the network; that of the pretrained one. Vocabulary size and labels come from the data.
         optimizer: class and arguments of the optimizer; ``lr`` is the peak of the schedule.
         schedule: of the learning rate.
-        pretrained: the checkpoint of a pretrained BERT, whose encoder is taken over, or of a classifier with the same
-            labels; from scratch if null.
+        pretrained: the checkpoint of a pretrained BERT or a retriever, whose encoder is taken over, or of a classifier
+            with the same labels; from scratch if null.
         compile: whether to compile each block with ``torch.compile``.
         activation_checkpointing: whether to compute blocks anew for their backward pass, to save memory.
     """
@@ -65,7 +64,7 @@ class ClassificationModule(Task):
         return BERTClassifier(self.config)
 
     def load_pretrained(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the encoder of a pretrained BERT, or a whole classifier of the same labels.
+        """Take over the encoder of a pretrained BERT or a retriever, or a whole classifier of the same labels.
 
         Raises:
             InputError: it is of another architecture, shape or tokenizer.
@@ -73,12 +72,14 @@ class ClassificationModule(Task):
         if checkpoint["architecture"] == self.architecture:
             super().load_pretrained(checkpoint)
             return
-        shape = {f.name: getattr(self.config, f.name) for f in fields(BERTConfig)}
-        check_compatible(checkpoint, "bert", shape, self.data.tokenizer.to_str())
-        prefix = "model.encoder."
-        weights = checkpoint["state_dict"].items()
-        encoder = {name.removeprefix(prefix): weight for name, weight in weights if name.startswith(prefix)}
-        self.model.encoder.load_state_dict(encoder)
+        self.check_pretrained(checkpoint, self.data)
+        load_encoder(self.model.encoder, checkpoint)
+
+    def check_pretrained(self, checkpoint: dict[str, Any], data: TextDataModule) -> None:
+        if checkpoint["architecture"] == self.architecture:
+            super().check_pretrained(checkpoint, data)
+            return
+        check_encoder(checkpoint, self.config, data)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the names of the labels to what every task saves."""

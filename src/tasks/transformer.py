@@ -214,9 +214,10 @@ class TransformerModule(Task):
         super().on_save_checkpoint(checkpoint)
         checkpoint["source_tokenizer"] = self.data.source_tokenizer.to_str()
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        if checkpoint["source_tokenizer"] != self.data.source_tokenizer.to_str():
+    def check_checkpoint(self, checkpoint: dict[str, Any], data: TextDataModule) -> None:
+        super().check_checkpoint(checkpoint, data)
+        assert isinstance(data, TranslationDataModule)
+        if checkpoint["source_tokenizer"] != data.source_tokenizer.to_str():
             raise InputError(
                 "the checkpoint was trained with another tokenizer of the source: name that of its run by "
                 "--data.init_args.source_tokenizer"

@@ -12,18 +12,23 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
 from src.callbacks.attention import attention_maps
 from src.callbacks.dashboard import LAYOUTS, network_table
-from src.callbacks.pictures import CELL, _upright, heat_maps
+from src.callbacks.pictures import CARD, CELL, HEADING, heat_map
 from src.checkpoint import load_trained
 from src.models import ARCHITECTURES, BERT, GPT, BERTConfig, GPTConfig, Transformer, TransformerConfig
 from tests.distributed.jobs import SAMPLES, fit, run_job, write_config
 
-# module -> heads
 MAPS = {
     "gpt": ["blocks.0.attention", "blocks.1.attention"],
     "bert": ["encoder.blocks.0.attention", "encoder.blocks.1.attention"],
+    "longformer": ["encoder.blocks.0.attention", "encoder.blocks.1.attention"],
     "transformer": ["encoder.0.attention", "decoder.0.attention", "decoder.0.cross_attention"],
 }
-EMBEDDINGS = {"gpt": "token_embedding", "bert": "encoder.token_embedding", "transformer": "target_embedding"}
+EMBEDDINGS = {
+    "gpt": "token_embedding",
+    "bert": "encoder.token_embedding",
+    "longformer": "encoder.token_embedding",
+    "transformer": "target_embedding",
+}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +67,7 @@ def test_the_charts_are_of_curves_that_there_are(runs, kind):
 @pytest.mark.parametrize("kind", SAMPLES)
 def test_attention_is_shown_for_each_layer_at_each_validation(runs, kind):
     events = events_of(runs[kind])
-    assert events.Tags()["images"] == [f"attention/{name}" for name in MAPS[kind]]
+    assert events.Tags()["images"] == [f"{name}/head_{head}" for name in MAPS[kind] for head in (0, 1)]
     for tag in events.Tags()["images"]:
         pictures = events.Images(tag)
         assert [picture.step for picture in pictures] == [5, 10]
@@ -76,7 +81,8 @@ def test_samples_are_text_and_files(runs, kind):
     events = events_of(runs[kind])
     written = (runs[kind] / "samples/step_000010.txt").read_text()
     shown = text_of(events, "samples/0")
-    assert "\n".join(line.removeprefix("    ") for line in shown.splitlines()) in written
+    assert "".join(shown.split()) in "".join(written.split())  # but for the lines
+    assert max(map(len, shown.splitlines())) <= 120
 
 
 def test_mask_fills_name_the_word_and_the_guesses(runs):
@@ -150,23 +156,34 @@ def test_maps_are_of_every_attention_and_leave_no_trace(kind, state):
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
-def test_labels_stand_at_their_columns_and_are_read_from_below():
-    ink = np.asarray(_upright(["", "wwwwww", "", "i"]).convert("L")) < 128
-    assert [bool(ink[:, i * CELL : (i + 1) * CELL].any()) for i in range(4)] == [False, True, False, True]
-    assert ink[-8:, 3 * CELL :].any()  # a short one stands on the edge
-    assert not ink[: ink.shape[0] // 2, 3 * CELL :].any()
+def test_labels_stand_at_their_rows_and_columns():
+    """Of four columns the second has the long name, of three rows the last: nowhere else is ink."""
+    picture = heat_map(np.zeros((3, 4)), ["", "wwwwww", "", "i"], ["", "", "mmm"])
+    ink = np.asarray(Image.fromarray(picture).convert("L")) < 128
+    height = len(ink)
+    top, left = height - 3 * CELL - 1, int(np.argmax((picture == 128).all(-1)[-1]))
+    above = ink[HEADING:top, left : left + 4 * CELL]
+    assert [bool(above[:, i * CELL : (i + 1) * CELL].any()) for i in range(4)] == [False, True, False, True]
+    assert above[-6:, 3 * CELL :].any()  # a short one begins at the map, and is read from below
+    assert not above[: len(above) // 2, 3 * CELL :].any()
+    beside = ink[top : top + 3 * CELL, :left]
+    assert [bool(beside[i * CELL : (i + 1) * CELL - 1].any()) for i in range(3)] == [False, False, True]
 
 
-def test_the_darkest_cell_is_the_largest_weight():
-    weights = np.zeros((2, 3, 4))
-    weights[1, 2, 0] = 0.5
-    picture = heat_maps(weights, list("abcd"), list("xyz"), "title")
+def test_the_darkest_cell_is_the_largest_weight_and_its_value_is_named():
+    weights = np.full((3, 4), 0.1)
+    weights[2, 1] = 0.5
+    picture = heat_map(weights, list("abcd"), list("xyz"))
     dark = np.argwhere((picture == [8, 48, 107]).all(-1))
-    cell = dark[dark[:, 0] > 60]
-    assert np.ptp(cell, axis=0).tolist() == pytest.approx([CELL - 1, CELL - 1], abs=1)
-    (rows, width, _) = picture.shape
-    assert cell[:, 1].min() > width / 2  # the second head's
-    assert cell[:, 0].max() > rows - CELL * 2  # the last row
+    dark = dark[dark[:, 0] >= HEADING]
+    assert np.ptp(dark, axis=0).tolist() == pytest.approx([CELL - 1, CELL - 1], abs=1)
+    assert dark[:, 0].max() >= len(picture) - 3  # the last row
+    assert (heat_map(weights / 2, list("abcd"), list("xyz"))[HEADING:] == picture[HEADING:]).all()
+
+
+def test_a_label_without_room_is_shortened():
+    wide = heat_map(np.zeros((1, 2)), ["m" * 90, "b"], ["m" * 90])
+    assert wide.shape[1] == CARD
 
 
 def test_other_loggers_need_no_tensorboard(run, config, tmp_path):

@@ -359,10 +359,22 @@ def test_rows_without_text_are_counted(make, tmp_path, capsys):
     rows = [{"text": text} for text in [*TEXTS, "", None, " "]]
     (tmp_path / "gaps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     make(source=str(tmp_path / "gaps.jsonl"), test_fraction=0.0, validation_fraction=0.0).prepare_data()
-    assert "skipped 3 of 63 train documents" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "left out of the train split: 2 rows, empty (row 61, row 63)" in out
+    assert "left out of the train split: 1 rows, null (row 62)" in out
 
 
 def test_ids_that_a_tokenizer_leaves_out_count_for_the_vocabulary(make, tmp_path):
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, END_OF_TEXT: 9}, unk_token="[UNK]"))
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     assert make(tokenizer=str(tmp_path)).vocab_size == 10
+
+
+def test_documents_are_told_apart_by_their_end_tokens(make):
+    """An end token begins the next document, as the empty prompt does."""
+    module = make(separate_documents=True)
+    end = module.tokenizer.token_to_id(END_OF_TEXT)
+    ids = torch.tensor([[7, 8, end, 9, end, end, 5], [end, 1, 2, 3, 4, 5, 6]])
+    found = module.on_before_batch_transfer({"input_ids": ids}, 0)
+    assert found["documents"].tolist() == [[0, 0, 1, 1, 2, 3, 3], [1] * 7]
+    assert make().on_before_batch_transfer({"input_ids": ids}, 0).keys() == {"input_ids"}

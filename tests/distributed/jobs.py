@@ -17,16 +17,26 @@ from tests.conftest import WORDS
 ROOT = Path(__file__).parents[2]
 STEPS, HALFWAY = 10, 5
 # what the first rank shows of a run, from the whole network, while no rank waits for another
-SAMPLES = {"gpt": "TextSamples", "bert": "MaskFills", "transformer": "TranslationSamples"}
+SAMPLES = {
+    "gpt": "TextSamples",
+    "bert": "MaskFills",
+    "longformer": "MaskFills",
+    "transformer": "TranslationSamples",
+}
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def run_job(folder: Path, commands: list[list[str]], processes: int = 2, timeout: int = 300) -> None:
     """Run command lines in each of some processes, which find each other as those of torchrun do."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "commands.json").write_text(json.dumps(commands))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     started = []
     for rank in range(processes):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
@@ -86,6 +96,16 @@ def write_config(kind: str, root: Path, tie: bool = True) -> Path:
         model = ("BERTModule", {**shape, "n_layers": 2})
         source = {"source": str(_text(root / "text.txt", 60)), "tokenizer_vocab_size": 120, "seq_len": 32}
         data = ("MLMDataModule", source)
+    elif kind in ("retriever", "reranker"):
+        model = (f"{kind.capitalize()}Module", {**shape, "n_layers": 2})
+        source = {"source": str(_text(root / "text.txt", 60)), "tokenizer_vocab_size": 120, "seq_len": 32}
+        data = (f"{kind.capitalize()}DataModule", {**source, "query_len": 16, "passage_len": 20, "negatives": 2})
+    elif kind == "longformer":
+        # another dilation for each head, which another rank has under tensor parallelism
+        window = {"window": 3, "dilation": [1, 2], "global_tokens": [0, 4]}
+        model = ("LongformerModule", {**shape, "n_layers": 2, **window})
+        source = {"source": str(_text(root / "text.txt", 60)), "tokenizer_vocab_size": 120, "seq_len": 32}
+        data = ("MLMDataModule", {**source, "next_sentence": False})
     else:
         # gated: two projections that are cut alike
         layers = {"n_encoder_layers": 1, "n_decoder_layers": 1, "tie_embeddings": tie, "activation": "swiglu"}
@@ -132,6 +152,6 @@ def write_config(kind: str, root: Path, tie: bool = True) -> Path:
 
 def fit(config: Path, logs: Path, kind: str, ranks: int = 1, *more: str) -> list[str]:
     """The command of a run; ``ranks`` is how many share a global batch."""
-    size = {"gpt": 8, "bert": 8, "transformer": 64}[kind] // ranks
+    size = (64 if kind == "transformer" else 8) // ranks
     option = "max_tokens" if kind == "transformer" else "batch_size"
     return ["fit", "--config", str(config), *more, "--trainer.default_root_dir", str(logs), f"--data.{option}={size}"]

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from src.checkpoint import load_trained
 from src.data import LMDataModule
 from src.models import GPT
+from tests.distributed.jobs import losses
 
 ROOT = Path(__file__).parents[2]
 
@@ -136,3 +137,16 @@ def test_bf16_mixed_trains_and_keeps_its_weights_in_float32(run, config):
     assert all(tensor.dtype == torch.float32 for tensor in mixed.values())
     difference = max((plain[name] - mixed[name]).abs().max().item() for name in plain)
     assert 0 < difference < 0.1
+
+
+def test_documents_that_are_kept_apart_are_evaluated_as_if_alone(run, config, tmp_path):
+    """Which changes the loss; a window wider than the block does not."""
+    apart = ("--data.separate_documents", "true")
+    window = ("--model.config.attention", "sliding_window", "--model.config.window", "32")
+    found = {}
+    for name, options in {"whole": (), "apart": apart, "both": (*apart, *window)}.items():
+        status, _, err = run("fit", "--config", config, "--experiment", name, *options)
+        assert status == 0, err
+        found[name] = losses(tmp_path / "logs" / name / "version_0", "val/loss")[-1]
+    assert found["both"] == pytest.approx(found["apart"], abs=1e-5)
+    assert abs(found["apart"] - found["whole"]) > 1e-4

@@ -1,0 +1,1 @@
+"""Retrieval: an index of passages, search, reranking, answers, and how good they are."""

@@ -1,0 +1,123 @@
+"""Documents from anywhere: files of text, Markdown, HTML and PDF, tables, data sets, and the embedded articles."""
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from src.data import wikipedia
+from src.data.corpora import EMBEDDED, FORMATS
+from src.data.tables import check_columns, load_table
+from src.errors import InputError
+from src.files import check_file, open_binary
+
+# what begins a line of its own in HTML, and what is no text
+HTML_BLOCKS = re.compile(
+    r"^(address|article|aside|blockquote|br|dd|div|dl|dt|fieldset|figcaption|figure|footer|form|h[1-6]|header|hr|li|main|"
+    r"nav|ol|p|pre|section|table|td|th|title|tr|ul)$"
+)
+HTML_NO_TEXT = ("script", "style", "noscript", "template")
+
+
+class Document(NamedTuple):
+    """A text and where it came from: the name that citations give, and that it is deleted by."""
+
+    source: str
+    text: str
+
+
+def read_documents(source: str, name: str | None, text_column: str, cache_dir: Path) -> Iterator[Document]:
+    """The documents of a source that have any text.
+
+    Args:
+        source: a file or folder of .txt, .md, .html and .pdf files, a document each; a .json, .jsonl, .csv, .tsv or
+            .parquet file, or a data set on the hub, a document a row, named by a column ``source`` if there is one; or
+            ``wikipedia``, the articles that install with the project.
+        name: configuration of a hub dataset.
+        text_column: the column that holds the text.
+        cache_dir: where data sets are kept.
+
+    Raises:
+        InputError: there is nothing there, or it cannot be read.
+    """
+    path = Path(source).expanduser()
+    if source == EMBEDDED:
+        yield from (Document(title, text) for title, text in wikipedia.articles())
+    elif path.is_dir():
+        yield from _from_folder(path)
+    elif reader := READERS.get(path.suffix.lower()):
+        check_file(path, is_text=path.suffix.lower() != ".pdf")
+        yield Document(path.name, reader(path))
+    elif path.is_file() and _kind(path) is None:
+        raise InputError(f"{source} is no kind of file that can be read: give {', '.join([*READERS, *TABLES])}")
+    else:
+        yield from _from_table(source, name, text_column, cache_dir)
+
+
+def _kind(path: Path) -> str | None:
+    return next((ending for ending in TABLES if path.name.removesuffix(".gz").lower().endswith(ending)), None)
+
+
+def _from_folder(folder: Path) -> Iterator[Document]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    if not files:
+        raise InputError(f"the folder {folder} is empty: put {', '.join(READERS)} files into it")
+    readable = [file for file in files if file.suffix.lower() in READERS]
+    if not readable:
+        raise InputError(f"the folder {folder} has no {', '.join(READERS)} files: it has {files[0].name}")
+    for file in readable:
+        check_file(file, is_text=file.suffix.lower() != ".pdf")
+        yield Document(file.relative_to(folder).as_posix(), READERS[file.suffix.lower()](file))
+
+
+def _from_table(source: str, name: str | None, text_column: str, cache_dir: Path) -> Iterator[Document]:
+    for split, rows in load_table(source, name, cache_dir).items():
+        check_columns(source, rows, [text_column])
+        for i, row in enumerate(rows):
+            given = row.get("source")
+            label = str(given) if given else f"{Path(source).name}:{split}:{i}"
+            yield Document(label, row[text_column] or "")
+
+
+# ---- files
+
+
+def _read_text(path: Path) -> str:
+    with open_binary(path) as file:
+        return file.read().decode("utf-8-sig")
+
+
+def _read_html(path: Path) -> str:
+    from bs4 import BeautifulSoup
+
+    soup = BeautifulSoup(_read_text(path), "html.parser")
+    for element in soup.find_all(list(HTML_NO_TEXT)):
+        element.decompose()
+    for element in soup.find_all(HTML_BLOCKS):
+        element.insert_before("\n")
+        element.insert_after("\n")
+    lines = (re.sub(r"[^\S\n]+", " ", line).strip() for line in soup.get_text().splitlines())
+    return "\n".join(line for line in lines if line)
+
+
+def _read_pdf(path: Path) -> str:
+    from pypdf import PdfReader
+    from pypdf.errors import PyPdfError
+
+    logging.getLogger("pypdf").setLevel(logging.ERROR)
+    try:
+        return "\n".join(page.extract_text() for page in PdfReader(path).pages)
+    except (PyPdfError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"the file {path} is no PDF that can be read: {error}") from error
+
+
+READERS: dict[str, Callable[[Path], str]] = {
+    ".txt": _read_text,
+    ".md": _read_text,
+    ".html": _read_html,
+    ".htm": _read_html,
+    ".pdf": _read_pdf,
+}
+TABLES = [ending for ending, kind in FORMATS.items() if kind != "text"]

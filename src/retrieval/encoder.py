@@ -1,0 +1,109 @@
+"""Texts to vectors, by a trained BERT or a retriever."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from src.checkpoint import read_checkpoint
+from src.errors import InputError
+from src.hardware import to_device
+from src.models import BERTConfig, BERTEncoder, LongformerConfig, mean_pool
+from src.models.longformer import LongformerEncoder
+from src.rows import bert_row, pad_rows
+from src.tokenization import bert_ids
+
+KINDS = ("bert", "bi_encoder", "longformer")  # the networks that have an encoder to take
+PREFIX = "model.encoder."
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A network that makes a vector of a text.
+
+    Args:
+        model: in evaluation mode.
+        tokenizer: its own.
+        special_ids: the ids of BERT's special tokens.
+        device: where the network is.
+    """
+
+    model: BERTEncoder
+    tokenizer: Tokenizer
+    special_ids: dict[str, int]
+    device: torch.device
+
+    @property
+    def dimension(self) -> int:
+        """Of the vectors."""
+        return self.model.config.d_model
+
+    @property
+    def max_tokens(self) -> int:
+        """Of a text, without the special ones."""
+        return self.model.config.max_seq_len - 2
+
+    def checksum(self) -> str:
+        """A hash of all that the vectors depend on: weights and tokenizer."""
+        found = hashlib.sha256(self.tokenizer.to_str().encode())
+        for name, weight in sorted(self.model.state_dict().items()):
+            if not name.startswith("pooler."):
+                found.update(name.encode())
+                found.update(weight.detach().float().cpu().numpy().tobytes())
+        return found.hexdigest()[:16]
+
+    def rows(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
+        """Each text as ``[CLS] text [SEP]``, cut to the positions there are, and how many were cut."""
+        found = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        rows = [bert_row([encoding.ids], self.max_tokens + 2, self.special_ids)[0] for encoding in found]
+        return rows, sum(len(encoding.ids) > self.max_tokens for encoding in found)
+
+    def means(self, rows: list[list[int]], batch_size: int = 64) -> Tensor:
+        """The mean of the token vectors of each row, (rows, d_model), on the CPU; rows of like length go together."""
+        vectors = torch.empty(len(rows), self.dimension)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
+        starts = range(0, len(rows), batch_size)
+        shown = track(starts, "encode", console=Console(stderr=True), transient=True) if len(starts) > 1 else starts
+        for start in shown:
+            batch = order[start : start + batch_size]
+            vectors[batch] = self._means([rows[i] for i in batch])
+        return vectors
+
+    @torch.inference_mode()
+    def _means(self, rows: list[list[int]]) -> Tensor:
+        arrays = pad_rows(rows, self.special_ids["pad_token"])
+        input_ids, attention_mask = (torch.from_numpy(array).to(self.device) for array in arrays)
+        return mean_pool(self.model(input_ids, attention_mask=attention_mask), attention_mask).float().cpu()
+
+    def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """A vector of length 1 for each text: (texts, dimension). Their products are cosines."""
+        rows, _ = self.rows(texts)
+        return torch.nn.functional.normalize(self.means(rows), dim=-1).numpy()
+
+
+def load_encoder(path: str | Path, device: str = "cpu") -> Encoder:
+    """The encoder of a checkpoint of a BERT, a Longformer or a retriever.
+
+    Raises:
+        InputError: there is none in it, it cannot be read, or there is no such device.
+    """
+    checkpoint = read_checkpoint(path)
+    held, shape = checkpoint["architecture"], checkpoint["model_config"]
+    if held not in KINDS:
+        raise InputError(f"checkpoint {path} holds a {held}: this needs one of {', '.join(KINDS)}")
+    longformer = held == "longformer"
+    model = LongformerEncoder(LongformerConfig(**shape)) if longformer else BERTEncoder(BERTConfig(**shape), False)
+    names = model.state_dict()
+    model.load_state_dict({name: checkpoint["state_dict"][PREFIX + name] for name in names})
+    tokenizer = Tokenizer.from_str(checkpoint["tokenizer"])
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return Encoder(model.eval(), tokenizer, bert_ids(tokenizer), to_device(model, device))

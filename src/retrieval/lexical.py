@@ -1,0 +1,70 @@
+"""BM25 over passages (Robertson et al. 1994), by `bm25s`."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from bm25s import BM25
+from bm25s.tokenization import Tokenizer
+from numpy.typing import NDArray
+
+from src.errors import InputError
+
+NO_STEMMER = "none"
+
+
+class Words:
+    """Texts to words: in lower case, by the Snowball stemmer of a language, and in English without its stop words.
+
+    Args:
+        language: such as ``english``, or ``none`` to leave words as they are.
+
+    Raises:
+        InputError: a language that is not known.
+    """
+
+    def __init__(self, language: str) -> None:
+        import Stemmer
+
+        if language != NO_STEMMER and language not in Stemmer.algorithms():
+            raise InputError(f"there is no stemmer {language!r}: choose none, {', '.join(Stemmer.algorithms())}")
+        stemmer = None if language == NO_STEMMER else Stemmer.Stemmer(language)
+        stopwords = "english" if language == "english" else []
+        # by default bm25s leaves out words of one letter, which are all of a word in some languages
+        self._tokenizer = Tokenizer(splitter=r"(?u)\b\w+\b", stopwords=stopwords, stemmer=stemmer)
+
+    def of(self, texts: Iterable[str]) -> list[list[str]]:
+        """The words of each text."""
+        found = self._tokenizer.tokenize(list(texts), update_vocab=True, return_as="string", show_progress=False)
+        return [[word for word in words if word] for words in found]  # of no words it makes an empty one
+
+
+def write_bm25(words: Sequence[Sequence[str]], folder: Path) -> None:
+    """Write the scores of passages by their words, each passage by its place in the sequence."""
+    scorer = BM25()
+    scorer.index(words, create_empty_token=False, show_progress=False)
+    scorer.save(folder, show_progress=False)
+
+
+class Lexical:
+    """Search by BM25, memory-mapped.
+
+    Args:
+        folder: that :func:`write_bm25` wrote into.
+        language: of the stemmer that the passages' words were made with.
+    """
+
+    def __init__(self, folder: Path, language: str) -> None:
+        self._scorer = BM25.load(folder, mmap=True)
+        self._words = Words(language)
+
+    def search(self, query: str, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The places and scores of up to ``k`` passages that share a word with the query, the best first."""
+        ids = self._scorer.get_tokens_ids(self._words.of([query])[0])
+        if not ids:
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        scores = self._scorer.get_scores_from_ids(ids)
+        best = np.argpartition(-scores, min(k, len(scores)) - 1)[:k]
+        best = best[np.lexsort((best, -scores[best]))]  # of equal scores, the first passage first
+        best = best[scores[best] > 0]
+        return best.astype(np.int64), scores[best]

@@ -1,0 +1,38 @@
+"""Documents cut into passages, by the tokens of an encoder or by words."""
+
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+Span = tuple[int, int]  # the first character of a passage in its document, and the one after its last
+
+
+def word_tokenizer() -> Tokenizer:
+    """One token a word or punctuation mark: what passages are counted in where there is no encoder."""
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Sequence([]), pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def split_passages(texts: list[str], tokenizer: Tokenizer, size: int, overlap: int) -> list[list[Span]]:
+    """The passages of each document: up to ``size`` tokens, the last ``overlap`` of which the next one begins with.
+
+    Passages begin and end between words, unless one word is longer than a passage. Every word of a document is in one
+    of them; a document without words has none.
+    """
+    encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
+    return [_split(encoding.offsets, encoding.word_ids, size, overlap) for encoding in encodings]
+
+
+def _split(offsets: list[Span], words: list[int | None], size: int, overlap: int) -> list[Span]:
+    # where a passage may be cut: before the first token of each word
+    starts = [i for i in range(len(words)) if i == 0 or words[i] is None or words[i] != words[i - 1]]
+    may_cut = set(starts)
+    spans, first = [], 0
+    while first < len(offsets):
+        last = min(first + size, len(offsets))
+        if last < len(offsets):
+            last = next((i for i in range(last, first, -1) if i in may_cut), last)
+        spans.append((offsets[first][0], offsets[last - 1][1]))
+        if last == len(offsets):
+            break
+        first = next((i for i in range(max(last - overlap, first + 1), last) if i in may_cut), last)
+    return spans
