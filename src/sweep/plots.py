@@ -100,7 +100,7 @@ def plot_number(runs: Sequence[RunResult], sweep: Sweep, key: str, path: Path) -
     axes.set_xlabel(key)
     axes.set_ylabel(f"{_name(sweep)} at the last step")
     most = max(len(values) for points in lines.values() for values in points.values())
-    axes.set_title("mean over seeds with 95% interval" if most > 1 else "one seed", fontsize=10)
+    axes.set_title("mean over seeds with 95% interval" if most > 1 else "each point is one run", fontsize=10)
     axes.grid(alpha=0.3)
     if any(lines):
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
