@@ -33,9 +33,9 @@ class Throughput(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._peak = matmul_peak(compute_dtype(str(trainer.precision)), trainer.strategy.root_device)
         self._flops_of: dict[tuple[torch.Size, ...], int] = {}
-        self._restart()
+        self.restart()
 
-    def _restart(self) -> None:
+    def restart(self) -> None:
         self._tokens, self._seconds = 0, 0.0
         self._since: float | None = time.perf_counter()
 
@@ -74,4 +74,4 @@ class Throughput(L.Callback):
             peak_share = trainer.strategy.reduce(ranks[1], reduce_op="mean")
             pl_module.log("throughput/tokens_per_second", tokens_per_second, prog_bar=True)
             pl_module.log("throughput/peak_share", peak_share)
-            self._restart()
+            self.restart()

@@ -191,7 +191,7 @@ def _loggers(run: Path) -> list[Logger]:
     ]
 
 
-def _checkpoint_layer(path: str, to_go_on: bool) -> dict[str, Any]:
+def checkpoint_layer(path: str, to_go_on: bool) -> dict[str, Any]:
     """The configuration inside a checkpoint, less what belonged to the verb that wrote it.
 
     Raises:
@@ -212,7 +212,7 @@ def _differences(old: Any, new: Any, key: str = "") -> list[str]:
     return [] if old == new else [f"{key}: {old} -> {new}"]
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Leave out what Lightning says of itself, and warnings that nobody here can act on."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -234,11 +234,11 @@ def main(arguments: list[str]) -> None:
     With ``--ckpt_path``, the checkpoint's own configuration is the lowest layer: the files of ``--config`` lie over it,
     and the command line over those. What they change is printed.
     """
-    _quieten()
+    quieten()
     verb, *rest = arguments
     checkpoints = values_of(("--ckpt_path",), rest)
     layer = None
     if checkpoints and Path(checkpoints[-1]).suffix:
-        layer = _checkpoint_layer(checkpoints[-1], to_go_on=verb == "fit")
+        layer = checkpoint_layer(checkpoints[-1], to_go_on=verb == "fit")
         rest = ["--config", yaml.safe_dump(layer), *rest]
     TrainingCLI(verb, [verb, *rest], layer)
