@@ -182,7 +182,7 @@ class HuggingFaceDecoding:
 
     def __init__(self, task: Task) -> None:
         dtype = next(task.model.parameters()).dtype
-        self.model = counterpart(task).to(dtype).eval()
+        self.model: Any = counterpart(task).to(dtype).eval()
         self.about = {
             "program": f"transformers {version('transformers')}, generate",
             "network": type(self.model).__name__,
@@ -194,7 +194,7 @@ class HuggingFaceDecoding:
         settings: dict[str, Any] = {"do_sample": False, "num_beams": search.beam, "max_new_tokens": search.max_len}
         if search.beam > 1:
             settings |= {"early_stopping": "never", "length_penalty": search.alpha}
-        found = self.model.generate(batch["input_ids"], attention_mask=batch["attention_mask"], **settings)  # type: ignore[operator]
+        found = self.model.generate(batch["input_ids"], attention_mask=batch["attention_mask"], **settings)
         start = 1 if self.model.config.is_encoder_decoder else batch["input_ids"].shape[1]
         rows = found[:, start:].tolist()
         return [row[: row.index(search.end_id)] if search.end_id in row else row for row in rows]

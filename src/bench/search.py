@@ -7,6 +7,7 @@ from torch import Tensor
 from src.decoding import beam_search, generate, greedy_search
 from src.errors import InputError
 from src.tasks import GPTModule, Task, TransformerModule
+from src.tokenization import require_token
 
 Batch = dict[str, Tensor]
 
@@ -43,7 +44,7 @@ def prompt(task: Task, batch: Batch) -> tuple[Batch, Search]:
     if isinstance(task, GPTModule):
         context = task.config.max_seq_len
         ids = batch["input_ids"][:, : max(1, context // 4)]
-        end_id = task.data.tokenizer.token_to_id(task.data.special_tokens["eos_token"])
+        end_id = require_token(task.data.tokenizer, task.data.special_tokens["eos_token"], "end_token")
         given = {"input_ids": ids, "attention_mask": ids.new_ones(ids.shape)}
         return given, Search(1, 0.0, context - ids.shape[1], end_id)
     raise InputError(f"--decode is for networks that write text, which {type(task).__name__} trains none of")
