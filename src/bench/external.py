@@ -11,7 +11,7 @@ from src.files import check_file
 
 def read_rate(output: str, unit: str) -> float | None:
     """The last number in front of ``tokens/s`` (or ``sentences/s``); commas may part thousands."""
-    found = re.findall(rf"(\d[\d,]*(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*{re.escape(unit)}", output)
+    found = re.findall(rf"(\d[\d,]*(?:\.\d+)?(?:[eE][+-]?\d+)?)[ \t]*{re.escape(unit)}", output)
     return float(found[-1].replace(",", "")) if found else None
 
 

@@ -6,7 +6,7 @@ The only place that imports `transformers`, and only when it is asked for.
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,11 @@ def arguments(task: Task, batch: Batch) -> Batch:
     return {theirs: batch[ours] for theirs, ours in ARGUMENTS[task.architecture].items()}
 
 
+def n_parameters(model: nn.Module) -> int:
+    """Those that are trained: HuggingFace's tables of sines are parameters too."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
 class _Replay(IterableDataset[Batch]):
     """Batches that lie in memory, again and again."""
 
@@ -97,7 +102,7 @@ class HuggingFaceTraining:
         self.about = {
             "program": f"transformers {version('transformers')}, {type(self.trainer).__name__}",
             "network": type(self.model).__name__,
-            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "parameters": n_parameters(self.model),
             "loss_here": loss_here(task, batch),  # on the same weights, in float32
             "loss_there": self.loss(batch),
         }
@@ -126,13 +131,13 @@ class HuggingFaceTraining:
             max_grad_norm=ours.gradient_clip_val or 0.0,
             label_smoothing_factor=getattr(self.task, "label_smoothing", 0.0),
             torch_compile=self.task.compile_blocks,
-            gradient_checkpointing=self.task.activation_checkpointing,
             logging_steps=ours.log_every_n_steps,  # type: ignore[attr-defined]
             logging_nan_inf_filter=False,  # it would wait for the loss at each step
             report_to="none",
             save_strategy="no",
             disable_tqdm=True,
             remove_unused_columns=False,
+            **({"gradient_checkpointing": True} if self.task.activation_checkpointing else {}),
         )
         trainer = getattr(transformers, f"{prefix}Trainer")(
             model=self.model,
@@ -150,7 +155,9 @@ class HuggingFaceTraining:
         self._times.clear()
         self.trainer.train()
         start, end = self._times
-        counted = batches[self.warmup * self.accumulate :]
+        # an epoch's last step may have had fewer here
+        first, last = (self.accumulate * steps for steps in (self.warmup, self.warmup + self.steps))
+        counted = islice(cycle(batches), first, last)
         return sum(self.task.count_tokens(batch) for batch in counted) / (end - start)
 
     def loss(self, batch: Batch) -> float:
@@ -186,7 +193,7 @@ class HuggingFaceDecoding:
         self.about = {
             "program": f"transformers {version('transformers')}, generate",
             "network": type(self.model).__name__,
-            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "parameters": n_parameters(self.model),
         }
 
     def decode(self, batch: Batch, search: Search) -> list[list[int]]:

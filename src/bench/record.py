@@ -34,7 +34,7 @@ class Machine:
     def measured(cls, device: torch.device, more: tuple[str, ...] = ()) -> "Machine":
         """This machine; its peaks are the best of many products, the types in turns."""
         types = (torch.float32, torch.bfloat16)
-        rates = matmul_rates(types, device, rounds=30)
+        rates = matmul_rates(types, device)
         peaks = {str(dtype).removeprefix("torch."): rate for dtype, rate in zip(types, rates, strict=True)}
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
         versions = {"python": platform.python_version(), **{p: version(p) for p in (*PACKAGES, *more)}}

@@ -63,6 +63,7 @@ class TrainingBench(L.Callback):
         self.peer: Peer | None = None
         self.first_batch: Batch = {}
         self._batches: list[Batch] = []
+        self._step = 0
 
     @property
     def _profiling(self) -> bool:
@@ -74,8 +75,9 @@ class TrainingBench(L.Callback):
         assert isinstance(pl_module, Task)
         self.first_batch = self.first_batch or batch
         self._batches.append(batch)
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if trainer.global_step == self._step:
             return
+        self._step = trainer.global_step
         done, device = trainer.global_step % (self.warmup + self.steps), trainer.strategy.root_device
         if done == self.warmup:
             self._warm_batches = len(self._batches)

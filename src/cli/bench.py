@@ -16,7 +16,7 @@ from src.bench import DecodingBench, External, Machine, Record, TrainingBench, c
 from src.bench.profiler import StepProfiler, profile_loggers
 from src.callbacks import EndWithValidation, Predictions, Report
 from src.cli.messages import values_of
-from src.cli.parser import VerbParser, natural, positive
+from src.cli.parser import VerbParser, positive
 from src.cli.training import TrainingCLI, checkpoint_layer, quieten
 from src.errors import InputError
 
@@ -40,7 +40,9 @@ def parser() -> VerbParser:
     options.add_argument(
         "--steps", type=positive, metavar="N", help="optimizer steps a round (20); batches, with --decode (5)"
     )
-    options.add_argument("--warmup", type=natural, default=5, metavar="N", help="steps before each round (%(default)s)")
+    options.add_argument(
+        "--warmup", type=positive, default=5, metavar="N", help="steps before each round (%(default)s)"
+    )
     options.add_argument("--output", type=Path, metavar="DIR", help="where to write bench.json and bench.md")
     return options
 

@@ -23,13 +23,6 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def natural(text: str) -> int:
-    """A whole number of at least 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
-    return int(text)
-
-
 def non_negative(text: str) -> float:
     """A number of at least 0."""
     return _between(text, 0, float("inf"))
