@@ -55,6 +55,9 @@ def counterpart(task: Task) -> nn.Module:
         model = getattr(transformers, ADAPTERS[task.architecture].model_class(())).from_pretrained(
             Path(folder) / "model"
         )
+    for name, parameter in model.named_parameters():
+        if name.endswith("embed_positions.weight"):  # sines, which `from_pretrained` would let train
+            parameter.requires_grad_(False)
     return model.to(task.device)
 
 
@@ -64,7 +67,7 @@ def arguments(task: Task, batch: Batch) -> Batch:
 
 
 def n_parameters(model: nn.Module) -> int:
-    """Those that are trained: HuggingFace's tables of sines are parameters too."""
+    """Those that are trained."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
