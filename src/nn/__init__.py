@@ -4,6 +4,7 @@ from src.nn.activations import ACTIVATIONS, activation
 from src.nn.attention import CrossAttention, SelfAttention, causal_mask, padding_mask
 from src.nn.blocks import Block, NormPlacement
 from src.nn.cache import KVCache
+from src.nn.cross_entropy import summed_cross_entropy
 from src.nn.feed_forward import FeedForward
 from src.nn.positions import LearnedPositions, SinusoidalPositions, position_ids
 
@@ -21,4 +22,5 @@ __all__ = [
     "causal_mask",
     "padding_mask",
     "position_ids",
+    "summed_cross_entropy",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -98,6 +99,11 @@ class Task(L.LightningModule, ABC):
         if self.pipeline is None:
             return self.loss_parts(self.outputs(batch), batch)
         return self.pipeline.losses(batch)  # which runs the backward pass between the forward ones
+
+    @property
+    def whole_head(self) -> bool:
+        """Whether the output layer is whole in this process, so that a loss can be had from it without the logits."""
+        return type(self.trainer.strategy) in (SingleDeviceStrategy, DDPStrategy)
 
     def n_parameters(self) -> int:
         """The parameters of the whole network, however many of them this process holds."""

@@ -18,6 +18,7 @@ from src.decoding import beam_search, greedy_search, wu_penalty
 from src.distributed import whole_model
 from src.errors import InputError
 from src.models import Transformer, TransformerConfig
+from src.nn import summed_cross_entropy
 from src.optim import Schedule
 from src.tasks.base import Batch, Task
 
@@ -117,6 +118,14 @@ class TransformerModule(Task):
         return cross_entropy(
             outputs.flatten(0, 1), batch["labels"].flatten(), reduction="sum", label_smoothing=self.label_smoothing
         )
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        if not self.whole_head:
+            return super().losses(batch)
+        memory = self.model.encode(batch["input_ids"], batch["attention_mask"])
+        hidden = self.model.decode(batch["decoder_input_ids"], memory, batch["attention_mask"])
+        loss = summed_cross_entropy(hidden, self.model.head.weight, batch["labels"], self.label_smoothing)
+        return {"loss": loss / batch["target_tokens"]}
 
     # ---- evaluation
 
