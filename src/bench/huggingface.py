@@ -161,7 +161,7 @@ class HuggingFaceTraining:
         # an epoch's last step may have had fewer here
         first, last = (self.accumulate * steps for steps in (self.warmup, self.warmup + self.steps))
         counted = islice(cycle(batches), first, last)
-        return sum(self.task.count_tokens(batch) for batch in counted) / (end - start)
+        return sum(int(self.task.count_tokens(batch)) for batch in counted) / (end - start)
 
     def loss(self, batch: Batch) -> float:
         """Of a batch, in evaluation mode, as the Trainer computes it."""

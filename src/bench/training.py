@@ -90,7 +90,7 @@ class TrainingBench(L.Callback):
         device = trainer.strategy.root_device
         seconds = (self.profiler.end() if self._profiling else clock(device)) - self._start
         batches = self._batches[self._warm_batches :]
-        tokens = sum(task.count_tokens(batch) for batch in batches)
+        tokens = sum(int(task.count_tokens(batch)) for batch in batches)
         if self._profiling:
             self.profiled = Steps(
                 tokens,

@@ -36,7 +36,8 @@ class Throughput(L.Callback):
         self.restart()
 
     def restart(self) -> None:
-        self._tokens, self._seconds = 0, 0.0
+        self._tokens: int | torch.Tensor = 0
+        self._seconds = 0.0
         self._since: float | None = time.perf_counter()
 
     def _pause(self) -> None:
@@ -57,7 +58,7 @@ class Throughput(L.Callback):
         shapes = tuple(tensor.shape for tensor in task.inputs(batch).values())
         if shapes not in self._flops_of:
             self._flops_of[shapes] = training_flops(task, batch)
-        return self._flops_of[shapes] / max(1, task.count_tokens(batch))
+        return self._flops_of[shapes] / max(1, int(task.count_tokens(batch)))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -67,8 +68,9 @@ class Throughput(L.Callback):
         last_of_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         logging = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if last_of_step and logging:
+            tokens = int(self._tokens)  # waits for a GPU, so that the time is that of the steps
             self._pause()
-            speed = self._tokens / self._seconds
+            speed = tokens / self._seconds
             ranks = torch.tensor([speed, speed * self._flops_per_token(pl_module, batch) / self._peak])
             tokens_per_second = trainer.strategy.reduce(ranks[0], reduce_op="sum")
             peak_share = trainer.strategy.reduce(ranks[1], reduce_op="mean")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from filelock import AcquireReturnProxy, FileLock
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -155,7 +156,14 @@ class TextDataModule(L.LightningDataModule, ABC):
         """Batches with ``target_tokens``, in another order each epoch."""
         rows = self.dataset("train")
         sampler = self.batch_sampler(rows, train=True)
-        loader = DataLoader(rows, batch_sampler=sampler, collate_fn=_as_it_is, num_workers=self.num_workers)
+        loader = DataLoader(
+            rows,
+            batch_sampler=sampler,
+            collate_fn=_as_it_is,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,  # an epoch begins without starting them
+            pin_memory=torch.cuda.is_available(),  # so that the copy to the GPU waits for nothing
+        )
         return self._counting(loader, sampler)
 
     def _counting(self, loader: DataLoader[Any], place: ResumableBatchSampler | StreamedBlocks) -> TokenCountingLoader:

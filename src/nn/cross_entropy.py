@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 IGNORED = -100  # a label that is no target, as in `torch.nn.functional.cross_entropy`
-LOGITS = 1 << 21  # at once: 8 MiB, what a cache holds
+LOGITS = {"cpu": 1 << 21}  # at once, by device: 8 MiB, what a processor's cache holds
+LOGITS_ELSEWHERE = 1 << 26  # 256 MiB, which keep a GPU at work
 FEWEST_ROWS = 256  # fewer make bad matrix products
 
 
@@ -50,7 +51,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         loss = torch.zeros((), dtype=exact, device=hidden.device)
         ctx.for_hidden = torch.empty_like(hidden) if any(needs) else None
         ctx.for_weight = torch.zeros(weight.shape, dtype=exact, device=weight.device) if any(needs) else None
-        rows = max(FEWEST_ROWS, LOGITS // len(weight))
+        rows = max(FEWEST_ROWS, LOGITS.get(hidden.device.type, LOGITS_ELSEWHERE) // len(weight))
         for start in range(0, len(labels), rows):
             some = slice(start, start + rows)
             logits = (hidden[some] @ used.T).to(exact)

@@ -86,8 +86,8 @@ class Task(L.LightningModule, ABC):
         """The data that this task runs on."""
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
-    def count_tokens(self, batch: Batch) -> int:
-        """The tokens of a batch that the network reads, for its speed."""
+    def count_tokens(self, batch: Batch) -> int | Tensor:
+        """The tokens of a batch that the network reads, for its speed; a 0-dim tensor, so as not to wait for a GPU."""
         return batch["input_ids"].numel()
 
     def outputs(self, batch: Batch) -> Any:

@@ -58,9 +58,9 @@ class BERTModule(Task):
         names = ("input_ids", "token_type_ids", "attention_mask", "masked_positions")
         return {name: batch[name] for name in names}
 
-    def count_tokens(self, batch: Batch) -> int:
+    def count_tokens(self, batch: Batch) -> Tensor:
         """The real tokens of a batch: padding is no work done."""
-        return int(batch["attention_mask"].sum())
+        return batch["attention_mask"].sum()
 
     def summed_losses(self, outputs: BERTOutput, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy in nats, summed over the masked words, and over the pairs."""

@@ -109,9 +109,9 @@ class TransformerModule(Task):
         # the target's padding is behind its real tokens, which see nothing behind them: it needs no mask
         return {name: batch[name] for name in ("input_ids", "decoder_input_ids", "attention_mask")}
 
-    def count_tokens(self, batch: Batch) -> int:
+    def count_tokens(self, batch: Batch) -> Tensor:
         """The tokens of the targets, without padding: what translation's speed is told in."""
-        return int((batch["labels"] != -100).sum())
+        return (batch["labels"] != -100).sum()
 
     def summed_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Label-smoothed cross-entropy in nats, summed over the labels that are not -100."""

@@ -36,7 +36,7 @@ def test_it_is_that_of_torch(rows, width, vocabulary, ignored, smoothing, seed):
     """In float64, cut into pieces of 7 rows, of which the last may be shorter; with any targets, or none."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "FEWEST_ROWS", 7)
-        patch.setattr(module, "LOGITS", 1)
+        patch.setattr(module, "LOGITS", {"cpu": 1})
         hidden, weight, labels = case(rows, width, vocabulary, seed=seed, ignored=ignored)
         found = summed_cross_entropy(hidden, weight, labels, smoothing)
         expected = cross_entropy(hidden @ weight.T, labels, reduction="sum", label_smoothing=smoothing)
