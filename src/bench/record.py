@@ -138,6 +138,7 @@ class Record:
         command: what it was started by.
         machine: where.
         settings: what was run, by name, for people.
+        parameters: of the network.
         unit: what the rounds count a second of.
         rounds: in turns, if there is another program.
         steps: the profiled steps of training.
@@ -149,6 +150,7 @@ class Record:
     command: str
     machine: Machine
     settings: dict[str, Any]
+    parameters: int = 0
     unit: str = "tokens/s"
     rounds: list[Round] = field(default_factory=list)
     steps: Steps | None = None

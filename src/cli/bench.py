@@ -97,11 +97,12 @@ class BenchCLI(TrainingCLI):
         measure()
 
     def _settings(self, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
+        self.record.parameters = self.model.n_parameters()
         shape = ", ".join(
             f"{name} {' x '.join(map(str, tensor.shape))}" for name, tensor in batch.items() if tensor.dim()
         )
         return {
-            "network": f"{type(self.model.model).__name__}, {self.model.n_parameters():,} parameters",
+            "network": f"{type(self.model.model).__name__}, {self.record.parameters:,} parameters",
             "first batch": shape,
             "precision": f"{self.trainer.precision} on {self.trainer.strategy.root_device.type}",
         }
