@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -129,7 +130,9 @@ def check_compatible(checkpoint: dict[str, Any], architecture: str, config: dict
             "the checkpoint was trained with another tokenizer: name the tokenizer.json of its run, or the one that "
             "import wrote beside it, by --data.tokenizer"
         )
-    was, now = _shape(checkpoint["model_config"]), _shape(config)
+    # through its class, which knows what older checkpoints did not say
+    was = _shape(asdict(ARCHITECTURES[architecture][0](**checkpoint["model_config"])))
+    now = _shape(config)
     for key, value in now.items():
         if was.get(key) != value:
             raise InputError(
@@ -139,5 +142,8 @@ def check_compatible(checkpoint: dict[str, Any], architecture: str, config: dict
 
 def _shape(config: dict[str, Any]) -> dict[str, Any]:
     """What of a network's configuration its weights depend on."""
-    shape = {key: value for key, value in config.items() if "dropout" not in key and key != "init_std"}
+    free = ["init_std", "attention", "window", "dilation", "global_tokens"]
+    if config.get("positions", "learned") != "learned":
+        free.append("max_seq_len")
+    shape = {key: value for key, value in config.items() if "dropout" not in key and key not in free}
     return {**shape, "d_ff": config["d_ff"] or 4 * config["d_model"]}

@@ -1,4 +1,4 @@
-"""Each command of the README runs: shortened, on a text of this test, in a folder of its own."""
+"""Each command of the README and some pages runs: shortened, on a text of this test, in a folder of its own."""
 
 import os
 import re
@@ -13,9 +13,9 @@ import pytest
 import src.cli
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = list(
-    dict.fromkeys(re.findall(r"\./run\.sh (\w[^`\n#]*?)\s*(?:#[^\n]*)?(?:`|\n)", (ROOT / "README.md").read_text()))
-)
+PAGES = ("README.md", "docs/activations.md", "docs/optimizers.md", "docs/dashboards.md")
+TEXT = "".join((ROOT / page).read_text() for page in PAGES)
+COMMANDS = list(dict.fromkeys(re.findall(r"\./run\.sh (\w[^`\n#]*?)\s*(?:#[^\n]*)?(?:`|\n)", TEXT)))
 VERBS = tuple(src.cli.VERBS)
 # what the hub would have to send: these are parsed, which builds every class's arguments, and not run
 FROM_THE_HUB = ("roneneldan/TinyStories", "configs/paper/")
@@ -31,6 +31,7 @@ DATA = {
     "gpt": "--data.source my_text.txt --data.tokenizer byte --data.batch_size 2 --data.eval_batch_size 2",
     "shakespeare_char": "--data.batch_size 2 --data.eval_batch_size 2",
     "bert": "--data.source stories.txt --data.document_separator 4 --data.tokenizer_vocab_size 300 --data.batch_size 2",
+    "longformer": "--data.source stories.txt --data.document_separator 4 --data.tokenizer_vocab_size 300",
     "classification": "",
     "transformer": "--data.source pairs --data.tokenizer_vocab_size 300",
 }
@@ -89,7 +90,7 @@ def test_the_readme_has_commands():
 
 
 # what a command takes up -> the command before it that makes it
-FIRST = {"gpt-hf": "export", "gpt2.ckpt": "import", "gpt2.yaml": "import"}
+FIRST = {"gpt-hf": "export", "gpt2.ckpt": "import", "gpt2.yaml": "import", "long.yaml": "extend-context"}
 
 
 def prepare(in_folder, command):

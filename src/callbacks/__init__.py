@@ -1,7 +1,12 @@
 """What a run shows of itself."""
 
+from src.callbacks.attention import AttentionMaps
+from src.callbacks.dashboard import Dashboard
 from src.callbacks.ema import EMA
+from src.callbacks.embeddings import TokenEmbeddings
 from src.callbacks.ending import EndWithValidation
+from src.callbacks.hparams import HParams, log_hparams
+from src.callbacks.mask_fills import MaskFills
 from src.callbacks.predictions import Predictions
 from src.callbacks.progress import ProgressBar
 from src.callbacks.report import Report, print_results
@@ -11,12 +16,18 @@ from src.callbacks.translations import TranslationSamples
 
 __all__ = [
     "EMA",
+    "AttentionMaps",
+    "Dashboard",
     "EndWithValidation",
+    "HParams",
+    "MaskFills",
     "Predictions",
     "ProgressBar",
     "Report",
     "TextSamples",
     "Throughput",
+    "TokenEmbeddings",
     "TranslationSamples",
+    "log_hparams",
     "print_results",
 ]

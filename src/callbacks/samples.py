@@ -1,12 +1,10 @@
 """What a language model writes while it learns."""
 
-from pathlib import Path
-
 import lightning as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
+from src.callbacks.recording import record_samples
 from src.decoding import generate
 from src.distributed import whole_model
 from src.models import GPT
@@ -57,16 +55,4 @@ class TextSamples(L.Callback):
                 generator=torch.Generator(pl_module.device).manual_seed(0),
             )
         self.latest = [p + data.tokenizer.decode(t) for p, t in zip(self.prompts, texts, strict=True)]
-        self._write(trainer)
-
-    def _write(self, trainer: L.Trainer) -> None:
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        path = Path(trainer.default_root_dir) / "samples" / f"step_{trainer.global_step:06d}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n\n--------\n\n".join(self.latest) + "\n", encoding="utf-8")
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                for i, text in enumerate(self.latest):
-                    quoted = "\n".join("    " + line for line in text.splitlines())
-                    logger.experiment.add_text(f"samples/{i}", quoted, trainer.global_step)
+        record_samples(trainer, self.latest, "\n\n--------\n\n")

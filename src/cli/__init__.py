@@ -19,6 +19,7 @@ VERBS = {
     "consolidate": ("src.cli.consolidate", "make one file of a sharded checkpoint"),
     "fill-mask": ("src.cli.fill_mask", "find the words behind [MASK] with a trained BERT"),
     "embed": ("src.cli.embed", "write sentence vectors of a trained BERT"),
+    "extend-context": ("src.cli.extend_context", "give a trained BERT, Longformer or GPT a longer context"),
     "import": ("src.cli.import_", "make a checkpoint of a HuggingFace model"),
     "bench": ("src.cli.bench", "measure speed, beside the machine's limit and other programs"),
     "export": ("src.cli.export", "write a checkpoint in HuggingFace's format"),

@@ -9,18 +9,18 @@ from rich.progress import track
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from src.checkpoint import load_trained
+from src.checkpoint import read_checkpoint, restore
 from src.cli.parser import VerbParser, positive
 from src.errors import InputError
 from src.files import check_file
-from src.models import BERT, BERTEncoder, mean_pool
+from src.models import BERT, BERTEncoder, Longformer, mean_pool
 from src.tokenization import bert_ids
 
 
 def parser() -> VerbParser:
     """The options of `embed`."""
     options = VerbParser(prog="python -m src embed", description=__doc__)
-    options.add_argument("--checkpoint", required=True, metavar="PATH", help="a checkpoint of a BERT")
+    options.add_argument("--checkpoint", required=True, metavar="PATH", help="a checkpoint of a BERT or Longformer")
     options.add_argument("--input", required=True, type=Path, metavar="FILE", help="UTF-8 text, one sentence a line")
     options.add_argument(
         "--output", required=True, type=Path, metavar="FILE", help="a .npy file: (lines, d_model), float32"
@@ -40,7 +40,9 @@ def main(arguments: list[str]) -> None:
     if options.output.suffix != ".npy" or not options.output.parent.is_dir():
         raise InputError(f"--output {options.output} must be a .npy file in a folder that exists")
     check_file(options.input, is_text=True)
-    model, tokenizer, _ = load_trained(options.checkpoint, BERT)
+    checkpoint = read_checkpoint(options.checkpoint)
+    kind: type[BERT | Longformer] = Longformer if checkpoint["architecture"] == "longformer" else BERT
+    model, tokenizer, _ = restore(checkpoint, options.checkpoint, kind)
     ids = bert_ids(tokenizer)
     lines = options.input.read_text(encoding="utf-8").splitlines()
     rows, cut = encode(tokenizer, lines, ids["cls_token"], ids["sep_token"], model.config.max_seq_len)

@@ -5,14 +5,14 @@ import torch
 from src.checkpoint import read_checkpoint, restore
 from src.cli.parser import VerbParser, positive
 from src.errors import InputError
-from src.models import BERT
+from src.models import BERT, Longformer
 from src.tokenization import bert_ids
 
 
 def parser() -> VerbParser:
     """The options of `fill-mask`."""
     options = VerbParser(prog="python -m src fill-mask", description=__doc__)
-    options.add_argument("--checkpoint", required=True, metavar="PATH", help="a checkpoint of a BERT")
+    options.add_argument("--checkpoint", required=True, metavar="PATH", help="a checkpoint of a BERT or Longformer")
     options.add_argument(
         "--text", required=True, metavar="TEXT", help='with [MASK] in it: "Paris is the [MASK] of France."'
     )
@@ -37,7 +37,8 @@ def main(arguments: list[str]) -> None:
             f"checkpoint {options.checkpoint} was imported from {checkpoint['imported_from']}, which has no head for "
             "masked words: train one first"
         )
-    model, tokenizer, special_tokens = restore(checkpoint, options.checkpoint, BERT)
+    kind: type[BERT | Longformer] = Longformer if checkpoint["architecture"] == "longformer" else BERT
+    model, tokenizer, special_tokens = restore(checkpoint, options.checkpoint, kind)
     special = bert_ids(tokenizer)
     words = tokenizer.encode(options.text, add_special_tokens=False).ids
     ids = [special["cls_token"], *words, special["sep_token"]]

@@ -44,10 +44,9 @@ def main(arguments: list[str]) -> None:
     prompts = [tokenizer.encode(text).ids or [eos] for text in texts]
     unknown = tokenizer.token_to_id(special_tokens["unk_token"]) if "unk_token" in special_tokens else None
     for text, prompt in zip(texts, prompts, strict=True):
-        if len(prompt) > model.config.max_seq_len:
-            raise InputError(
-                f"prompt {text[:40]!r}... is {len(prompt)} tokens, the context {model.config.max_seq_len}: shorten it"
-            )
+        context = model.config.context
+        if context is not None and len(prompt) > context:
+            raise InputError(f"prompt {text[:40]!r}... is {len(prompt)} tokens, the context {context}: shorten it")
         if unknown in prompt:
             raise InputError(f"prompt {text[:40]!r} has characters that are not in this checkpoint's vocabulary")
     try:

@@ -2,11 +2,8 @@
 
 from pathlib import Path
 
-import yaml
-
-from src.checkpoint import save_checkpoint
 from src.cli.parser import VerbParser
-from src.errors import InputError
+from src.cli.starting_point import check_output, save_starting_point
 from src.hub import import_folder, locate
 
 
@@ -29,20 +26,9 @@ def main(arguments: list[str]) -> None:
     """
     options = parser().parse_args(arguments[1:])
     output: Path = options.output
-    if output.suffix != ".ckpt" or not output.parent.is_dir():
-        raise InputError(f"--output {output} must be a .ckpt file in a folder that exists")
+    check_output(output)
     content, layer, notes = import_folder(locate(options.source, options.revision), options.source)
-    for key in ("tokenizer", "source_tokenizer"):
-        if key in content:
-            path = output.with_suffix(f".{key}.json")
-            path.write_text(content[key], encoding="utf-8")
-            layer["data"]["init_args"][key] = str(path)
-    if content.get("source_tokenizer") == content["tokenizer"]:
-        layer["data"]["init_args"]["source_tokenizer"] = None
-        layer["data"]["init_args"]["joint_vocabulary"] = True
-    layer["model"]["init_args"]["pretrained"] = str(output)
-    output.with_suffix(".yaml").write_text(yaml.safe_dump(layer, sort_keys=False), encoding="utf-8")
-    save_checkpoint(content, output)
+    save_starting_point(content, layer, output)
     n = sum(tensor.numel() for tensor in {id(tensor): tensor for tensor in content["state_dict"].values()}.values())
     print(f"wrote {output}: a {content['architecture']} of {n:,} parameters out of {options.source}")
     for note in notes:

@@ -21,8 +21,19 @@ import src.data
 import src.distributed
 import src.optim
 import src.tasks
-from src.callbacks import EMA, EndWithValidation, Predictions, ProgressBar, Report, Throughput, print_results
+from src.callbacks import (
+    EMA,
+    Dashboard,
+    EndWithValidation,
+    HParams,
+    Predictions,
+    ProgressBar,
+    Report,
+    Throughput,
+    print_results,
+)
 from src.checkpoint import read_header
+from src.cli import classes
 from src.cli.messages import one_line, values_of
 from src.cli.runs import run_folder
 from src.errors import InputError
@@ -59,6 +70,7 @@ class TrainingCLI(LightningCLI):
         self.verb = verb
         self.checkpoint_config = checkpoint_config
         self.arguments = arguments
+        classes.install()
         strict = {"allow_abbrev": False, "exit_on_error": False}
         super().__init__(
             model_class=src.tasks.Task,
@@ -81,6 +93,7 @@ class TrainingCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--experiment", type=str, default="run", help="Runs go to logs/EXPERIMENT/version_N.")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(HParams, "hparams")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/loss",
@@ -96,6 +109,7 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("data.vocab_size", "model.init_args.config.vocab_size", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        classes.check_order(self.arguments)
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
@@ -111,10 +125,14 @@ class TrainingCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Nothing: the parent would let a checkpoint's values win over the command line. See :func:`main`."""
 
+    def _plain_config(self) -> dict[str, Any]:
+        """The resolved configuration, as plain values."""
+        return yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.verb]
+
     def before_instantiate_classes(self) -> None:
         if self.checkpoint_config is not None:
-            now = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.verb]
-            changed = _differences(self.checkpoint_config, {k: v for k, v in now.items() if k not in OF_THE_VERB})
+            now = {key: value for key, value in self._plain_config().items() if key not in OF_THE_VERB}
+            changed = _differences(self.checkpoint_config, now)
             if changed:
                 rank_zero_only(print)("\n".join(["changed from the checkpoint's configuration:", *changed]))
 
@@ -130,6 +148,7 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """The trainer with this project's callbacks, precision by hardware, and a run folder of its own."""
+        self.config_init[self.verb].hparams.read(self._plain_config())
         self.datamodule.setup(self.verb)
         self.model.check_data(self.datamodule)
         trainer = self.config[self.verb].trainer
@@ -143,7 +162,7 @@ class TrainingCLI(LightningCLI):
             settings["default_root_dir"] = str(run)
             if trainer.logger is None:
                 settings["logger"] = _loggers(run)
-        callbacks = [Report(), Throughput(), ProgressBar(), EndWithValidation(), Predictions()]
+        callbacks = [Report(), Dashboard(), Throughput(), ProgressBar(), EndWithValidation(), Predictions()]
         self.trainer_defaults = {"callbacks": callbacks}
         try:
             made = super().instantiate_trainer(enable_model_summary=False, **settings)

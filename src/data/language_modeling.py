@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from src.data.corpora import EMBEDDED, Corpus, documents
@@ -42,6 +43,7 @@ class LMDataModule(TextDataModule):
         tokenizer_vocab_size: of a trained ``bpe``.
         end_token: that a given tokenizer.json has; the trained ones have their own.
         seq_len: tokens a block.
+        separate_documents: whether each document of a block is read as if it stood alone: no token sees another one's.
         batch_size: blocks a batch, on each rank.
         eval_batch_size: the same for validation and test; ``batch_size`` if null.
         num_workers: processes that load training batches; 0 loads them in the main process.
@@ -69,6 +71,7 @@ class LMDataModule(TextDataModule):
         tokenizer_vocab_size: int = 8192,
         end_token: str = END_OF_TEXT,
         seq_len: int = 256,
+        separate_documents: bool = False,
         batch_size: int = 16,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
@@ -94,7 +97,7 @@ class LMDataModule(TextDataModule):
         if streaming and num_workers > 1:
             raise InputError(f"num_workers is {num_workers}: a stream is read by one worker at most")
         self.tokenizer_kind, self.tokenizer_vocab_size, self.end_token = tokenizer, tokenizer_vocab_size, end_token
-        self.seq_len = seq_len
+        self.seq_len, self.separate_documents = seq_len, separate_documents
         self._info: dict[str, PackedInfo] = {}
         self._stream: Any = None  # the training documents, where they are streamed
 
@@ -182,6 +185,17 @@ class LMDataModule(TextDataModule):
         if self._stream is None:
             self._stream = self.corpus.splits(self.cache_dir)["train"]
         return documents(self._stream.shuffle(seed=self.seed + number, buffer_size=SHUFFLE_BUFFER))
+
+    def on_before_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
+        """Add to a batch the number of each token's ``documents``, (batch, seq), where they are to be kept apart.
+
+        An end token begins the next document: what follows it is predicted from it alone, as when text is written from
+        the empty prompt.
+        """
+        if not self.separate_documents:
+            return batch
+        end_id = require_token(self.tokenizer, self.end_token, "end_token")
+        return {**batch, "documents": (batch["input_ids"] == end_id).long().cumsum(1)}
 
     def bytes_per_token(self, split: str) -> float:
         """Bytes of a split's text, as UTF-8, for each of its targets, the end tokens among them."""

@@ -1,4 +1,4 @@
-"""Data for BERT's pretraining: masked words and next sentences, over any text."""
+"""Data for the pretraining of BERT and Longformer: masked words, and next sentences or long texts, over any text."""
 
 from itertools import chain, islice
 from pathlib import Path
@@ -12,7 +12,9 @@ from src.data.bucketing import BucketBatchSampler
 from src.data.corpora import EMBEDDED, Corpus, documents
 from src.data.datamodule import TextDataModule
 from src.data.language_modeling import TOKENIZER_DOCUMENTS
+from src.data.masked_documents import MaskedDocuments
 from src.data.masked_pairs import MaskedPairs
+from src.data.masked_rows import MaskedRows
 from src.data.masking import Masking
 from src.data.packing import PackedInfo, is_whole, read_info, write_info
 from src.data.pairs import SentencePairs
@@ -26,9 +28,9 @@ FORMAT = 1  # of the cache; counted up when what is written changes
 
 
 class MLMDataModule(TextDataModule):
-    """Sentence pairs with masked words, out of documents of two sentences or more.
+    """Sentence pairs with masked words, out of documents of two sentences or more; or whole documents.
 
-    Pairs and masks are drawn anew each epoch, as a function of seed, epoch and index alone; those of validation and
+    Rows and masks are drawn anew each epoch, as a function of seed, epoch and index alone; those of validation and
     test are always the same.
 
     Args:
@@ -45,14 +47,16 @@ class MLMDataModule(TextDataModule):
         max_documents: read no more than this many.
         tokenizer: ``wordpiece``, or the path of a tokenizer.json.
         tokenizer_vocab_size: of a trained ``wordpiece``.
-        seq_len: tokens of a pair at most, [CLS] and both [SEP] among them.
+        seq_len: tokens of a row at most, [CLS] and [SEP] among them.
+        next_sentence: whether rows are pairs, for next-sentence prediction; else they are whole documents, cut where
+            they are longer than ``seq_len``.
         short_share: share of the pairs that are shorter, of any length.
         mask_rate: share of the tokens that is to be predicted.
         whole_words: whether all pieces of a word are masked together.
-        batch_size: pairs a batch, on each rank.
+        batch_size: rows a batch, on each rank.
         eval_batch_size: the same for validation and test; ``batch_size`` if null.
         num_workers: processes that load training batches; 0 loads them in the main process.
-        seed: of the order of the pairs, of the pairs themselves and of the masks; the run's seed.
+        seed: of the order of the rows, of the rows themselves and of the masks; the run's seed.
         cache_dir: where prepared data lie.
 
     Raises:
@@ -74,6 +78,7 @@ class MLMDataModule(TextDataModule):
         tokenizer: str = "wordpiece",
         tokenizer_vocab_size: int = 8192,
         seq_len: int = 128,
+        next_sentence: bool = True,
         short_share: float = 0.1,
         mask_rate: float = 0.15,
         whole_words: bool = False,
@@ -103,7 +108,7 @@ class MLMDataModule(TextDataModule):
         )
         self.more = [Corpus(more, validation_fraction=0, test_fraction=0) for more in more_sources or []]
         self.tokenizer_kind, self.tokenizer_vocab_size = tokenizer, tokenizer_vocab_size
-        self.seq_len, self.short_share = seq_len, short_share
+        self.seq_len, self.next_sentence, self.short_share = seq_len, next_sentence, short_share
         self.mask_rate, self.whole_words = mask_rate, whole_words
         self._info: dict[str, PackedInfo] = {}
 
@@ -116,7 +121,8 @@ class MLMDataModule(TextDataModule):
         given = tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else ""
         shape = [self.tokenizer_kind, given, self.tokenizer_vocab_size]
         corpora = [corpus.fingerprint() for corpus in (self.corpus, *self.more)]
-        return {"format": FORMAT, "corpora": corpora, "tokenizer": shape}
+        key = {"format": FORMAT, "corpora": corpora, "tokenizer": shape}
+        return key if self.next_sentence else {**key, "least_sentences": 1}
 
     def write_cache(self, folder: Path) -> None:
         announce(f"preparing {', '.join(c.label for c in (self.corpus, *self.more))} in {self.cache_dir} (once)")
@@ -130,7 +136,7 @@ class MLMDataModule(TextDataModule):
         infos: dict[str, PackedInfo] = {}
         for split, rows in splits.items():
             texts = chain(*map(documents, training)) if split == "train" else documents(rows)
-            infos |= write_sentences(tokenizer, texts, folder, split)
+            infos |= write_sentences(tokenizer, texts, folder, split, 2 if self.next_sentence else 1)
         write_info(folder / "info.json", infos)
 
     def cache_is_whole(self, folder: Path) -> bool:
@@ -153,24 +159,29 @@ class MLMDataModule(TextDataModule):
         for split in {"fit": ("train", "validation"), "validate": ("validation",)}.get(stage, ("test",)):
             self.dataset(split)
 
-    def dataset(self, split: str) -> MaskedPairs:
+    def dataset(self, split: str) -> MaskedRows:
         if f"{split}.tokens" not in self.info:
             raise InputError(f"{self.corpus.source} has no {split} split: set {split}_fraction above 0")
-        if self.info[f"{split}.tokens"].documents < 2:
+        if not self.next_sentence and not self.info[f"{split}.tokens"].tokens:
+            raise InputError(f"the {split} split of {self.corpus.source} has no document with any text")
+        if self.next_sentence and self.info[f"{split}.tokens"].documents < 2:
             raise InputError(
                 f"the {split} split of {self.corpus.source} has fewer than two documents of two sentences: "
                 "next-sentence prediction needs a sentence that follows and one of another document; give longer or "
                 "more documents, or a document_separator"
             )
-        pairs = SentencePairs(read_sentences(self.folder, split, self.info), self.seq_len - 3, self.short_share)
         special = bert_ids(self.tokenizer)
         ordinary = np.setdiff1d(np.arange(self.vocab_size), list(special.values()))
         masking = Masking(special["mask_token"], ordinary, self.mask_rate, self.whole_words)
-        return MaskedPairs(pairs, masking, special, self.seed if split == "train" else None)
+        seed = self.seed if split == "train" else None
+        sentences = read_sentences(self.folder, split, self.info)
+        if not self.next_sentence:
+            return MaskedDocuments(sentences, self.seq_len - 2, masking, special, seed)
+        return MaskedPairs(SentencePairs(sentences, self.seq_len - 3, self.short_share), masking, special, seed)
 
     def batch_sampler(self, rows: Dataset[Any], *, train: bool) -> ResumableBatchSampler:
         """Batches by length for training, batches in order for evaluation."""
-        assert isinstance(rows, MaskedPairs)
+        assert isinstance(rows, MaskedRows)
         if not train:
             return super().batch_sampler(rows, train=False)
         return BucketBatchSampler(len(rows), self.batch_size, rows.length, seed=self.seed, **self._ranks())
@@ -183,7 +194,7 @@ class MLMDataModule(TextDataModule):
                 "documents": self.info[f"{split}.tokens"].documents,
                 "sentences": self.info[f"{split}.sentences"].tokens - 1,
                 "tokens": self.info[f"{split}.tokens"].tokens,
-                "pairs": len(self.dataset(split)),
+                "pairs" if self.next_sentence else "rows": len(self.dataset(split)),
             }
             for split in splits
         }

@@ -40,8 +40,10 @@ class _ArrayFile:
         self.checksum = zlib.crc32(raw, self.checksum)
 
 
-def write_sentences(tokenizer: Tokenizer, texts: Iterable[str], folder: Path, split: str) -> dict[str, PackedInfo]:
-    """Write the sentences of a split, without the documents that have fewer than two: nothing can follow in those.
+def write_sentences(
+    tokenizer: Tokenizer, texts: Iterable[str], folder: Path, split: str, least: int = 2
+) -> dict[str, PackedInfo]:
+    """Write the sentences of a split, without the documents that have fewer than ``least``.
 
     Returns:
         What each of the files holds, by its name without ``.bin``.
@@ -56,7 +58,7 @@ def write_sentences(tokenizer: Tokenizer, texts: Iterable[str], folder: Path, sp
         sentences.append([0])
         ends.append([0])
         for text, encodings in _encode(tokenizer, texts):
-            if len(encodings) < 2:
+            if len(encodings) < least:
                 continue
             documents, size = documents + 1, size + len(text.encode())
             for encoding in encodings:

@@ -68,7 +68,8 @@ def stream(
 ) -> Iterator[Tensor]:
     """Yield the next token of each row, (batch,), until every row has ended or ``max_new_tokens`` are drawn.
 
-    When the context is full, the later half of it is read anew and decoding goes on from there.
+    When the context is full, the later half of it is read anew and decoding goes on from there. A network with a window
+    and without a table of positions has no longest context, and its cache holds a window whatever the length.
 
     Args:
         model: in evaluation mode.
@@ -85,15 +86,15 @@ def stream(
     Raises:
         ValueError: the prompt is longer than the context.
     """
-    context = model.config.max_seq_len
-    if input_ids.shape[1] > context:
+    context = model.config.context
+    if context is not None and input_ids.shape[1] > context:
         raise ValueError(f"a prompt of {input_ids.shape[1]} tokens is longer than the context of {context}")
     window, mask = input_ids, attention_mask
     cache = model.new_cache() if use_cache else None
     unseen = window  # what is not in the cache yet
     ended = torch.zeros(len(window), dtype=torch.bool, device=window.device)
     for _ in range(max_new_tokens):
-        if window.shape[1] > context:
+        if context is not None and window.shape[1] > context:
             window = window[:, -max(context // 2, 1) :]
             mask = None if mask is None else mask[:, -max(context // 2, 1) :]
             cache, unseen = model.new_cache() if use_cache else None, window

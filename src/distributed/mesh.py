@@ -16,6 +16,7 @@ from torch.distributed.tensor.parallel import ParallelStyle, parallelize_module
 
 from src.distributed.plans import check_tensor_parallel, shard_units, tensor_plan
 from src.errors import InputError
+from src.nn import SelfAttention
 
 
 class MeshStrategy(ModelParallelStrategy):
@@ -147,6 +148,9 @@ def parallelize(model: nn.Module, mesh: DeviceMesh) -> None:
     for (first, name), *others in tied:  # each of them was made a parameter of its own
         for module, other in others:
             setattr(module, other, getattr(first, name))
+    for module in modules.values():
+        if isinstance(module, SelfAttention):
+            module.keep_heads(mesh.get_local_rank(), mesh.size())
 
 
 def _tied(model: nn.Module) -> list[list[tuple[nn.Module, str]]]:

@@ -8,7 +8,7 @@ from torch.distributed.tensor import Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel
 
 from src.errors import InputError
-from src.nn import Block, CrossAttention, FeedForward, LearnedPositions, SelfAttention
+from src.nn import Block, CrossAttention, FeedForward, GlobalSelfAttention, LearnedPositions, SelfAttention
 
 
 def shard_units(model: nn.Module) -> list[nn.Module]:
@@ -20,17 +20,22 @@ def tensor_plan(model: nn.Module) -> dict[str, ParallelStyle]:
     """What each rank of a tensor-parallel group holds, by module name (Shoeybi et al. 2019, section 3).
 
     Attention is cut by heads and the feed-forward network by its inner width: the first projection of each by columns,
-    the second by rows, and one sum over the ranks after it. The token embeddings and the output layer, one matrix
-    where they are tied, are cut by the vocabulary. What the plan does not name is whole on every rank.
+    the second by rows, and one sum over the ranks after it. A gated network's two first projections are cut alike. The
+    token embeddings and the output layer, one matrix where they are tied, are cut by the vocabulary. What the plan does
+    not name is whole on every rank.
     """
     plan: dict[str, ParallelStyle] = {}
     for name, module in model.named_modules():
         if isinstance(module, SelfAttention):
             plan |= {f"{name}.qkv": ColwiseParallel(), f"{name}.out": RowwiseParallel()}
+            if isinstance(module, GlobalSelfAttention):
+                plan |= {f"{name}.global_q": ColwiseParallel(), f"{name}.global_kv": ColwiseParallel()}
         elif isinstance(module, CrossAttention):
             plan |= {f"{name}.q": ColwiseParallel(), f"{name}.kv": ColwiseParallel(), f"{name}.out": RowwiseParallel()}
         elif isinstance(module, FeedForward):
             plan |= {f"{name}.up": ColwiseParallel(), f"{name}.down": RowwiseParallel()}
+            if module.gated:  # the same columns as of `up`, so that a rank multiplies pairs that belong together
+                plan[f"{name}.gate"] = ColwiseParallel()
         elif isinstance(module, nn.Embedding) and _is_vocabulary(name, module):
             plan[name] = RowwiseParallel(input_layouts=Replicate())
         elif isinstance(module, nn.Linear) and name.rpartition(".")[2] in ("head", "decoder"):

@@ -12,9 +12,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from src.models import BERT, GPT, BERTClassifier, Transformer
-from src.models.bert import BERTEncoder, BERTOutput
-from src.nn import padding_mask, position_ids
+from src.models import BERT, GPT, BERTClassifier, Longformer, Transformer
+from src.models.bert import BERTEncoder, BERTOutput, at
+from src.nn import Mask, padding_mask
 
 Inputs = dict[str, Tensor]  # the network's arguments
 State = tuple[Tensor, ...]
@@ -68,18 +68,21 @@ def layers(model: nn.Module) -> list[Layer]:
 @layers.register
 def _(model: GPT) -> list[Layer]:
     def embed(_: State, inputs: Inputs) -> State:
-        ids = inputs["input_ids"]
-        return (model.dropout(model.token_embedding(ids) + model.position_embedding(position_ids(ids))),)
+        return (model.embed(inputs["input_ids"], documents=inputs.get("documents")),)
 
     def run(block: nn.Module) -> Callable[[State, Inputs], State]:
-        return lambda state, _: (block(state[0], is_causal=True),)
+        def through(state: State, inputs: Inputs) -> State:
+            return (block(state[0], model.mask(inputs["input_ids"], documents=inputs.get("documents"))),)
+
+        return through
 
     def head(state: State, _: Inputs) -> State:
         return (model.head(model.final_norm(state[0])),)
 
     ids = ("input_ids",)
+    table = ("position_embedding",) if model.position_embedding is not None else ()
     return [
-        Layer(("token_embedding", "position_embedding"), 0, embed, ids),
+        Layer(("token_embedding", *table), 0, embed, ids),
         *(Layer((f"blocks.{i}",), _parameters(block), run(block), ids) for i, block in enumerate(model.blocks)),
         Layer(("final_norm", "head"), _parameters(model.head), head, ()),
     ]
@@ -87,12 +90,10 @@ def _(model: GPT) -> list[Layer]:
 
 def _encoder_layers(encoder: BERTEncoder) -> list[Layer]:
     def embed(_: State, inputs: Inputs) -> State:
-        ids = inputs["input_ids"]
-        x = encoder.token_embedding(ids) + encoder.segment_embedding(inputs["token_type_ids"])
-        return (encoder.dropout(encoder.embedding_norm(x + encoder.position_embedding(position_ids(ids)))),)
+        return (encoder.embed(inputs["input_ids"], inputs["token_type_ids"]),)
 
     def run(block: nn.Module) -> Callable[[State, Inputs], State]:
-        return lambda state, inputs: (block(state[0], padding_mask(inputs["attention_mask"])),)
+        return lambda state, inputs: (block(state[0], encoder.mask(inputs["input_ids"], inputs["attention_mask"])),)
 
     names = ("token_embedding", "segment_embedding", "position_embedding", "embedding_norm")
     return [
@@ -107,14 +108,22 @@ def _encoder_layers(encoder: BERTEncoder) -> list[Layer]:
 @layers.register
 def _(model: BERT) -> list[Layer]:
     def heads(state: State, inputs: Inputs) -> State:
-        hidden, positions = model.encoder.final_norm(state[0]), inputs["masked_positions"]
+        hidden = model.encoder.final_norm(state[0])
         pairs = model.next_sentence(model.encoder.pool(hidden))
-        words = hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[2]))
-        return model.masked_words(words), pairs
+        return model.masked_words(at(hidden, inputs["masked_positions"])), pairs
 
     names = ("encoder.final_norm", "encoder.pooler", "masked_words", "next_sentence")
     # one token in six or seven is masked, and the others see nothing of this layer
     return [*_encoder_layers(model.encoder), Layer(names, 0.15 * _parameters(model.masked_words), heads, ())]
+
+
+@layers.register
+def _(model: Longformer) -> list[Layer]:
+    def head(state: State, inputs: Inputs) -> State:
+        return (model.masked_words(at(model.encoder.final_norm(state[0]), inputs["masked_positions"])),)
+
+    names = ("encoder.final_norm", "masked_words")
+    return [*_encoder_layers(model.encoder), Layer(names, 0.15 * _parameters(model.masked_words), head, ())]
 
 
 @layers.register
@@ -132,7 +141,11 @@ def _(model: Transformer) -> list[Layer]:
         return (model._embed(model.source_embedding, inputs["input_ids"]),)
 
     def encode(block: nn.Module) -> Callable[[State, Inputs], State]:
-        return lambda state, inputs: (block(state[0], padding_mask(inputs["attention_mask"])),)
+        def run(state: State, inputs: Inputs) -> State:
+            mask = Mask(state[0].shape[1], attention_mask=inputs["attention_mask"])
+            return (block(state[0], mask),)
+
+        return run
 
     def embed_target(state: State, inputs: Inputs) -> State:
         return model._embed(model.target_embedding, inputs["decoder_input_ids"]), model.encoder_norm(state[0])
@@ -141,7 +154,7 @@ def _(model: Transformer) -> list[Layer]:
         def run(state: State, inputs: Inputs) -> State:
             x, memory = state
             memory_mask = padding_mask(inputs["attention_mask"])
-            return block(x, is_causal=True, memory=memory, memory_mask=memory_mask), memory
+            return block(x, Mask(x.shape[1], causal=True), memory=memory, memory_mask=memory_mask), memory
 
         return run
 
@@ -161,6 +174,8 @@ def _(model: Transformer) -> list[Layer]:
 
 def output_of(model: nn.Module, state: State) -> object:
     """What the network's ``forward`` gives, from the state after its last layer."""
+    if isinstance(model, Longformer):
+        return BERTOutput(state[0], None)
     return BERTOutput(*state) if isinstance(model, BERT) else state[0]
 
 

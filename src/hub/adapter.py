@@ -127,6 +127,10 @@ class Adapter(ABC):
             tensors = {name.removeprefix(self.prefix): tensor for name, tensor in tensors.items()}
         return Exported(theirs, tensors)
 
+    def with_tokens(self, exported: Exported, tokens: dict[str, Any]) -> Exported:
+        """Add what ``config.json`` says of the tokenizer."""
+        return Exported(exported.config | tokens, exported.tensors)
+
     def _written(self, config: Any, weights: Tensors) -> dict[str, Tensor]:
         return {name: t for match in self.matches(config) for name, t in match.write(weights[match.ours]).items()}
 

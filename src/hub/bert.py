@@ -8,7 +8,6 @@ from src.hub.adapter import Adapter
 from src.hub.config_table import ConfigTable
 from src.hub.matching import Match, head_by_head, layer
 from src.models import BERTClassifierConfig, BERTConfig
-from src.models.bert import NORM_EPS
 
 
 class BERTAdapter(Adapter):
@@ -31,16 +30,17 @@ class BERTAdapter(Adapter):
             "dropout": ("hidden_dropout_prob", 0.1),
             "attention_dropout": ("attention_probs_dropout_prob", 0.1),
             "init_std": ("initializer_range", 0.02),
+            "norm_eps": ("layer_norm_eps", 1e-12),
         },
         activation=("hidden_act", "gelu"),
         norm="post",
         fixed={
-            "layer_norm_eps": NORM_EPS,
             "position_embedding_type": "absolute",
             "is_decoder": False,
             "add_cross_attention": False,
             "tie_word_embeddings": True,
         },
+        only={"window": None},
     )
     prefix = "bert."
     derived = re.compile(r"embeddings\.position_ids$")
@@ -72,6 +72,7 @@ class BERTAdapter(Adapter):
     def matches(self, config: BERTConfig) -> list[Match]:
         found = [
             *encoder_matches(config),
+            *layer("encoder.pooler", "bert.pooler.dense"),
             *layer("masked_words.dense", "cls.predictions.transform.dense"),
             *layer("masked_words.norm", "cls.predictions.transform.LayerNorm"),
             Match("masked_words.decoder.bias", ("cls.predictions.bias",)),
@@ -106,22 +107,22 @@ class BERTClassifierAdapter(BERTAdapter):
         return {}
 
     def matches(self, config: BERTClassifierConfig) -> list[Match]:  # type: ignore[override]
-        return [*encoder_matches(config), *layer("classifier", "classifier")]
+        pooler = layer("encoder.pooler", "bert.pooler.dense")
+        return [*encoder_matches(config), *pooler, *layer("classifier", "classifier")]
 
 
-def encoder_matches(config: BERTConfig) -> list[Match]:
-    """The tensors of the encoder and its pooler."""
+def encoder_matches(config: BERTConfig, prefix: str = "bert.") -> list[Match]:
+    """The tensors of the encoder, without its pooler."""
     qkv = head_by_head(config.d_model, config.n_heads, 3)
-    embeddings = "bert.embeddings."
+    embeddings = prefix + "embeddings."
     found = [
         Match("encoder.token_embedding.weight", (embeddings + "word_embeddings.weight",)),
         Match("encoder.position_embedding.weight", (embeddings + "position_embeddings.weight",)),
         Match("encoder.segment_embedding.weight", (embeddings + "token_type_embeddings.weight",)),
         *layer("encoder.embedding_norm", embeddings + "LayerNorm"),
-        *layer("encoder.pooler", "bert.pooler.dense"),
     ]
     for i in range(config.n_layers):
-        a, b = f"encoder.blocks.{i}.", f"bert.encoder.layer.{i}."
+        a, b = f"encoder.blocks.{i}.", f"{prefix}encoder.layer.{i}."
         names = tuple(f"{b}attention.self.{name}" for name in ("query", "key", "value"))
         found += [
             *layer(a + "attention.qkv", names, rows=qkv),

@@ -15,6 +15,8 @@ KINDS = {
     "BertForNextSentencePrediction": ("AutoModelForNextSentencePrediction", "text-classification"),
     "BertModel": ("AutoModel", "feature-extraction"),
     "BertForSequenceClassification": ("AutoModelForSequenceClassification", "text-classification"),
+    "LongformerForMaskedLM": ("AutoModelForMaskedLM", "fill-mask"),
+    "LongformerModel": ("AutoModel", "feature-extraction"),
     "MarianMTModel": ("AutoModelForSeq2SeqLM", "translation"),
 }
 # of the machine that trained it, and of no use to anybody else
@@ -50,6 +52,10 @@ OWN_TARGET = f"""
 The target has a tokenizer of its own, which decodes what the model generates:
 `AutoTokenizer.from_pretrained(FOLDER, subfolder="{TARGET_TOKENIZER}")`."""
 NO_BIASES = "\nThe network was trained without biases, which GPT-2 has: here they are zeros.\n"
+GLOBAL = """
+Global attention is not in its configuration: this network was trained with it at the positions {positions} of each
+input. Give `global_attention_mask` with a 1 there.
+"""
 
 
 def model_card(checkpoint: dict[str, Any], exported: Exported, config: Any) -> str:
@@ -62,6 +68,8 @@ def model_card(checkpoint: dict[str, Any], exported: Exported, config: Any) -> s
     if kind == "MarianMTModel":
         own = checkpoint["source_tokenizer"] != checkpoint["tokenizer"]
         notes = TRANSLATION.format(target=OWN_TARGET if own else "")
+    elif kind.startswith("Longformer"):
+        notes = GLOBAL.format(positions=config.global_tokens)
     elif not getattr(config, "bias", True):
         notes = NO_BIASES
     summary = f"A `{kind}` of {n:,} numbers: {shape}."

@@ -1,12 +1,12 @@
 """Configurations by tables: which keys of HuggingFace's ``config.json`` are which fields here."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from src.errors import InputError
 from src.nn import NormPlacement
 
-# ours -> HuggingFace's names, the one to write first; `elu` it has not
+# ours -> HuggingFace's names, the one to write first; `elu` and the gated ones these networks have not there
 ACTIVATIONS = {
     "relu": ("relu",),
     "leaky_relu": ("leaky_relu",),
@@ -29,6 +29,7 @@ class ConfigTable:
         activation: HuggingFace's key of the activation, and its default.
         norm: where HuggingFace's network norms.
         fixed: HuggingFace's keys whose other values no network here has.
+        only: fields here whose other values no network of HuggingFace's has.
     """
 
     model_type: str
@@ -36,6 +37,7 @@ class ConfigTable:
     activation: tuple[str, str]
     norm: NormPlacement
     fixed: dict[str, Any]
+    only: dict[str, Any] = field(default_factory=dict)
 
     def read(self, theirs: dict[str, Any]) -> dict[str, Any]:
         """The fields here.
@@ -64,12 +66,21 @@ class ConfigTable:
             InputError: a field has a value without a counterpart.
         """
         if config.activation not in ACTIVATIONS:
-            raise InputError(f"HuggingFace has no activation {config.activation!r}: the network cannot be exported")
+            raise InputError(
+                f"HuggingFace's {self.model_type} has no activation {config.activation!r}: the network cannot be "
+                "exported"
+            )
         if config.norm != self.norm:
             raise InputError(
                 f"HuggingFace's {self.model_type} has norm {self.norm!r}: a network with {config.norm!r} cannot be "
                 "exported"
             )
+        for name, value in self.only.items():
+            if getattr(config, name) != value:
+                raise InputError(
+                    f"HuggingFace's {self.model_type} has only {name} {value!r}: a network with "
+                    f"{getattr(config, name)!r} cannot be exported"
+                )
         values = {**asdict(config), "d_ff": config.d_ff or 4 * config.d_model}
         return {
             "model_type": self.model_type,

@@ -14,7 +14,7 @@ from src.hub.files import TARGET_TOKENIZER
 from src.hub.importing import ADAPTERS
 from src.hub.tokenizer_files import with_bert_template, with_end, write_json, write_tokenizer
 from src.models import ARCHITECTURES
-from src.tokenization import require_token
+from src.tokenization import bert_ids, require_token
 
 Settings = dict[str, Any]
 
@@ -35,7 +35,7 @@ def export(checkpoint: dict[str, Any], folder: Path) -> Exported:
     weights = {name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()}
     exported = adapter.write(config, weights, tuple(checkpoint.get("untrained", ())))
     tokens = _TOKENS[adapter.table.model_type](checkpoint)
-    exported = Exported(exported.config | tokens, exported.tensors)
+    exported = adapter.with_tokens(exported, tokens)
     aside = folder.with_name(folder.name + ".partial")
     shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
     try:
@@ -43,7 +43,7 @@ def export(checkpoint: dict[str, Any], folder: Path) -> Exported:
         write_json(aside / "config.json", exported.config)
         save_file(exported.tensors, aside / "model.safetensors", metadata={"format": "pt"})
         _WRITERS[adapter.table.model_type](checkpoint, config, aside)
-        if adapter.table.model_type != "bert":
+        if adapter.table.model_type in ("gpt2", "marian"):
             write_json(aside / "generation_config.json", tokens | _search(adapter.table.model_type, config, tokens))
         card = model_card(checkpoint, exported, config)
         (aside / "README.md").write_text(card, encoding="utf-8")
@@ -80,6 +80,12 @@ def _bert_tokens(checkpoint: Settings) -> Settings:
     return {**tokens, "id2label": {str(i): name for name, i in ids.items()}, "label2id": ids}
 
 
+def _longformer_tokens(checkpoint: Settings) -> Settings:
+    ids = bert_ids(Tokenizer.from_str(checkpoint["tokenizer"]))
+    names = {"pad_token_id": "pad", "bos_token_id": "cls", "eos_token_id": "sep", "sep_token_id": "sep"}
+    return {key: ids[f"{name}_token"] for key, name in names.items()}
+
+
 def _marian_tokens(checkpoint: Settings) -> Settings:
     tokenizer, special = Tokenizer.from_str(checkpoint["tokenizer"]), checkpoint["special_tokens"]
     end = require_token(tokenizer, special["eos_token"], "eos_token")
@@ -91,7 +97,12 @@ def _marian_tokens(checkpoint: Settings) -> Settings:
     return {**tokens, "bos_token_id": None, "forced_eos_token_id": None}
 
 
-_TOKENS = {"gpt2": _gpt_tokens, "bert": _bert_tokens, "marian": _marian_tokens}
+_TOKENS = {
+    "gpt2": _gpt_tokens,
+    "bert": _bert_tokens,
+    "longformer": _longformer_tokens,
+    "marian": _marian_tokens,
+}
 
 
 def _search(model_type: str, config: Any, tokens: Settings) -> Settings:
@@ -136,4 +147,9 @@ def _write_marian_tokenizers(checkpoint: Settings, config: Any, folder: Path) ->
         write_tokenizer(with_end(Tokenizer.from_str(checkpoint[name]), end), special, settings, place)
 
 
-_WRITERS = {"gpt2": _write_gpt_tokenizer, "bert": _write_bert_tokenizer, "marian": _write_marian_tokenizers}
+_WRITERS = {
+    "gpt2": _write_gpt_tokenizer,
+    "bert": _write_bert_tokenizer,
+    "longformer": _write_bert_tokenizer,
+    "marian": _write_marian_tokenizers,
+}

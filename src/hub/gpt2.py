@@ -37,6 +37,7 @@ class GPT2Adapter(Adapter):
             "scale_attn_by_inverse_layer_idx": False,
             "add_cross_attention": False,
         },
+        only={"positions": "learned", "window": None},
     )
     prefix = "transformer."
     derived = re.compile(r"\.attn\.(masked_)?bias$")  # causal masks

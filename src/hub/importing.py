@@ -13,13 +13,14 @@ from src.hub.adapter import Adapter, Imported
 from src.hub.bert import BERTAdapter, BERTClassifierAdapter
 from src.hub.files import TARGET_TOKENIZER, read_json, read_tensors
 from src.hub.gpt2 import GPT2Adapter
+from src.hub.longformer import LongformerAdapter
 from src.hub.marian import MarianAdapter
 from src.hub.tokenizer_files import read_tokenizer, special_tokens
 from src.tokenization import bert_tokens, require_token, vocabulary_size
 
 ADAPTERS: dict[str, Adapter] = {
     adapter.architecture: adapter
-    for adapter in (GPT2Adapter(), BERTAdapter(), BERTClassifierAdapter(), MarianAdapter())
+    for adapter in (GPT2Adapter(), BERTAdapter(), BERTClassifierAdapter(), LongformerAdapter(), MarianAdapter())
 }
 
 
@@ -93,7 +94,7 @@ def _adapter(theirs: dict[str, Any], names: set[str]) -> Adapter:
 
 def _tokenizers(adapter: Adapter, theirs: dict[str, Any], folder: Path) -> _Tokenizers:
     tokenizer = read_tokenizer(folder, adapter.table.model_type)
-    if adapter.table.model_type == "bert":
+    if adapter.table.model_type in ("bert", "longformer"):
         return _Tokenizers(tokenizer, tokenizer, bert_tokens(tokenizer))
     if adapter.table.model_type == "gpt2":
         end = _token(tokenizer, theirs.get("eos_token_id", 50256), "eos_token_id")

@@ -47,6 +47,7 @@ class MarianAdapter(Adapter):
         activation=("activation_function", "gelu"),
         norm="post",
         fixed={"scale_embedding": True, "normalize_before": False, "normalize_embedding": False},
+        only={"window": None},
     )
     prefix = "model."
     derived = re.compile(rf"embed_positions\.weight$|^{FINAL_BIAS}$")

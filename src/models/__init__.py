@@ -2,6 +2,7 @@
 
 from src.models.bert import BERT, BERTClassifier, BERTClassifierConfig, BERTConfig, BERTEncoder, mean_pool
 from src.models.gpt import GPT, GPTConfig
+from src.models.longformer import Longformer, LongformerConfig
 from src.models.transformer import Transformer, TransformerConfig
 
 # name in checkpoints -> configuration and network
@@ -9,6 +10,7 @@ ARCHITECTURES = {
     "gpt": (GPTConfig, GPT),
     "bert": (BERTConfig, BERT),
     "bert_classifier": (BERTClassifierConfig, BERTClassifier),
+    "longformer": (LongformerConfig, Longformer),
     "transformer": (TransformerConfig, Transformer),
 }
 
@@ -21,6 +23,8 @@ __all__ = [
     "BERTConfig",
     "BERTEncoder",
     "GPTConfig",
+    "Longformer",
+    "LongformerConfig",
     "Transformer",
     "TransformerConfig",
     "mean_pool",

@@ -9,10 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from src.models.config import check
-from src.nn import Block, LearnedPositions, NormPlacement, activation, padding_mask, position_ids
-
-NORM_EPS = 1e-12  # of the paper's code; published weights were trained with it
+from src.models.config import check, self_attention
+from src.nn import Block, LearnedPositions, Mask, NormPlacement, SelfAttention, activation, position_ids
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,10 @@ class BERTConfig:
         init_std: deviation of the initial matrices and token embeddings; those of positions and segments start with
             the paper's 0.02. A narrow network needs about d_model^-0.5: with 0.02 at a width of 128, tokens are a
             third of the input, attention sees little of them, and next sentences are not learnt.
+        norm_eps: added to the variance in each layer norm; the default is that of the paper's code.
+        attention: how it is computed: a name in :data:`src.nn.kernels.KERNELS`.
+        window: how many tokens on each side every token sees, one number or one a block; all if null.
+        dilation: every so many-th token is seen, and the window reaches so many times as far; one number or one a head.
 
     Raises:
         ValueError: for a shape that cannot work.
@@ -51,11 +53,16 @@ class BERTConfig:
     attention_dropout: float = 0.1
     norm: NormPlacement = "post"
     init_std: float = 0.02
+    norm_eps: float = 1e-12
+    attention: str = "dense"
+    window: int | list[int] | None = None
+    dilation: int | list[int] = 1
 
     def __post_init__(self) -> None:
         check(self)
-        if self.init_std <= 0:
-            raise ValueError(f"init_std is {self.init_std}: it must be above 0")
+        for name, value in (("init_std", self.init_std), ("norm_eps", self.norm_eps)):
+            if value <= 0:
+                raise ValueError(f"{name} is {value}: it must be above 0")
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class BERTClassifierConfig(BERTConfig):
     n_labels: int = 2
 
 
-def _init_weights(network: nn.Module, std: float) -> None:
+def init_weights(network: nn.Module, std: float) -> None:
     """Normal, cut at two deviations; biases zero (as the paper's code)."""
     for name, parameter in network.named_parameters():
         if parameter.dim() == 2:
@@ -85,8 +92,15 @@ def mean_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     return (hidden * weights).sum(1) / weights.sum(1)
 
 
+def at(hidden: Tensor, positions: Tensor | None) -> Tensor:
+    """The vectors at some positions, (B, T, C) and (B, M) to (B, M, C); at all of them if null."""
+    return hidden if positions is None else hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[2]))
+
+
 class BERTEncoder(nn.Module):
     """Token ids (B, T) to vectors (B, T, C)."""
+
+    attention: type[SelfAttention] = SelfAttention
 
     def __init__(self, config: BERTConfig) -> None:
         super().__init__()
@@ -94,7 +108,7 @@ class BERTEncoder(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.position_embedding = LearnedPositions(config.max_seq_len, config.d_model)
         self.segment_embedding = nn.Embedding(config.n_segments, config.d_model)
-        self.embedding_norm = nn.LayerNorm(config.d_model, eps=NORM_EPS)
+        self.embedding_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
             Block(
@@ -105,13 +119,35 @@ class BERTEncoder(nn.Module):
                 config.dropout,
                 config.attention_dropout,
                 config.norm,
-                norm_eps=NORM_EPS,
+                norm_eps=config.norm_eps,
+                attention=self_attention(config, i, self.attention),
             )
-            for _ in range(config.n_layers)
+            for i in range(config.n_layers)
         )
         # the last block of a post-norm stack has normed its output already
-        self.final_norm = nn.LayerNorm(config.d_model, eps=NORM_EPS) if config.norm == "pre" else nn.Identity()
+        self.final_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps) if config.norm == "pre" else nn.Identity()
         self.pooler = nn.Linear(config.d_model, config.d_model)
+
+    def embed(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """What the first block sees: (B, T, C)."""
+        if input_ids.shape[1] > self.config.max_seq_len:
+            raise ValueError(
+                f"{input_ids.shape[1]} tokens are more than the {self.config.max_seq_len} positions of this model"
+            )
+        if token_type_ids is None:
+            token_type_ids = torch.zeros_like(input_ids)
+        x = self.token_embedding(input_ids) + self.segment_embedding(token_type_ids)
+        return self.dropout(self.embedding_norm(x + self.position_embedding(position_ids(input_ids))))
+
+    def mask(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Mask:
+        """Which tokens each block may look at."""
+        return Mask(input_ids.shape[1], attention_mask=attention_mask)
+
+    def encode(self, x: Tensor, mask: Mask) -> Tensor:
+        """Run the blocks: (B, T, C) to the same."""
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.final_norm(x)
 
     def forward(
         self, input_ids: Tensor, token_type_ids: Tensor | None = None, attention_mask: Tensor | None = None
@@ -129,18 +165,7 @@ class BERTEncoder(nn.Module):
         Raises:
             ValueError: more tokens than positions.
         """
-        if input_ids.shape[1] > self.config.max_seq_len:
-            raise ValueError(
-                f"{input_ids.shape[1]} tokens are more than the {self.config.max_seq_len} positions of this model"
-            )
-        if token_type_ids is None:
-            token_type_ids = torch.zeros_like(input_ids)
-        x = self.token_embedding(input_ids) + self.segment_embedding(token_type_ids)
-        x = self.dropout(self.embedding_norm(x + self.position_embedding(position_ids(input_ids))))
-        mask = padding_mask(attention_mask)
-        for block in self.blocks:
-            x = block(x, mask)
-        return self.final_norm(x)
+        return self.encode(self.embed(input_ids, token_type_ids), self.mask(input_ids, attention_mask))
 
     def pool(self, hidden: Tensor) -> Tensor:
         """The vector of the whole input, from that of [CLS]: (B, T, C) to (B, C)."""
@@ -154,7 +179,7 @@ class MaskedWordHead(nn.Module):
         super().__init__()
         self.dense = nn.Linear(config.d_model, config.d_model)
         self.activation = activation(config.activation)
-        self.norm = nn.LayerNorm(config.d_model, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
         self.decoder = nn.Linear(config.d_model, config.vocab_size)
         self.decoder.weight = token_embedding.weight
 
@@ -166,7 +191,7 @@ class BERTOutput(NamedTuple):
     """The logits of both heads."""
 
     masked_words: Tensor  # (B, M, V), or (B, T, V) at all positions
-    next_sentence: Tensor  # (B, 2): 0 says that B follows A, 1 that it does not
+    next_sentence: Tensor | None  # (B, 2): 0 says that B follows A, 1 that it does not; null without that head
 
 
 class BERT(nn.Module):
@@ -178,7 +203,7 @@ class BERT(nn.Module):
         self.encoder = BERTEncoder(config)
         self.masked_words = MaskedWordHead(config, self.encoder.token_embedding)
         self.next_sentence = nn.Linear(config.d_model, 2)
-        _init_weights(self, config.init_std)
+        init_weights(self, config.init_std)
 
     def forward(
         self,
@@ -196,9 +221,7 @@ class BERT(nn.Module):
         """
         hidden = self.encoder(input_ids, token_type_ids, attention_mask)
         next_sentence = self.next_sentence(self.encoder.pool(hidden))
-        if masked_positions is not None:
-            hidden = hidden.gather(1, masked_positions[..., None].expand(-1, -1, hidden.shape[2]))
-        return BERTOutput(self.masked_words(hidden), next_sentence)
+        return BERTOutput(self.masked_words(at(hidden, masked_positions)), next_sentence)
 
 
 class BERTClassifier(nn.Module):
@@ -210,7 +233,7 @@ class BERTClassifier(nn.Module):
         self.encoder = BERTEncoder(config)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.d_model, config.n_labels)
-        _init_weights(self, config.init_std)
+        init_weights(self, config.init_std)
 
     def forward(
         self, input_ids: Tensor, token_type_ids: Tensor | None = None, attention_mask: Tensor | None = None

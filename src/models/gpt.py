@@ -5,11 +5,12 @@ Shape letters: B batch, T tokens, C = d_model, V = vocab_size.
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
-from src.models.config import check
-from src.nn import Block, KVCache, LearnedPositions, NormPlacement, causal_mask, position_ids
+from src.models.config import check, reach, self_attention
+from src.nn import Block, KVCache, LearnedPositions, Mask, NormPlacement, SinusoidalPositions, position_ids
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class GPTConfig:
         norm: before each sub-layer (``pre``, GPT-2) or after it (``post``, the first GPT).
         bias: whether linear layers and norms have one.
         tie_embeddings: whether the output layer is the token embedding transposed.
+        positions: ``learned`` (GPT-2) or ``sinusoidal`` embeddings; ``rotary`` or ``alibi`` within attention.
+        attention: how it is computed: a name in :data:`src.nn.kernels.KERNELS`.
+        window: how many tokens before it each token sees, one number or one a block; all if null.
+        dilation: every so many-th token is seen, and the window reaches so many times as far; one number or one a head.
 
     Raises:
         ValueError: for a shape that cannot work.
@@ -46,9 +51,24 @@ class GPTConfig:
     norm: NormPlacement = "pre"
     bias: bool = True
     tie_embeddings: bool = True
+    positions: Literal["learned", "sinusoidal", "rotary", "alibi"] = "learned"
+    attention: str = "dense"
+    window: int | list[int] | None = None
+    dilation: int | list[int] = 1
 
     def __post_init__(self) -> None:
         check(self)
+        if self.positions not in ("learned", "sinusoidal", "rotary", "alibi"):
+            raise ValueError(f"positions is {self.positions!r}: choose 'learned', 'sinusoidal', 'rotary' or 'alibi'")
+        if self.positions == "rotary" and self.d_model // self.n_heads % 2:
+            raise ValueError(
+                f"positions 'rotary' turns pairs: d_model / n_heads is {self.d_model // self.n_heads}, odd"
+            )
+
+    @property
+    def context(self) -> int | None:
+        """The longest context; null where any goes: no position is looked up, and no distance exceeds the window."""
+        return None if self.positions in ("rotary", "alibi") and self.window is not None else self.max_seq_len
 
 
 class GPT(nn.Module):
@@ -58,7 +78,9 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
-        self.position_embedding = LearnedPositions(config.max_seq_len, config.d_model)
+        tables = {"learned": LearnedPositions, "sinusoidal": SinusoidalPositions}
+        table = tables.get(config.positions)
+        self.position_embedding = table(config.max_seq_len, config.d_model) if table else None
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
             Block(
@@ -70,8 +92,9 @@ class GPT(nn.Module):
                 config.attention_dropout,
                 config.norm,
                 bias=config.bias,
+                attention=self_attention(config, i, rotary=config.positions == "rotary"),
             )
-            for _ in range(config.n_layers)
+            for i in range(config.n_layers)
         )
         # the last block of a post-norm stack has normed its output already
         self.final_norm = nn.LayerNorm(config.d_model, bias=config.bias) if config.norm == "pre" else nn.Identity()
@@ -90,27 +113,62 @@ class GPT(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.n_layers) if residual else 0.02)
 
     def new_cache(self, max_len: int | None = None) -> list[KVCache]:
-        """An empty cache for :meth:`forward`, one entry a block, for ``max_len`` tokens (the whole context if null)."""
-        return [KVCache(max_len or self.config.max_seq_len) for _ in self.blocks]
+        """An empty cache for :meth:`forward`, one entry a block, for ``max_len`` tokens (the whole context if null).
+
+        With a window a block keeps no more than that: the cache of any number of tokens has one size.
+        """
+        reaches = [reach(self.config, i).tokens for i in range(self.config.n_layers)]
+        return [KVCache(max_len or self.config.context, tokens) for tokens in reaches]
+
+    def embed(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        past: int = 0,
+        documents: Tensor | None = None,
+    ) -> Tensor:
+        """What the first block sees: (B, T, C)."""
+        length, context = past + input_ids.shape[1], self.config.context
+        if context is not None and length > context:
+            raise ValueError(f"{length} tokens are more than the {context} positions of this model")
+        x = self.token_embedding(input_ids)
+        if self.config.positions == "sinusoidal":
+            x = x * math.sqrt(self.config.d_model)  # Vaswani et al. 2017, 3.4: else the positions drown the tokens
+        if self.position_embedding is not None:
+            x = x + self.position_embedding(position_ids(input_ids, attention_mask, past, documents))
+        return self.dropout(x)
+
+    def mask(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        past: int = 0,
+        documents: Tensor | None = None,
+    ) -> Mask:
+        """Which tokens each block may look at."""
+        return Mask(past + input_ids.shape[1], True, past, attention_mask, documents)
 
     def hidden(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: list[KVCache] | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        cache: list[KVCache] | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         """What the output layer sees: (B, T, C). Arguments as in :meth:`forward`."""
         past = cache[0].length if cache else 0
-        length = past + input_ids.shape[1]
-        if length > self.config.max_seq_len:
-            raise ValueError(f"{length} tokens are more than the {self.config.max_seq_len} positions of this model")
-        positions = position_ids(input_ids, attention_mask, past)
-        x = self.dropout(self.token_embedding(input_ids) + self.position_embedding(positions))
-        whole = attention_mask is None and not past
-        mask = None if whole else causal_mask(input_ids.shape[1], length, attention_mask).to(x.device)
+        x = self.embed(input_ids, attention_mask, past, documents)
+        mask = self.mask(input_ids, attention_mask, past, documents)
         for i, block in enumerate(self.blocks):
-            x = block(x, mask, is_causal=whole, cache=cache[i] if cache else None)
+            x = block(x, mask, cache[i] if cache else None)
         return self.final_norm(x)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: list[KVCache] | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        cache: list[KVCache] | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         """Predict the token after each position.
 
@@ -118,6 +176,8 @@ class GPT(nn.Module):
             input_ids: (B, T).
             attention_mask: (B, S), 1 at real tokens and 0 at padding, over the cached tokens too.
             cache: from :meth:`new_cache`; holds the keys and values of the tokens before these.
+            documents: (B, T), the number of each token's document in a row of several, each of which is then read as
+                if it stood alone; without a cache and padding.
 
         Returns:
             Logits (B, T, V).
@@ -125,4 +185,4 @@ class GPT(nn.Module):
         Raises:
             ValueError: more tokens than positions.
         """
-        return self.head(self.hidden(input_ids, attention_mask, cache))
+        return self.head(self.hidden(input_ids, attention_mask, cache, documents))

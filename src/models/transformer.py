@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from src.models.config import check
-from src.nn import Block, KVCache, NormPlacement, SinusoidalPositions, causal_mask, padding_mask, position_ids
+from src.models.config import check, reach, self_attention
+from src.nn import Block, KVCache, Mask, NormPlacement, SinusoidalPositions, padding_mask, position_ids
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,9 @@ class TransformerConfig:
         norm: after each sub-layer (``post``, the paper) or before it (``pre``).
         tie_embeddings: whether source, target and output layer have one matrix (section 3.4); this needs one
             vocabulary for both languages.
+        attention: how self-attention is computed: a name in :data:`src.nn.kernels.KERNELS`.
+        window: how many tokens each token sees before it, and in the encoder behind it; all if null.
+        dilation: every so many-th token is seen, and the window reaches so many times as far; one number or one a head.
 
     Raises:
         ValueError: for a shape that cannot work.
@@ -50,6 +53,9 @@ class TransformerConfig:
     attention_dropout: float = 0.0
     norm: NormPlacement = "post"
     tie_embeddings: bool = False
+    attention: str = "dense"
+    window: int | None = None
+    dilation: int | list[int] = 1
 
     def __post_init__(self) -> None:
         check(self)
@@ -102,6 +108,7 @@ class Transformer(nn.Module):
             config.attention_dropout,
             config.norm,
             cross_attention,
+            attention=self_attention(config),
         )
 
     def _init_weights(self) -> None:
@@ -119,7 +126,8 @@ class Transformer(nn.Module):
 
     def new_cache(self, source_len: int, target_len: int) -> list[DecoderCache]:
         """An empty cache for :meth:`decode`, one entry a block, for sources and targets of at most these lengths."""
-        return [DecoderCache(KVCache(target_len), KVCache(source_len)) for _ in self.decoder]
+        window = reach(self.config).tokens
+        return [DecoderCache(KVCache(target_len, window), KVCache(source_len)) for _ in self.decoder]
 
     def _embed(self, embedding: nn.Embedding, ids: Tensor, past: int = 0) -> Tensor:
         length = past + ids.shape[1]
@@ -131,7 +139,7 @@ class Transformer(nn.Module):
     def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Read the source: (B, S) to (B, S, C). Padding, 0 in ``attention_mask`` (B, S), is on the right."""
         x = self._embed(self.source_embedding, input_ids)
-        mask = padding_mask(attention_mask)
+        mask = Mask(input_ids.shape[1], attention_mask=attention_mask)
         for block in self.encoder:
             x = block(x, mask)
         return self.encoder_norm(x)
@@ -156,15 +164,11 @@ class Transformer(nn.Module):
         """
         past = cache[0].target.length if cache else 0
         x = self._embed(self.target_embedding, decoder_input_ids, past)
-        whole = decoder_attention_mask is None and not past
-        n_queries = decoder_input_ids.shape[1]
-        mask = None
-        if not whole and (n_queries > 1 or decoder_attention_mask is not None):
-            mask = causal_mask(n_queries, past + n_queries, decoder_attention_mask).to(x.device)
+        mask = Mask(past + decoder_input_ids.shape[1], True, past, decoder_attention_mask)
         memory_mask = padding_mask(attention_mask)
         for i, block in enumerate(self.decoder):
             target, source = cache[i] if cache else (None, None)
-            x = block(x, mask, whole, target, memory, memory_mask, source)
+            x = block(x, mask, target, memory, memory_mask, source)
         return self.decoder_norm(x)
 
     def forward(

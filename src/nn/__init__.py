@@ -1,25 +1,34 @@
 """Layers that every architecture shares. Plain torch."""
 
-from src.nn.activations import ACTIVATIONS, activation
-from src.nn.attention import CrossAttention, SelfAttention, causal_mask, padding_mask
+from src.nn.activations import ACTIVATIONS, GATED, activation
+from src.nn.attention import CrossAttention, SelfAttention
 from src.nn.blocks import Block, NormPlacement
 from src.nn.cache import KVCache
 from src.nn.cross_entropy import summed_cross_entropy
 from src.nn.feed_forward import FeedForward
-from src.nn.positions import LearnedPositions, SinusoidalPositions, position_ids
+from src.nn.global_attention import GlobalSelfAttention
+from src.nn.kernels import KERNELS
+from src.nn.masks import GlobalTokens, Mask, Reach, padding_mask
+from src.nn.positions import LearnedPositions, SinusoidalPositions, alibi_slopes, position_ids
 
 __all__ = [
     "ACTIVATIONS",
+    "GATED",
+    "KERNELS",
     "Block",
     "CrossAttention",
     "FeedForward",
+    "GlobalSelfAttention",
+    "GlobalTokens",
     "KVCache",
     "LearnedPositions",
+    "Mask",
     "NormPlacement",
+    "Reach",
     "SelfAttention",
     "SinusoidalPositions",
     "activation",
-    "causal_mask",
+    "alibi_slopes",
     "padding_mask",
     "position_ids",
     "summed_cross_entropy",

@@ -1,4 +1,4 @@
-"""Activation functions by name. A new one is one line here."""
+"""Activation functions by name. A new one is one line here; `docs/activations.md` shows them all."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,11 +16,19 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "swish": nn.SiLU,
     "gelu": nn.GELU,
     "gelu_tanh": partial(nn.GELU, approximate="tanh"),
+    "swiglu": nn.SiLU,
+    "geglu": nn.GELU,
 }
+# Those whose value multiplies a second projection of the feed-forward network: gated linear units (Shazeer 2020).
+GATED = ("swiglu", "geglu")
 
 
 def activation(name: str) -> nn.Module:
-    """A new activation module. ``name`` is a key of :data:`ACTIVATIONS`, else ``ValueError``."""
+    """A new activation module; of a gated one, that of its gate.
+
+    Raises:
+        ValueError: ``name`` is no key of :data:`ACTIVATIONS`.
+    """
     if name not in ACTIVATIONS:
         raise ValueError(f"unknown activation {name!r}: choose one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]()

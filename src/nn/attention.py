@@ -3,41 +3,20 @@
 Shape letters: B batch, H heads, T queries, S keys, C = d_model, D = C / H.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from src.nn.cache import KVCache
-
-
-def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
-    """(B, S) with 1 at real tokens to a boolean (B, 1, 1, S) that is true where a key may be seen."""
-    return None if attention_mask is None else attention_mask.bool()[:, None, None, :]
-
-
-def causal_mask(n_queries: int, n_keys: int, attention_mask: Tensor | None = None) -> Tensor:
-    """Which keys each query may see: itself and what stands before it, and no padding.
-
-    The queries are the last ``n_queries`` of the ``n_keys`` positions, so that a cache may hold those before them.
-
-    Args:
-        attention_mask: (B, S), 1 at real tokens. Padding is hidden from every query except itself, so that no row is
-            without a key: the output at padding is finite, and nothing reads it.
-
-    Returns:
-        Boolean, (1, 1, T, S), or (B, 1, T, S) with an attention mask; true where the key may be seen.
-    """
-    device = None if attention_mask is None else attention_mask.device
-    query = torch.arange(n_keys - n_queries, n_keys, device=device)[:, None]
-    key = torch.arange(n_keys, device=device)
-    visible = (key <= query)[None, None]
-    if attention_mask is not None:
-        visible = visible & (attention_mask.bool()[:, None, None, :] | (key == query))
-    return visible
+from src.nn.kernels import KERNELS, dense
+from src.nn.masks import Mask, Reach
+from src.nn.positions import rotary_angles, rotate
+from src.nn.products import attend
 
 
 class _Attention(nn.Module):
-    """What self- and cross-attention share: the heads, the attention itself and the output projection."""
+    """What self- and cross-attention share: the heads, and the output projection."""
 
     def __init__(self, d_model: int, n_heads: int, dropout: float, bias: bool) -> None:
         super().__init__()
@@ -56,38 +35,102 @@ class _Attention(nn.Module):
         batch, seq, _ = projected.shape
         return projected.view(batch, seq, -1, n, self.head_dim).transpose(1, 2).unbind(3)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
-        dropout = self.dropout if self.training else 0.0
-        y = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal)
+    def _merge(self, y: Tensor) -> Tensor:
+        """(B, H, T, D) to (B, T, C)."""
         return self.out(y.transpose(1, 2).flatten(2))
+
+    @property
+    def _dropout_now(self) -> float:
+        return self.dropout if self.training else 0.0
+
+    def _weigh(self, q: Tensor, k: Tensor, visible: Tensor | None) -> Tensor:
+        """The weights that the values get, (B, H, T, S): the fast kernels do not give them out.
+
+        Args:
+            visible: boolean, true where a key may be seen; or numbers to add to the scores; all is seen if null.
+        """
+        scores = q @ k.transpose(2, 3) * self.head_dim**-0.5
+        if visible is not None:
+            scores = scores.masked_fill(~visible, -torch.inf) if visible.dtype == torch.bool else scores + visible
+        return scores.softmax(-1)
 
 
 class SelfAttention(_Attention):
-    """Queries, keys and values from one sequence, by one matrix product."""
+    """Queries, keys and values from one sequence, by one matrix product.
 
-    def __init__(self, d_model: int, n_heads: int, dropout: float = 0.0, bias: bool = True) -> None:
+    Args:
+        d_model: width of the residual stream.
+        n_heads: number of heads.
+        dropout: of the attention weights.
+        bias: whether the projections have one.
+        kernel: name in :data:`src.nn.kernels.KERNELS`.
+        reach: how far each head looks.
+        rotary: whether queries and keys are rotated by their positions.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        kernel: str = "dense",
+        reach: Reach = Reach(),  # noqa: B008  frozen
+        rotary: bool = False,
+    ) -> None:
         super().__init__(d_model, n_heads, dropout, bias)
+        self.kernel, self.reach, self.rotary = KERNELS[kernel], reach, rotary
         self.qkv = nn.Linear(d_model, 3 * d_model, bias=bias)
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, is_causal: bool = False, cache: KVCache | None = None
-    ) -> Tensor:
+    def keep_heads(self, part: int, parts: int) -> None:
+        """Of what is set for each head, keep the heads of one of equal parts: those that a rank computes with."""
+        dilation, slopes = self.reach.dilation, self.reach.slopes
+        n_heads = self.out.in_features // self.head_dim // parts
+        mine = slice(part * n_heads, (part + 1) * n_heads)
+        self.reach = replace(self.reach, dilation=dilation[mine], slopes=slopes[mine])
+
+    def forward(self, x: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:
         """Attend.
 
         Args:
             x: (B, T, C).
-            mask: boolean, broadcast to (B, H, T, S), true where a key may be seen. S is T, or the length of the cache
-                after ``x``.
-            is_causal: the causal mask without a tensor, for the fastest kernel; not together with ``mask``.
+            mask: which keys may be seen: of ``x``, or of the tokens in the cache and ``x``.
             cache: holds the keys and values of earlier tokens; those of ``x`` are added to it.
 
         Returns:
             (B, T, C).
         """
-        q, k, v = self._heads(self.qkv(x), 3)
+        return self._merge(self._attend(x, mask, cache))
+
+    def _attend(self, x: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:
+        """The heads' outputs, (B, H, T, D)."""
+        q, k, v = self._queries_keys_values(x, mask)
         if cache is not None:
-            k, v = cache.append(k, v)
-        return self._attend(q, k, v, mask, is_causal)
+            k, v, places = cache.append(k, v)
+            if mask.past:  # a few queries and many keys: a dense mask is small
+                return dense(q, k, v, mask, self.reach, self._dropout_now, places)
+        return self.kernel(q, k, v, mask, self.reach, self._dropout_now)
+
+    def _queries_keys_values(self, x: Tensor, mask: Mask) -> tuple[Tensor, ...]:
+        """Of each head, (B, H, T, D), with their positions in them if these are rotary."""
+        q, k, v = self._heads(self.qkv(x), 3)
+        if self.rotary:
+            angles = mask.once(("rotary", x.dtype), lambda: self._angles(x, mask))
+            q, k = rotate(q, *angles), rotate(k, *angles)
+        return q, k, v
+
+    def _angles(self, x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
+        places = torch.arange(mask.past, mask.length, device=x.device)
+        return rotary_angles(places, self.head_dim)
+
+    def weights(self, x: Tensor, mask: Mask) -> Tensor:
+        """How much each query looks at each key, (B, H, T, T), rows that sum to 1: to look at, not to train."""
+        q, k, _ = self._queries_keys_values(x, mask)
+        places = torch.arange(x.shape[1], device=x.device)
+        visible = mask.matrix(self.reach, places, q.dtype)
+        if visible is None and mask.causal:
+            visible = places[None, :] <= places[:, None]
+        return self._weigh(q, k, visible)
 
 
 class CrossAttention(_Attention):
@@ -99,23 +142,30 @@ class CrossAttention(_Attention):
         self.kv = nn.Linear(d_model, 2 * d_model, bias=bias)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
-        """Attend from ``x`` (B, T, C) to ``memory`` (B, S, C), with a mask as in :class:`SelfAttention`.
+        """Attend from ``x`` (B, T, C) to ``memory`` (B, S, C).
 
         A cache is filled from ``memory`` once and read from then on: the memory does not change while decoding.
         Where ``x`` has k rows for each of the memory's, in order, as in beam search, they read it as k·T queries of
         one row: nothing is repeated.
+
+        Args:
+            x: what asks.
+            memory: what is looked at.
+            mask: boolean, broadcast to (B, H, T, S), true where a key may be seen.
+            cache: of the memory's keys and values.
         """
         shape = x.shape
         (q,) = self._heads(self.q(x.reshape(memory.shape[0], -1, shape[2])), 1)
         if cache is None or not cache.length:
             k, v = self._heads(self.kv(memory), 2)
             if cache is not None:
-                k, v = cache.append(k, v)
+                k, v, _ = cache.append(k, v)
         else:
             k, v = cache.keys_values()
-        return self._attend(q, k, v, mask, is_causal=False).view(shape)
+        y = attend(q, k, v, attn_mask=mask, dropout_p=self._dropout_now)
+        return self._merge(y).view(shape)
 
-    def weights(self, x: Tensor, memory: Tensor) -> Tensor:
-        """How much each query looks at each key, (B, H, T, S), rows that sum to 1: to look at, not to train."""
+    def weights(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
+        """As :meth:`SelfAttention.weights`, (B, H, T, S)."""
         (q,), (k, _) = self._heads(self.q(x), 1), self._heads(self.kv(memory), 2)
-        return (q @ k.transpose(2, 3) * self.head_dim**-0.5).softmax(-1)
+        return self._weigh(q, k, mask)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from src.nn.attention import CrossAttention, SelfAttention
 from src.nn.cache import KVCache
 from src.nn.feed_forward import FeedForward
+from src.nn.masks import Mask
 
 NormPlacement = Literal["pre", "post"]
 
@@ -27,6 +28,7 @@ class Block(nn.Module):
         cross_attention: whether there is a second attention, to an encoder's output.
         norm_eps: added to the variance in each layer norm.
         bias: whether linear layers and norms have one.
+        attention: makes the self-attention, from its first four arguments.
     """
 
     def __init__(
@@ -41,11 +43,12 @@ class Block(nn.Module):
         cross_attention: bool = False,
         norm_eps: float = 1e-5,
         bias: bool = True,
+        attention: Callable[[int, int, float, bool], SelfAttention] = SelfAttention,
     ) -> None:
         super().__init__()
         self.norm = norm
         self.dropout = nn.Dropout(dropout)
-        self.attention = SelfAttention(d_model, n_heads, attention_dropout, bias)
+        self.attention = attention(d_model, n_heads, attention_dropout, bias)
         self.attention_norm = nn.LayerNorm(d_model, eps=norm_eps, bias=bias)
         if cross_attention:
             self.cross_attention = CrossAttention(d_model, n_heads, attention_dropout, bias)
@@ -61,15 +64,14 @@ class Block(nn.Module):
     def forward(
         self,
         x: Tensor,
-        mask: Tensor | None = None,
-        is_causal: bool = False,
+        mask: Mask,
         cache: KVCache | None = None,
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
         memory_cache: KVCache | None = None,
     ) -> Tensor:
-        """Masks and caches as in :class:`SelfAttention`; ``memory`` (batch, source, d_model) for cross-attention."""
-        x = self._residual(x, self.attention_norm, lambda y: self.attention(y, mask, is_causal, cache))
+        """Masks and caches as in the two attentions; ``memory`` (batch, source, d_model) for cross-attention."""
+        x = self._residual(x, self.attention_norm, lambda y: self.attention(y, mask, cache))
         if memory is not None:
             x = self._residual(
                 x,

@@ -7,37 +7,76 @@ from torch import Tensor
 class KVCache:
     """One attention layer's keys and values, in buffers of a fixed size that are allocated at the first use.
 
-    The buffers are (batch, max_len, heads, head_dim), so that what is held of a row is one piece of memory.
+    The buffers are (batch, size, heads, head_dim), so that what is held of a row is one piece of memory. With a window
+    they have room for it and one token more, and a new token takes the place of the one that has left it.
 
     Args:
-        max_len: how many tokens fit.
+        max_len: how many tokens may come; any number if null, with a window.
+        window: how far back a query looks; all the way if null.
     """
 
-    def __init__(self, max_len: int) -> None:
-        self.max_len = max_len
-        self.length = 0
+    def __init__(self, max_len: int | None, window: int | None = None) -> None:
+        sizes = [n for n in (max_len, None if window is None else window + 1) if n is not None]
+        if not sizes:
+            raise ValueError("a cache needs a max_len or a window")
+        self.max_len, self.size = max_len, min(sizes)
+        self.length = 0  # of the tokens that came
         self._keys: Tensor | None = None
         self._values: Tensor | None = None
 
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add (batch, heads, new, head_dim) of each, and return all that is held: (batch, heads, length, head_dim)."""
-        start, end = self.length, self.length + keys.shape[2]
-        if end > self.max_len:
-            raise ValueError(f"{end} tokens do not fit into a cache of {self.max_len}")
+    @property
+    def bytes(self) -> int:
+        """What the buffers take."""
+        return sum(buffer.nbytes for buffer in (self._keys, self._values) if buffer is not None)
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Add tokens, and get what they may look at: themselves and those that were held.
+
+        Args:
+            keys: (batch, heads, new, head_dim).
+            values: the same.
+
+        Returns:
+            Keys and values, (batch, heads, held, head_dim), in any order, and the places of their tokens (held,).
+        """
+        start, new = self.length, keys.shape[2]
+        if self.max_len is not None and start + new > self.max_len:
+            raise ValueError(f"{start + new} tokens do not fit into a cache of {self.max_len}")
         if self._keys is None or self._values is None:
             batch, heads, _, head_dim = keys.shape
-            self._keys = keys.new_empty(batch, self.max_len, heads, head_dim)
+            self._keys = keys.new_empty(batch, self.size, heads, head_dim)
             self._values = torch.empty_like(self._keys)
-        self._keys[:, start:end] = keys.transpose(1, 2)
-        self._values[:, start:end] = values.transpose(1, 2)
-        self.length = end
-        return self.keys_values()
+        whole = None
+        if new > 1 and start + new > self.size:  # some of them look at what the others overwrite
+            whole = [torch.cat([*self._in_order(buffer), x], 2) for buffer, x in self._buffers(keys, values)]
+        self.length += new
+        slots = torch.arange(max(start, self.length - self.size), self.length, device=keys.device) % self.size
+        for buffer, x in self._buffers(keys, values):
+            buffer[:, slots] = x[:, :, -len(slots) :].transpose(1, 2)
+        if whole is not None:
+            places = torch.arange(self.length - whole[0].shape[2], self.length, device=keys.device)
+            return whole[0], whole[1], places
+        slots = torch.arange(min(self.length, self.size), device=keys.device)
+        return *self.keys_values(), self.length - 1 - (self.length - 1 - slots) % self.size
 
-    def keys_values(self) -> tuple[Tensor, Tensor]:
-        """All that is held, as views: (batch, heads, length, head_dim) of each."""
+    def _buffers(self, keys: Tensor, values: Tensor) -> list[tuple[Tensor, Tensor]]:
         assert self._keys is not None
         assert self._values is not None
-        return self._keys[:, : self.length].transpose(1, 2), self._values[:, : self.length].transpose(1, 2)
+        return [(self._keys, keys), (self._values, values)]
+
+    def _in_order(self, buffer: Tensor) -> list[Tensor]:
+        """What a buffer holds, oldest first, (batch, heads, held, head_dim); nothing if it is empty."""
+        if not self.length:
+            return []
+        places = torch.arange(max(0, self.length - self.size), self.length, device=buffer.device)
+        return [buffer[:, places % self.size].transpose(1, 2)]
+
+    def keys_values(self) -> tuple[Tensor, Tensor]:
+        """All that is held, as views: (batch, heads, held, head_dim) of each."""
+        assert self._keys is not None
+        assert self._values is not None
+        held = min(self.length, self.size)
+        return self._keys[:, :held].transpose(1, 2), self._values[:, :held].transpose(1, 2)
 
     def reorder(self, rows: Tensor) -> None:
         """Let row i hold what row ``rows[i]`` held; of rows that stay where they are, nothing is copied.

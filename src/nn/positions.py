@@ -1,4 +1,9 @@
-"""Position embeddings: learned (Devlin et al. 2018, Radford et al. 2019) and sinusoidal (Vaswani et al. 2017, 3.5)."""
+"""How a network knows the order of its tokens.
+
+By an embedding that is added to each: learned (Devlin et al. 2018, Radford et al. 2019) or sinusoidal (Vaswani et al.
+2017, section 3.5). Or within attention: by rotating queries and keys (Su et al. 2021), or by a cost of distance (ALiBi,
+Press et al. 2021).
+"""
 
 import math
 
@@ -6,17 +11,25 @@ import torch
 from torch import Tensor, nn
 
 
-def position_ids(input_ids: Tensor, attention_mask: Tensor | None = None, offset: int = 0) -> Tensor:
-    """The position of each token among the real tokens of its row.
+def position_ids(
+    input_ids: Tensor, attention_mask: Tensor | None = None, offset: int = 0, documents: Tensor | None = None
+) -> Tensor:
+    """The position of each token among the real tokens of its row, or of its document.
 
     Args:
         input_ids: (batch, seq).
         attention_mask: (batch, offset + seq), 1 at real tokens and 0 at padding, on whichever side that stands.
         offset: how many tokens stand before ``input_ids`` in a cache.
+        documents: (batch, seq), the number of each token's document: each begins at 0. Without mask and offset.
 
     Returns:
         (batch, seq), or (1, seq) without a mask. Padding before the first real token is given position 0.
     """
+    if documents is not None:
+        place = torch.arange(input_ids.shape[1], device=input_ids.device)
+        begins = torch.ones_like(documents, dtype=torch.bool)
+        begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
+        return place - (place * begins).cummax(1).values
     if attention_mask is None:
         return torch.arange(offset, offset + input_ids.shape[1], device=input_ids.device)[None]
     return (attention_mask.long().cumsum(1) - 1).clamp_(min=0)[:, offset:]
@@ -49,3 +62,33 @@ class SinusoidalPositions(nn.Module):
 
     def forward(self, positions: Tensor) -> Tensor:
         return self.table[positions]
+
+
+def rotary_angles(places: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of the angle by which each pair of a head's dimensions is turned, each (T, head_dim / 2).
+
+    The pair i of position p is turned by ``p / 10000^(2i/head_dim)`` (Su et al. 2021, section 3.2.2).
+    """
+    # float32 would be wrong by 0.001 at position 16,384; Apple's devices have nothing finer
+    dtype = torch.float32 if places.device.type == "mps" else torch.float64
+    pair = torch.arange(0, head_dim, 2, dtype=dtype, device=places.device)
+    angle = places[:, None].to(dtype) * torch.exp(pair * (-math.log(1e4) / head_dim))
+    return angle.cos().float(), angle.sin().float()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair of dimensions (i, i + head_dim / 2) of queries or keys (..., T, head_dim) by its angle."""
+    first, second = x.chunk(2, -1)
+    turned = torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+    return turned.to(x.dtype)
+
+
+def alibi_slopes(n_heads: int) -> tuple[float, ...]:
+    """What a token of distance costs each head: ``2^(-8/n), 2^(-16/n), ...`` (Press et al. 2021, section 3).
+
+    Where n is no power of two, the slopes are those of the next smaller power, and then every other one of its double.
+    """
+    power = 1 << (n_heads.bit_length() - 1)
+    slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
+    between = [2 ** (-8 * (i + 1) / (2 * power)) for i in range(0, 2 * power, 2)]
+    return tuple(slopes + between[: n_heads - power])

@@ -1,6 +1,7 @@
-"""Learning-rate schedules and parameter groups."""
+"""Optimizers beside torch's, learning-rate schedules and parameter groups."""
 
 from src.optim.groups import parameter_groups
+from src.optim.optimizers import Lion, Momentum, Muon, Nesterov
 from src.optim.schedules import Constant, Cosine, InverseSquareRoot, Linear, Schedule, WarmupStableDecay
 
 __all__ = [
@@ -8,6 +9,10 @@ __all__ = [
     "Cosine",
     "InverseSquareRoot",
     "Linear",
+    "Lion",
+    "Momentum",
+    "Muon",
+    "Nesterov",
     "Schedule",
     "WarmupStableDecay",
     "parameter_groups",

@@ -58,7 +58,8 @@ class Task(L.LightningModule, ABC):
         self.make_optimizer = optimizer
         self.schedule = schedule
         self.compile_blocks, self.activation_checkpointing = compile, activation_checkpointing
-        self._since_log: dict[str, list[Tensor]] = {}
+        self._since_log: dict[tuple[str, bool], list[Tensor]] = {}
+        self._steps_since_log = 0
         self.pipeline: PipelineStrategy | None = None  # set by it, where no process has the whole network
 
     @abstractmethod
@@ -151,9 +152,16 @@ class Task(L.LightningModule, ABC):
             self.collect(name, value)
         return loss
 
-    def collect(self, name: str, value: Tensor) -> None:
-        """Keep a batch's figure, to log ``train/NAME`` as the mean over batches and ranks since it was last logged."""
-        self._since_log.setdefault(name, []).append(value.detach())
+    def collect(self, name: str, value: Tensor, share: bool = True) -> None:
+        """Keep a batch's figure, to log ``train/NAME`` as the mean since it was last logged, over all ranks.
+
+        Args:
+            name: of the figure.
+            value: 0-dim.
+            share: whether it is the batch's share of its optimizer step, which then is what the mean is over: in an
+                epoch's last step, of fewer batches than are accumulated, each share is larger. Else over batches.
+        """
+        self._since_log.setdefault((name, share), []).append(value.detach())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over two parameter groups, and the schedule by optimizer steps."""
@@ -187,6 +195,7 @@ class Task(L.LightningModule, ABC):
         """Clip by the global norm, and log at the steps that are logged: the norm before clipping, loss and rate."""
         if gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        self._steps_since_log += 1
         logging = (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if not (logging or gradient_clip_val):
             return
@@ -198,11 +207,14 @@ class Task(L.LightningModule, ABC):
             self._log_step(norm, optimizer.param_groups[0]["lr"])
 
     def _log_step(self, gradient_norm: Tensor, learning_rate: float) -> None:
-        means = torch.stack([torch.stack(values).mean() for values in self._since_log.values()])
-        means = self.trainer.strategy.reduce(means, reduce_op="mean")
-        for name, mean in zip(self._since_log, means.unbind(), strict=True):
+        shares = self._steps_since_log * self.trainer.accumulate_grad_batches
+        found = self._since_log.items()
+        sums = [torch.stack(values).sum() / (shares if share else len(values)) for (_, share), values in found]
+        means = self.trainer.strategy.reduce(torch.stack(sums), reduce_op="mean")
+        for (name, _), mean in zip(self._since_log, means.unbind(), strict=True):
             self.log(f"train/{name}", mean, prog_bar=name == "loss")
         self._since_log.clear()
+        self._steps_since_log = 0
         self.log("train/gradient_norm", gradient_norm)
         self.log("train/learning_rate", learning_rate)
 

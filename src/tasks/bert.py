@@ -9,10 +9,13 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from src.data import ClassificationDataModule, MLMDataModule, TextDataModule
 from src.errors import InputError
-from src.models import BERT, BERTConfig
+from src.models import BERT, BERTConfig, Longformer
 from src.models.bert import BERTOutput
 from src.optim import Schedule
 from src.tasks.base import Batch, Task
+
+# objective -> what a batch counts its targets by
+COUNTS = {"mlm": "target_tokens", "nsp": "target_pairs"}
 
 
 class BERTModule(Task):
@@ -31,7 +34,8 @@ class BERTModule(Task):
     """
 
     architecture = "bert"
-    model: BERT
+    objectives: tuple[str, ...] = ("mlm", "nsp")
+    model: BERT | Longformer
 
     def __init__(
         self,
@@ -50,8 +54,10 @@ class BERTModule(Task):
 
     def check_data(self, data: TextDataModule) -> None:
         check_lengths(self, data, MLMDataModule)
+        if "nsp" in self.objectives and not getattr(data, "next_sentence", True):
+            raise InputError("a BERTModule predicts next sentences too: set data.next_sentence to true")
 
-    def build_model(self) -> BERT:
+    def build_model(self) -> BERT | Longformer:
         return BERT(self.config)
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
@@ -62,50 +68,47 @@ class BERTModule(Task):
         """The real tokens of a batch: padding is no work done."""
         return batch["attention_mask"].sum()
 
-    def summed_losses(self, outputs: BERTOutput, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross-entropy in nats, summed over the masked words, and over the pairs."""
-        words = cross_entropy(outputs.masked_words.flatten(0, 1), masked_labels(batch).flatten(), reduction="sum")
-        pairs = cross_entropy(outputs.next_sentence, batch["next_sentence_label"], reduction="sum")
-        return words, pairs
+    def predictions(self, outputs: BERTOutput, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+        """By objective: logits (..., classes) and labels (...), -100 where nothing is predicted."""
+        found = {"mlm": (outputs.masked_words, masked_labels(batch))}
+        if outputs.next_sentence is not None:
+            found["nsp"] = (outputs.next_sentence, batch["next_sentence_label"])
+        return found
 
     def loss_parts(self, outputs: BERTOutput, batch: Batch) -> dict[str, Tensor]:
-        """The mean over masked words and the mean over pairs, each exact over the optimizer step."""
-        words, pairs = self.summed_losses(outputs, batch)
-        return {"mlm_loss": words / batch["target_tokens"], "nsp_loss": pairs / batch["target_pairs"]}
+        """The mean over masked words, and the mean over pairs, each exact over the optimizer step."""
+        predictions = self.predictions(outputs, batch).items()
+        return {f"{name}_loss": _nats(*found) / batch[COUNTS[name]] for name, found in predictions}
 
     def summed_loss(self, outputs: BERTOutput, batch: Batch) -> Tensor:
-        """Both parts, as a sum over masked words: the pairs count as many times as makes their mean a term of it."""
+        """All parts, as a sum over masked words: the pairs count as many times as makes their mean a term of it."""
         return torch.stack(list(self.loss_parts(outputs, batch).values())).sum() * batch["target_tokens"]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        self.collect("padding_share", 1 - batch["attention_mask"].float().mean())
+        self.collect("padding_share", 1 - batch["attention_mask"].float().mean(), share=False)
         return super().training_step(batch, batch_idx)
 
     def _metrics(self) -> dict[str, Metric]:
-        return {
-            "mlm_loss": self.mlm_loss,
-            "mlm_accuracy": self.mlm_accuracy,
-            "nsp_loss": self.nsp_loss,
-            "nsp_accuracy": self.nsp_accuracy,
-        }
+        names = [f"{objective}_{what}" for objective in self.objectives for what in ("loss", "accuracy")]
+        return {name: getattr(self, name) for name in names}
 
     def _evaluate(self, batch: Batch) -> None:
-        outputs, labels, following = self.outputs(batch), masked_labels(batch), batch["next_sentence_label"]
+        outputs = self.outputs(batch)
         if outputs is None:
             return
-        words, pairs = self.summed_losses(outputs, batch)
-        n_words, n_pairs = (labels != -100).sum(), (following != -100).sum()
-        # a batch may be all padding, where the ranks have unequal shares of the split
-        self.mlm_loss.update(words / n_words.clamp(min=1), weight=n_words)
-        self.nsp_loss.update(pairs / n_pairs.clamp(min=1), weight=n_pairs)
-        self.mlm_accuracy.update(outputs.masked_words.argmax(-1), labels)
-        self.nsp_accuracy.update(outputs.next_sentence.argmax(-1), following)
+        for name, (logits, labels) in self.predictions(outputs, batch).items():
+            targets = (labels != -100).sum()
+            # a batch may be all padding, where the ranks have unequal shares of the split
+            loss = _nats(logits, labels) / targets.clamp(min=1)
+            self._metrics()[f"{name}_loss"].update(loss, weight=targets)
+            self._metrics()[f"{name}_accuracy"].update(logits.argmax(-1), labels)
 
     def _log_evaluation(self, prefix: str) -> None:
         figures = {name: metric.compute() for name, metric in self._metrics().items()}
         for metric in self._metrics().values():
             metric.reset()
-        self.log(f"{prefix}/loss", figures["mlm_loss"] + figures["nsp_loss"], prog_bar=True)
+        losses = [figure for name, figure in figures.items() if name.endswith("_loss")]
+        self.log(f"{prefix}/loss", torch.stack(losses).sum(), prog_bar=True)
         self.log(f"{prefix}/mlm_perplexity", torch.exp(figures["mlm_loss"]))
         self.log_dict({f"{prefix}/{name}": figure for name, figure in figures.items()})
 
@@ -124,6 +127,11 @@ class BERTModule(Task):
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The most likely word at each masked position, (batch, most)."""
         return self.outputs(batch).masked_words.argmax(-1)
+
+
+def _nats(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy, summed."""
+    return cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
 
 
 def masked_labels(batch: Batch) -> Tensor:

@@ -50,17 +50,15 @@ class GPTModule(Task):
     def check_data(self, data: TextDataModule) -> None:
         if not isinstance(data, LMDataModule):
             raise InputError(f"GPTModule trains on an LMDataModule, not on a {type(data).__name__}: change data")
-        if data.seq_len > self.config.max_seq_len:
-            positions = self.config.max_seq_len
-            raise InputError(
-                f"data.seq_len {data.seq_len} is more than the model's max_seq_len {positions}: change one"
-            )
+        context = self.config.context
+        if context is not None and data.seq_len > context:
+            raise InputError(f"data.seq_len {data.seq_len} is more than the model's max_seq_len {context}: change one")
 
     def build_model(self) -> GPT:
         return GPT(self.config)
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        return {"input_ids": batch["input_ids"]}
+        return {name: batch[name] for name in ("input_ids", "documents") if name in batch}
 
     def summed_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy in nats, summed over the labels that are not -100. ``labels[i]`` follows ``input_ids[i]``."""
@@ -68,7 +66,7 @@ class GPTModule(Task):
 
     def _loss_from_hidden(self, batch: Batch) -> Tensor:
         """As :meth:`summed_loss` of the network's outputs, which are never made."""
-        hidden = self.model.hidden(**self.inputs(batch))
+        hidden = self.model.hidden(batch["input_ids"], documents=batch.get("documents"))
         return summed_cross_entropy(hidden, self.model.head.weight, batch["labels"])
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

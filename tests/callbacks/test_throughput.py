@@ -24,6 +24,16 @@ def test_flops_are_six_per_weight_and_token_and_those_of_attention(seq):
     assert flops == 2 * seq * (6 * matrices + 12 * 3 * seq * 128)
 
 
+@pytest.mark.parametrize("attention", ["dense", "sliding_window", "flex", "flash_attn"])
+def test_flops_of_a_window_grow_as_the_length(attention):
+    """Whichever kernel computes it; the masked dense one computes all pairs."""
+    shape = {"vocab_size": 64, "max_seq_len": 4096, "d_model": 64, "n_heads": 4, "n_layers": 2, "window": 100}
+    config = GPTConfig(**shape, attention=attention, attention_dropout=0.0)
+    task = GPTModule(config, torch.optim.AdamW, Constant())
+    short, long = (training_flops(task, {"input_ids": torch.zeros(1, n, dtype=torch.long)}) for n in (2048, 4096))
+    assert (long == 2 * short) == (attention != "dense")
+
+
 def test_tokens_per_second_are_those_of_the_clock(run, config, tmp_path):
     """The logged speed cannot be above what the run's own duration allows, nor far below what its steps took."""
     start = time.perf_counter()

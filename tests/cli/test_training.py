@@ -2,6 +2,7 @@
 
 import csv
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,17 @@ def test_a_run_leaves_all_that_belongs_to_it(run, config, tmp_path):
     assert f"{float(validations[-1]['val/loss']):.4f}" in out
     assert "./run.sh tensorboard --logdir" in out
     assert "12 optimizer steps of" in out
+
+
+def test_the_logged_loss_of_an_epochs_last_step_is_a_mean_as_the_others_are(run, config, tmp_path):
+    """That step has fewer batches than are accumulated: the shares that these have in it are larger."""
+    options = ["--trainer.accumulate_grad_batches", 16, "--trainer.log_every_n_steps", 1, "--trainer.max_steps", 6]
+    status, _, err = run("fit", "--config", config, *options, "--trainer.val_check_interval", 20)
+    assert status == 0, err
+    with (tmp_path / "logs/tiny/version_0/metrics.csv").open() as file:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+    assert len(losses) == 6
+    assert all(later < earlier + 0.05 for earlier, later in pairwise(losses)), losses
 
 
 def test_a_new_run_never_writes_into_an_old_one(run, config, tmp_path):

@@ -366,3 +366,13 @@ def test_ids_that_a_tokenizer_leaves_out_count_for_the_vocabulary(make, tmp_path
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, END_OF_TEXT: 9}, unk_token="[UNK]"))
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     assert make(tokenizer=str(tmp_path)).vocab_size == 10
+
+
+def test_documents_are_told_apart_by_their_end_tokens(make):
+    """An end token begins the next document, as the empty prompt does."""
+    module = make(separate_documents=True)
+    end = module.tokenizer.token_to_id(END_OF_TEXT)
+    ids = torch.tensor([[7, 8, end, 9, end, end, 5], [end, 1, 2, 3, 4, 5, 6]])
+    found = module.on_before_batch_transfer({"input_ids": ids}, 0)
+    assert found["documents"].tolist() == [[0, 0, 1, 1, 2, 3, 3], [1] * 7]
+    assert make().on_before_batch_transfer({"input_ids": ids}, 0).keys() == {"input_ids"}

@@ -1,5 +1,6 @@
 """BERT's pretraining data: rows, reproducibility, batches by length, and audits for leaks on real text."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -287,3 +288,47 @@ def test_no_segment_alone_and_no_length_or_mark_gives_the_label_away(embedded):
     assert held_out_accuracy(np.stack(shape), labels) < chance
     # the audit can find what there is to find: the words that A and B share
     assert held_out_accuracy(np.array(overlap, dtype=np.float32), labels) > 0.7
+
+
+# ---- whole documents
+
+
+def test_documents_are_cut_only_where_they_are_too_long(make):
+    """In evaluation every token is in one row, in order; in training each row is a full piece, another each epoch."""
+    module = make(next_sentence=False, mask_rate=0.15)
+    rows = module.dataset("validation")
+    data, ids = rows.data, rows.special_ids
+    begins = data.sentences[data.documents]
+    found: list[int] = []
+    for index in range(len(rows)):
+        batch = rows[0, index]
+        row = torch.where(batch["labels"] != IGNORED, batch["labels"], batch["input_ids"])[batch["attention_mask"] == 1]
+        assert (row[0], row[-1]) == (ids["cls_token"], ids["sep_token"])
+        found += row[1:-1].tolist()
+    assert found == data.tokens.tolist()
+    assert len(rows) == sum(-(-(b - a) // 38) for a, b in pairwise(begins))
+
+    training = module.dataset("train")
+    lengths = np.diff(training.token_of)
+    assert (lengths > 38).all()
+    draws = [[training[epoch, index] for index in range(len(training))] for epoch in (0, 0, 1)]
+    assert all(row["attention_mask"].sum() == 40 for row in draws[0])
+    first, again, later = ([row["input_ids"] for row in rows] for rows in draws)
+    assert all(map(torch.equal, first, again))
+    assert not any(map(torch.equal, first, later))
+
+
+def test_a_document_of_one_sentence_is_one_too(make, tmp_path):
+    (tmp_path / "corpus.txt").write_text("\n\n".join(f"Document {i} says nothing" for i in range(50)), encoding="utf-8")
+    assert len(make(next_sentence=False).dataset("train")) > 20
+
+
+def test_batches_of_documents_know_their_targets(make):
+    module = make(next_sentence=False)
+    batch = next(iter(module.train_dataloader()))
+    assert "next_sentence_label" not in batch
+    assert "target_pairs" not in batch
+    assert batch["target_tokens"] == (batch["labels"] != IGNORED).sum()
+    assert (batch["labels"].gather(1, batch["masked_positions"]) != IGNORED).sum() == batch["target_tokens"]
+    empty = module.dataset("train").__getitems__([(0, -1)])
+    assert (empty["labels"] == IGNORED).all()

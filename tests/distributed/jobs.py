@@ -16,6 +16,13 @@ from tests.conftest import WORDS
 
 ROOT = Path(__file__).parents[2]
 STEPS, HALFWAY = 10, 5
+# what the first rank shows of a run, from the whole network, while no rank waits for another
+SAMPLES = {
+    "gpt": "TextSamples",
+    "bert": "MaskFills",
+    "longformer": "MaskFills",
+    "transformer": "TranslationSamples",
+}
 
 
 def run_job(folder: Path, commands: list[list[str]], processes: int = 2, timeout: int = 300) -> None:
@@ -84,8 +91,15 @@ def write_config(kind: str, root: Path, tie: bool = True) -> Path:
         model = ("BERTModule", {**shape, "n_layers": 2})
         source = {"source": str(_text(root / "text.txt", 60)), "tokenizer_vocab_size": 120, "seq_len": 32}
         data = ("MLMDataModule", source)
+    elif kind == "longformer":
+        # another dilation for each head, which another rank has under tensor parallelism
+        window = {"window": 3, "dilation": [1, 2], "global_tokens": [0, 4]}
+        model = ("LongformerModule", {**shape, "n_layers": 2, **window})
+        source = {"source": str(_text(root / "text.txt", 60)), "tokenizer_vocab_size": 120, "seq_len": 32}
+        data = ("MLMDataModule", {**source, "next_sentence": False})
     else:
-        layers = {"n_encoder_layers": 1, "n_decoder_layers": 1, "tie_embeddings": tie}
+        # gated: two projections that are cut alike
+        layers = {"n_encoder_layers": 1, "n_decoder_layers": 1, "tie_embeddings": tie, "activation": "swiglu"}
         model = ("TransformerModule", {**shape, **layers})
         languages = {"source_language": "forward", "target_language": "backward", "joint_vocabulary": tie}
         source = {"source": str(_pairs(root / "pairs")), "tokenizer": "char", "max_length": 16, **languages}
@@ -119,6 +133,7 @@ def write_config(kind: str, root: Path, tie: bool = True) -> Path:
             "log_every_n_steps": 1,
             "accelerator": "cpu",
             "precision": "32-true",
+            "callbacks": [{"class_path": name} for name in (SAMPLES[kind], "AttentionMaps", "TokenEmbeddings")],
         },
     }
     path = root / f"{kind}.yaml"
@@ -128,6 +143,6 @@ def write_config(kind: str, root: Path, tie: bool = True) -> Path:
 
 def fit(config: Path, logs: Path, kind: str, ranks: int = 1, *more: str) -> list[str]:
     """The command of a run; ``ranks`` is how many share a global batch."""
-    size = {"gpt": 8, "bert": 8, "transformer": 64}[kind] // ranks
+    size = {"gpt": 8, "bert": 8, "longformer": 8, "transformer": 64}[kind] // ranks
     option = "max_tokens" if kind == "transformer" else "batch_size"
     return ["fit", "--config", str(config), *more, "--trainer.default_root_dir", str(logs), f"--data.{option}={size}"]

@@ -8,8 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.distributed.stages import keep, layers, output_of, partition
-from src.models import BERT, GPT, BERTClassifier, BERTClassifierConfig, BERTConfig, GPTConfig, Transformer
-from src.models.transformer import TransformerConfig
+from src.models import (
+    BERT,
+    GPT,
+    BERTClassifier,
+    BERTClassifierConfig,
+    BERTConfig,
+    GPTConfig,
+    Longformer,
+    LongformerConfig,
+    Transformer,
+    TransformerConfig,
+)
 from tests.distributed.jobs import HALFWAY, fit, losses, run_job, write_config
 from tests.reversing import reversing
 
@@ -17,6 +27,10 @@ SHAPE = {"max_seq_len": 16, "d_model": 16, "n_heads": 2, "dropout": 0.0, "vocab_
 NETWORKS = {
     "gpt": lambda norm, tie: GPT(GPTConfig(**SHAPE, n_layers=3, norm=norm, tie_embeddings=tie)),
     "bert": lambda norm, _: BERT(BERTConfig(**SHAPE, n_layers=3, norm=norm)),
+    "rotary": lambda norm, tie: GPT(
+        GPTConfig(**SHAPE, n_layers=3, norm=norm, tie_embeddings=tie, positions="rotary", window=[2, 0, 3])
+    ),
+    "longformer": lambda norm, _: Longformer(LongformerConfig(**SHAPE, n_layers=3, norm=norm, window=2)),
     "classifier": lambda norm, _: BERTClassifier(BERTClassifierConfig(**SHAPE, n_layers=2, norm=norm)),
     "transformer": lambda norm, tie: Transformer(
         TransformerConfig(**SHAPE, n_encoder_layers=2, n_decoder_layers=2, norm=norm, tie_embeddings=tie)
@@ -30,6 +44,8 @@ def inputs_of(kind):
     mask = (torch.arange(9) < torch.tensor([9, 4, 7])[:, None]).long()
     if kind == "gpt":
         return {"input_ids": ids}
+    if kind == "rotary":
+        return {"input_ids": ids, "documents": (torch.arange(9) > 4).long().expand(3, -1)}
     if kind == "transformer":
         return {"input_ids": ids, "decoder_input_ids": ids[:, :5], "attention_mask": mask}
     segments = (torch.arange(9) > 3).long().expand(3, -1)

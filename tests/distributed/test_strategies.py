@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.checkpoint import load_trained, read_checkpoint
 from src.models import ARCHITECTURES
@@ -79,6 +80,19 @@ def test_translations_are_those_of_one_process(spread, alone):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_first_rank_shows_what_one_process_shows(spread, alone, kind):
+    """Samples, maps of attention, embeddings and charts."""
+    shown = []
+    for logs in (alone, spread[1]):
+        run = logs / kind / "version_0"
+        tags = EventAccumulator(str(run)).Reload().Tags()
+        files = {p.relative_to(run).as_posix() for name in ("samples", f"{STEPS:05d}") for p in (run / name).rglob("*")}
+        shown.append((sorted(tags["images"]), sorted(tags["tensors"]), sorted(tags["scalars"]), sorted(files)))
+    assert shown[0] == shown[1]
+    assert all(shown[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_its_checkpoint_goes_on_where_it_was(spread, kind):
     first, resumed = (losses(spread[1] / kind / f"version_{n}") for n in (0, 1))
     assert len(resumed) == STEPS - HALFWAY
@@ -140,6 +154,58 @@ def test_an_option_works_with_each(configs, alone, tmp_path, option):
         run_job(tmp_path / f"job{n}", job)
     for logs in runs:
         assert losses(logs) == pytest.approx(expected, abs=1e-4), logs
+
+
+def trained_alike(configs, folder, strategies, options, tolerance):
+    """Hold each model under some strategies, with some options, to one process with the same."""
+    logs = folder / "one"
+    run_job(logs / "job", [fit(configs[kind], logs, kind, 1, *options) for kind in KINDS], processes=1)
+    expected = {kind: losses(logs / kind / "version_0") for kind in KINDS}
+    for name in strategies:
+        more = ["--config", f"configs/strategy/{name}.yaml", "--trainer.devices", "2", *options]
+        logs = folder / name
+        run_job(logs / "job", [fit(configs[kind], logs, kind, STRATEGIES[name], *more) for kind in KINDS])
+        for kind in KINDS:
+            found = losses(logs / kind / "version_0")
+            assert found == pytest.approx(expected[kind], abs=tolerance), (name, kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["Muon", "Lion"])
+def test_an_optimizer_of_this_project(configs, tmp_path, optimizer):
+    """Muon needs whole matrices, which FSDP and tensor parallelism gather for it; ZeRO refuses it."""
+    strategies = [name for name in STRATEGIES if not (optimizer == "Muon" and name in SHARDED)]
+    trained_alike(configs, tmp_path, strategies, ["--model.init_args.optimizer", optimizer], 1e-4)
+
+
+# what is set for each head is another rank's under tensor parallelism; the stages of a pipeline make their own masks
+LONG = {
+    "alibi": ["--model.init_args.config.positions=alibi", "--data.init_args.separate_documents=true"],
+    "rotary": ["--model.init_args.config.positions=rotary", "--model.init_args.config.dilation=[1,2]"],
+    "sinusoidal": ["--model.init_args.config.positions=sinusoidal"],
+}
+WINDOW = ["--model.init_args.config.attention=sliding_window", "--model.init_args.config.window=3"]
+
+
+def test_windows_positions_and_documents_with_each(configs, tmp_path):
+    """GPT with each kind of position in a window, and Longformer, where the attention of a strategy could go wrong."""
+    runs = {name: (configs["gpt"], "gpt", [*WINDOW, *options]) for name, options in LONG.items()}
+    runs["longformer"] = (write_config("longformer", tmp_path), "longformer", [])
+    single = [fit(config, tmp_path / "one" / name, kind, 1, *more) for name, (config, kind, more) in runs.items()]
+    run_job(tmp_path / "job1", single, processes=1)
+    commands = []
+    for strategy in ("fsdp", "tensor_parallel", "pipeline"):
+        spread = ["--config", f"configs/strategy/{strategy}.yaml", "--trainer.devices", "2"]
+        for name, (config, kind, more) in runs.items():
+            logs = tmp_path / strategy / name
+            commands.append(fit(config, logs, kind, STRATEGIES[strategy], *more, *spread))
+    run_job(tmp_path / "job2", commands)
+    for name, (_, kind, _) in runs.items():
+        expected = losses(tmp_path / "one" / name / kind / "version_0")
+        assert len(expected) == STEPS
+        for strategy in ("fsdp", "tensor_parallel", "pipeline"):
+            found = losses(tmp_path / strategy / name / kind / "version_0")
+            assert found == pytest.approx(expected, abs=1e-4), (strategy, name)
 
 
 def test_two_dimensions(configs, alone, tmp_path):

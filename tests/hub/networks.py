@@ -13,6 +13,9 @@ from transformers import (
     BertModel,
     GPT2Config,
     GPT2LMHeadModel,
+    LongformerConfig,
+    LongformerForMaskedLM,
+    LongformerModel,
     MarianConfig,
     MarianMTModel,
     PreTrainedModel,
@@ -70,6 +73,31 @@ def bert(tokenizer: Tokenizer, kind: str = "pretraining", **changes) -> PreTrain
     return shaken(BERTS[kind](BertConfig(**{**settings, **changes})))
 
 
+def longformer(tokenizer: Tokenizer, kind: str = "masked words", **changes) -> PreTrainedModel:
+    torch.manual_seed(0)
+    pad, sep = (tokenizer.token_to_id(token) for token in ("[PAD]", "[SEP]"))
+    settings = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 24 + pad + 1,
+        "attention_window": [4, 8],
+        "initializer_range": STD,
+        "layer_norm_eps": 1e-5,
+        "pad_token_id": pad,
+        "sep_token_id": sep,
+        "eos_token_id": sep,
+        "bos_token_id": tokenizer.token_to_id("[CLS]"),
+    }
+    config = LongformerConfig(**{**settings, **changes})
+    model = LongformerForMaskedLM(config) if kind == "masked words" else LongformerModel(config, False)
+    with torch.no_grad():  # rows that no token has
+        next(p for name, p in model.named_parameters() if "position" in name)[: pad + 1] = 0
+    return shaken(model)
+
+
 def marian(source: Tokenizer, target: Tokenizer, shared: bool, **changes) -> MarianMTModel:
     torch.manual_seed(0)
     end = target.token_to_id("<|endoftext|>")
@@ -114,6 +142,10 @@ def network(case: str, folder: Path) -> PreTrainedModel:
         wordpiece = train_wordpiece(TEXT, 80)
         model = bert(wordpiece, detail, **(LABELS if detail == "classifier" else {}))
         save(model, wordpiece, folder)
+    elif kind == "longformer":
+        wordpiece = train_wordpiece(TEXT, 80)
+        model = longformer(wordpiece, detail)
+        save(model, wordpiece, folder)
     else:
         shared = detail == "shared"
         model = marian(bpe, bpe if shared else other, shared)
@@ -126,6 +158,8 @@ LABELS = {"id2label": {0: "no", 1: "perhaps", 2: "yes"}, "label2id": {"no": 0, "
 CASES = [
     *(f"gpt2: {name}" for name in GPT2),
     *(f"bert: {name}" for name in BERTS),
+    "longformer: masked words",
+    "longformer: encoder",
     "marian: shared",
     "marian: separate",
 ]
@@ -141,7 +175,11 @@ def inputs(model: nn.Module, rows: int = 3, width: int = 20) -> dict[str, torch.
         "attention_mask": attention_mask,
     }
     kind = model.config.model_type
-    if kind == "bert":
+    if kind == "longformer":  # its positions are counted by which ids are padding
+        pad = model.config.pad_token_id
+        batch["input_ids"] = batch["input_ids"].masked_fill(batch["input_ids"] == pad, pad + 1)
+        batch["global_attention_mask"] = (torch.arange(width) % torch.tensor([[7], [99], [99]])[:rows] == 0).long()
+    if kind in ("bert", "longformer"):
         batch["token_type_ids"] = (torch.arange(width) > torch.tensor([[11], [5], [1]])[:rows]).long()
     if kind == "marian":
         shape = (rows, width - 3)

@@ -11,7 +11,7 @@ import transformers
 import yaml
 from safetensors.torch import load_file, save_file
 
-from src.models import BERTConfig, GPTConfig, TransformerConfig
+from src.models import BERTConfig, GPTConfig, LongformerConfig, TransformerConfig
 from tests.hub.networks import network
 from tests.hub.test_weights import checkpoint_of
 
@@ -164,8 +164,16 @@ def test_a_name_that_nobody_can_fetch(run, tmp_path, monkeypatch):
 SHAPE = {"max_seq_len": 24, "d_model": 32, "n_heads": 4}
 NOT_THERE = {
     "no activation 'elu'": ("gpt", {"activation": "elu"}),
+    "no activation 'swiglu'": ("gpt", {"activation": "swiglu"}),
+    "no activation 'geglu'": ("bert", {"activation": "geglu"}),
     "norm 'pre': a network with 'post'": ("gpt", {"norm": "post"}),
     "norm 'post': a network with 'pre'": ("bert", {"norm": "pre"}),
+    "only positions 'learned': a network with 'rotary'": ("gpt", {"positions": "rotary"}),
+    "gpt2 has only window None: a network with 4": ("gpt", {"window": 4}),
+    "bert has only window None: a network with 4": ("bert", {"window": 4}),
+    "marian has only window None: a network with 4": ("transformer", {"window": 4}),
+    "only dilation 1: a network with [1, 1, 2, 2]": ("longformer", {"dilation": [1, 1, 2, 2]}),
+    "no window of 0": ("longformer", {"window": 0}),
 }
 
 
@@ -228,8 +236,11 @@ def test_published_weights_in_and_out(run, tmp_path):
 def test_the_shapes_here_have_the_fields_that_are_exported():
     """A new field of a configuration must be given a counterpart, or be refused: it may not be forgotten."""
     known = {"vocab_size", "max_seq_len", "d_model", "n_heads", "d_ff", "activation", "dropout", "attention_dropout"}
-    known |= {"norm", "tie_embeddings"}
-    assert set(GPTConfig.__dataclass_fields__) == known | {"n_layers", "bias"}
-    assert set(BERTConfig.__dataclass_fields__) == (known - {"tie_embeddings"}) | {"n_layers", "n_segments", "init_std"}
-    both = {"source_vocab_size", "n_encoder_layers", "n_decoder_layers"}
-    assert set(TransformerConfig.__dataclass_fields__) == known | both
+    known |= {"norm", "attention", "window", "dilation"}
+    gpt = {"n_layers", "bias", "tie_embeddings", "positions"}
+    bert = {"n_layers", "n_segments", "init_std", "norm_eps"}
+    transformer = {"source_vocab_size", "n_encoder_layers", "n_decoder_layers", "tie_embeddings"}
+    assert set(GPTConfig.__dataclass_fields__) == known | gpt
+    assert set(BERTConfig.__dataclass_fields__) == known | bert
+    assert set(LongformerConfig.__dataclass_fields__) == known | bert | {"global_tokens"}
+    assert set(TransformerConfig.__dataclass_fields__) == known | transformer

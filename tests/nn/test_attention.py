@@ -7,7 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.nn import Block, CrossAttention, KVCache, SelfAttention, causal_mask, padding_mask
+from src.nn import (
+    Block,
+    CrossAttention,
+    GlobalSelfAttention,
+    GlobalTokens,
+    KVCache,
+    Mask,
+    Reach,
+    SelfAttention,
+    padding_mask,
+)
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 4), st.integers(1, 5))  # batch, seq, heads, dim
 
@@ -47,7 +57,7 @@ def test_self_attention_is_softmax_of_scaled_products(shape, causal, random):
     visible = torch.ones(batch, seq, seq).tril() if causal else torch.ones(batch, seq, seq)
     merged = brute_force(q, k, v, visible).transpose(1, 2).reshape(batch, seq, -1)
     expected = merged @ layer.out.weight.T + layer.out.bias
-    torch.testing.assert_close(layer(x, is_causal=causal), expected)
+    torch.testing.assert_close(layer(x, Mask(seq, causal)), expected)
 
 
 @settings(max_examples=30, deadline=None)
@@ -74,28 +84,16 @@ def test_no_future_token_reaches_a_past_output():
     x = torch.randn(1, 6, 16)
     changed = x.clone()
     changed[:, -1] += 1
-    before, after = layer(x, is_causal=True), layer(changed, is_causal=True)
+    before, after = layer(x, Mask(6, True)), layer(changed, Mask(6, True))
     assert torch.equal(before[:, :-1], after[:, :-1])
     assert not torch.allclose(before[:, -1], after[:, -1])
-
-
-def test_causal_mask_keeps_the_padding_mask():
-    attention_mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 0]])
-    visible = causal_mask(4, 4, attention_mask)[:, 0].long()
-    assert visible[0].tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 1]]
-    assert visible[1].tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
-
-
-def test_causal_mask_of_the_last_queries_is_the_last_rows():
-    attention_mask = torch.tensor([[0, 0, 1, 1, 1]])
-    assert torch.equal(causal_mask(2, 5, attention_mask), causal_mask(5, 5, attention_mask)[:, :, 3:])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_row_without_any_key_is_finite_and_has_finite_gradients(dtype):
     layer = SelfAttention(16, 4).to(dtype)
     x = torch.randn(2, 5, 16, dtype=dtype, requires_grad=True)
-    y = layer(x, padding_mask(torch.tensor([[0] * 5, [1] * 5])))
+    y = layer(x, Mask(5, attention_mask=torch.tensor([[0] * 5, [1] * 5])))
     y.float().pow(2).sum().backward()
     assert y.isfinite().all()
     assert x.grad.isfinite().all()
@@ -106,11 +104,11 @@ def test_self_attention_in_steps_with_a_cache_is_the_whole_at_once():
     layer = SelfAttention(16, 4)
     x = torch.randn(2, 7, 16)
     cache = KVCache(7)
-    steps = [layer(x[:, :3], causal_mask(3, 3), cache=cache)]
-    steps += [layer(x[:, i : i + 1], causal_mask(1, i + 1), cache=cache) for i in range(3, 7)]
-    torch.testing.assert_close(torch.cat(steps, 1), layer(x, is_causal=True))
+    steps = [layer(x[:, :3], Mask(3, True), cache)]
+    steps += [layer(x[:, i : i + 1], Mask(i + 1, True, past=i), cache) for i in range(3, 7)]
+    torch.testing.assert_close(torch.cat(steps, 1), layer(x, Mask(7, True)))
     with pytest.raises(ValueError, match="8 tokens do not fit into a cache of 7"):
-        layer(x[:, :1], cache=cache)
+        layer(x[:, :1], Mask(8, True, past=7), cache)
 
 
 def test_cross_attention_reads_a_cached_memory():
@@ -123,10 +121,10 @@ def test_cross_attention_reads_a_cached_memory():
 
 def test_attention_dropout_is_of_training_alone():
     torch.manual_seed(0)
-    layer, x = SelfAttention(16, 4, dropout=0.5), torch.randn(2, 5, 16)
-    assert not torch.equal(layer(x), layer(x))
+    layer, x, mask = SelfAttention(16, 4, dropout=0.5), torch.randn(2, 5, 16), Mask(5)
+    assert not torch.equal(layer(x, mask), layer(x, mask))
     layer.eval()
-    assert torch.equal(layer(x), layer(x))
+    assert torch.equal(layer(x, mask), layer(x, mask))
 
 
 def test_heads_must_divide_the_width():
@@ -140,7 +138,7 @@ def test_block_is_its_formula(norm):
     block = Block(16, 4, 32, "gelu", norm=norm, cross_attention=True).eval()
     x, memory = torch.randn(2, 5, 16), torch.randn(2, 3, 16)
     sublayers = [
-        (block.attention_norm, block.attention),
+        (block.attention_norm, lambda y: block.attention(y, Mask(5))),
         (block.cross_attention_norm, lambda y: block.cross_attention(y, memory)),
         (block.feed_forward_norm, block.feed_forward),
     ]
@@ -149,11 +147,63 @@ def test_block_is_its_formula(norm):
         expected = (
             expected + sublayer(layer_norm(expected)) if norm == "pre" else layer_norm(expected + sublayer(expected))
         )
-    torch.testing.assert_close(block(x, memory=memory), expected)
+    torch.testing.assert_close(block(x, Mask(5), memory=memory), expected)
 
 
 def test_dropout_is_on_the_sublayers_output_and_not_on_the_residual_stream():
     """With everything dropped, a pre-norm block passes its input on."""
     block = Block(16, 4, 32, "gelu", dropout=1 - 1e-9).train()
     x = torch.randn(2, 5, 16)
-    torch.testing.assert_close(block(x), x)
+    torch.testing.assert_close(block(x, Mask(5)), x)
+
+
+def attended(layer, weights, values):
+    return layer.out((weights @ values).transpose(1, 2).flatten(2))
+
+
+PADDED = torch.tensor([[1] * 7, [1, 1, 1, 0, 0, 0, 0]])
+SEEN = {
+    "all": (Mask(7), Reach()),
+    "no padding": (Mask(7, attention_mask=PADDED), Reach()),
+    "not the future": (Mask(7, causal=True), Reach()),
+    "not other documents": (Mask(7, causal=True, documents=torch.tensor([[0, 0, 1, 1, 1, 2, 2]] * 2)), Reach()),
+    "a window": (Mask(7, causal=True), Reach(window=2, dilation=(1, 2, 1))),
+    "the near more": (Mask(7, causal=True), Reach(slopes=(0.5, 0.25, 0.125))),
+}
+
+
+@pytest.mark.parametrize("seen", SEEN)
+@pytest.mark.parametrize("rotary", [False, True])
+def test_the_weights_to_look_at_are_those_that_the_values_get(seen, rotary):
+    torch.manual_seed(0)
+    mask, reach = SEEN[seen]
+    layer = SelfAttention(12, 3, reach=reach, rotary=rotary).double()
+    x = torch.randn(2, 7, 12, dtype=torch.float64)
+    weights = layer.weights(x, mask)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 7, dtype=torch.float64))
+    values = layer._heads(layer.qkv(x), 3)[2]
+    torch.testing.assert_close(attended(layer, weights, values), layer(x, mask))
+
+
+def test_the_weights_of_global_tokens_are_by_their_own_projections():
+    torch.manual_seed(0)
+    layer = GlobalSelfAttention(12, 3, reach=Reach(window=1)).double()
+    x, ids = torch.randn(2, 7, 12, dtype=torch.float64), torch.zeros(2, 7, dtype=torch.long)
+    mask = Mask(7, attention_mask=PADDED, global_tokens=GlobalTokens.at([0, 5], ids, PADDED))
+    weights = layer.weights(x, mask)
+    own, of_global = layer._heads(layer.qkv(x), 3)[2], layer._heads(layer.global_kv(x), 2)[1]
+    flags = mask.global_tokens.flags[:, None, :, None]
+    y = (weights @ of_global).where(flags, weights @ own)
+    expected = layer.out(y.transpose(1, 2).flatten(2))
+    torch.testing.assert_close(expected, layer(x, mask))
+
+
+def test_the_weights_of_cross_attention():
+    torch.manual_seed(0)
+    layer, x = CrossAttention(12, 3).double(), torch.randn(2, 4, 12, dtype=torch.float64)
+    memory, mask = torch.randn(2, 6, 12, dtype=torch.float64), padding_mask(torch.tensor([[1] * 6, [1] * 2 + [0] * 4]))
+    weights = layer.weights(x, memory, mask)
+    assert weights.shape == (2, 3, 4, 6)
+    assert (weights[1, :, :, 2:] == 0).all()
+    values = layer._heads(layer.kv(memory), 2)[1]
+    torch.testing.assert_close(attended(layer, weights, values), layer(x, memory, mask))

@@ -6,8 +6,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import LlamaConfig
+from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from src.nn import SinusoidalPositions, position_ids
+from src.nn import SinusoidalPositions, alibi_slopes, position_ids
+from src.nn.positions import rotary_angles, rotate
 
 
 @pytest.mark.parametrize("d_model", [1, 2, 7, 16, 512])
@@ -38,3 +42,36 @@ def test_positions_count_the_real_tokens(rows, offset):
     for row, (_, real) in enumerate(rows):
         expected = [max(0, i - (width - real)) for i in range(offset, width)]
         assert positions[row].tolist() == expected
+
+
+@pytest.mark.parametrize("head_dim", [2, 8, 64])
+def test_rotation_equals_huggingface(head_dim):
+    config = LlamaConfig(hidden_size=head_dim, num_attention_heads=1, head_dim=head_dim, max_position_embeddings=5000)
+    q, k = torch.randn(2, 1, 1, 5000, head_dim)
+    cos, sin = LlamaRotaryEmbedding(config)(q, torch.arange(5000)[None])
+    expected = apply_rotary_pos_emb(q, k, cos, sin)
+    angles = rotary_angles(torch.arange(5000), head_dim)
+    for found, wanted in zip((rotate(q, *angles), rotate(k, *angles)), expected, strict=True):
+        torch.testing.assert_close(found, wanted, atol=3e-3, rtol=0)  # theirs are angles of float32
+
+
+@given(st.integers(0, 3000), st.integers(0, 20_000))
+def test_rotated_products_depend_on_the_distance_alone(distance, shift):
+    q, k = torch.randn(2, 1, 16, generator=torch.Generator().manual_seed(0))
+    products = []
+    for place in (0, shift):
+        turned = [rotate(x, *rotary_angles(torch.tensor([p]), 16)) for x, p in ((q, place + distance), (k, place))]
+        products.append((turned[0] * turned[1]).sum())
+    torch.testing.assert_close(*products, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("n_heads", [1, 2, 3, 8, 12, 16, 20])
+def test_slopes_equal_huggingface(n_heads):
+    bias = build_alibi_tensor(torch.ones(1, 2), n_heads, torch.float64)
+    assert list(alibi_slopes(n_heads)) == pytest.approx(bias[:, 0, 1].tolist(), rel=1e-6)
+
+
+def test_positions_begin_anew_with_each_document():
+    documents = torch.tensor([[0, 0, 0, 1, 1, 2], [4, 5, 5, 5, 5, 5]])
+    expected = [[0, 1, 2, 0, 1, 0], [0, 0, 1, 2, 3, 4]]
+    assert position_ids(documents, documents=documents).tolist() == expected

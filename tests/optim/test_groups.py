@@ -11,12 +11,18 @@ from src.optim import parameter_groups
 def test_biases_norms_and_embeddings_are_not_decayed(tied):
     gpt = GPT(GPTConfig(vocab_size=11, max_seq_len=8, d_model=8, n_heads=2, n_layers=2, tie_embeddings=tied))
     names = {id(p): name for name, p in gpt.named_parameters()}
-    decayed, undecayed = ([names[id(p)] for p in group["params"]] for group in parameter_groups(gpt))
+    groups = parameter_groups(gpt)
+    decayed, undecayed = (
+        [names[id(p)] for group in groups if ("weight_decay" not in group) is kind for p in group["params"]]
+        for kind in (True, False)
+    )
     linear = ["attention.qkv", "attention.out", "feed_forward.up", "feed_forward.down"]
     expected = {f"blocks.{i}.{name}.weight" for i in range(2) for name in linear}
     assert set(decayed) == expected | (set() if tied else {"head.weight"})
     assert set(decayed) | set(undecayed) == set(names.values())
     assert len(decayed) + len(undecayed) == len(names)
+    hidden = {names[id(p)] for group in groups if group["hidden"] for p in group["params"]}
+    assert hidden == expected
 
 
 def test_frozen_parameters_are_left_out():

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn.functional import cross_entropy, log_softmax
 
-from src.callbacks import EMA, TranslationSamples
+from src.callbacks import EMA, AttentionMaps, TranslationSamples
 from src.data import LMDataModule, TranslationDataModule
 from src.errors import InputError
 from src.models import TransformerConfig
@@ -64,7 +64,8 @@ def trained(folder, tmp_path_factory):
     root = tmp_path_factory.mktemp("run")
     data = data_of(folder, root / "cache")
     task = task_of(data, label_smoothing=0.0)
-    trainer = trainer_of(root, 600, logger=TensorBoardLogger(root, "", "run"), callbacks=[TranslationSamples(3)])
+    callbacks = [TranslationSamples(3), AttentionMaps()]
+    trainer = trainer_of(root, 600, logger=TensorBoardLogger(root, "", "run"), callbacks=callbacks)
     trainer.fit(task, data)
     return task, data, trainer
 
@@ -109,12 +110,13 @@ def test_the_scores_are_sacrebleus(trained, capsys):
     assert scores["test/token_accuracy"] == pytest.approx(right / total, rel=1e-4)
 
 
-def test_tensorboard_has_translations_signatures_and_a_map_of_attention(trained):
+def test_tensorboard_has_translations_signatures_and_maps_of_attention(trained):
     _, data, trainer = trained
     events = EventAccumulator(trainer.log_dir).Reload()
     tags = events.Tags()
     assert {"samples/0/text_summary", "val/bleu_signature/text_summary"} <= set(tags["tensors"])
-    assert tags["images"] == ["cross_attention"]
+    names = ("encoder.0.attention", "decoder.0.attention", "decoder.0.cross_attention")
+    assert tags["images"] == [f"{name}/head_{head}" for name in names for head in range(4)]
     samples = (Path(trainer.default_root_dir) / "samples" / "step_000600.txt").read_text(encoding="utf-8")
     assert samples.count("source: ") == 3
     assert f"reference: {data.texts('validation')[0][1]}\n" in samples

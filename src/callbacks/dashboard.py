@@ -1,0 +1,102 @@
+"""What TensorBoard shows of a run before its first step: the charts that belong together, and the network."""
+
+import lightning as L
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from torch import nn
+
+from src.callbacks.recording import tensorboards
+from src.tasks import Task
+
+Layout = dict[str, dict[str, list[str]]]  # section -> chart -> tags of its curves
+
+TRAINING: Layout = {
+    "Optimisation": {
+        "Learning rate": ["train/learning_rate"],
+        "Gradient norm before clipping": ["train/gradient_norm"],
+    },
+    "Speed": {
+        "Tokens a second": ["throughput/tokens_per_second"],
+        "Share of the matrix-product peak": ["throughput/peak_share"],
+    },
+}
+# architecture -> the charts of its own, which stand first
+LAYOUTS: dict[str, Layout] = {
+    "gpt": {
+        "Loss": {"Training and validation": ["train/loss", "val/loss"]},
+        "Quality": {"Perplexity": ["val/perplexity"], "Bits a byte": ["val/bits_per_byte"]},
+    },
+    "bert": {
+        "Loss": {
+            "Training and validation": ["train/loss", "val/loss"],
+            "Masked words": ["train/mlm_loss", "val/mlm_loss"],
+            "Next sentences": ["train/nsp_loss", "val/nsp_loss"],
+        },
+        "Quality": {
+            "Accuracy": ["val/mlm_accuracy", "val/nsp_accuracy"],
+            "Perplexity of masked words": ["val/mlm_perplexity"],
+        },
+    },
+    "longformer": {
+        "Loss": {"Training and validation": ["train/loss", "val/loss"]},
+        "Quality": {"Accuracy": ["val/mlm_accuracy"], "Perplexity of masked words": ["val/mlm_perplexity"]},
+    },
+    "bert_classifier": {
+        "Loss": {"Training and validation": ["train/loss", "val/loss"]},
+        "Quality": {"Accuracy and F1": ["val/accuracy", "val/f1"]},
+    },
+    "transformer": {
+        "Loss": {"Training and validation": ["train/loss", "val/loss"]},
+        "Quality": {
+            "BLEU and chrF": ["val/bleu", "val/chrf"],
+            "Token accuracy": ["val/token_accuracy"],
+            "Perplexity": ["val/perplexity"],
+        },
+    },
+}
+
+
+def network_table(model: nn.Module) -> str:
+    """The parts of a network with their parameters, as a Markdown table; of a stack of blocks the first in detail."""
+    total = sum(p.numel() for p in model.parameters())
+    lines = ["| module | kind | parameters | share |", "| :--- | :--- | ---: | ---: |"]
+
+    def add(name: str, module: nn.Module) -> None:
+        n = sum(p.numel() for p in module.parameters())
+        if not n:
+            return
+        kind = type(module).__name__
+        if isinstance(module, nn.Linear | nn.Embedding):
+            kind += " " + " × ".join(map(str, module.weight.shape))
+        lines.append(f"| {name} | {kind} | {n:,} | {n / total:.1%} |")
+        if isinstance(module, nn.Linear | nn.Embedding | nn.LayerNorm):
+            return
+        in_detail = not isinstance(module, nn.ModuleList)
+        for i, (child, part) in enumerate(module.named_children()):
+            if in_detail or i == 0:
+                add(f"{name}.{child}", part)
+        if not in_detail and len(module) > 1:  # type: ignore[arg-type]
+            lines.append(f"| {name}.1 … {len(module) - 1} | as {name}.0 | | |")  # type: ignore[arg-type]
+
+    for name, module in model.named_children():
+        add(name, module)
+    lines.append(f"| **{type(model).__name__}** | shared matrices counted once | **{total:,}** | |")
+    return "\n".join(lines)
+
+
+class Dashboard(L.Callback):
+    """Lay out TensorBoard's custom scalars for the task, and write the network as text."""
+
+    @rank_zero_only
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Task)
+        layout = {**LAYOUTS.get(pl_module.architecture, {}), **TRAINING}
+        charts = {
+            section: {chart: ["Multiline", [f"^{tag}$" for tag in tags]] for chart, tags in found.items()}
+            for section, found in layout.items()
+        }
+        with torch.device("meta"):  # this process may hold but a part of the network
+            network = network_table(pl_module.build_model())
+        for writer in tensorboards(trainer):
+            writer.add_custom_scalars(charts)
+            writer.add_text("network", network, 0)

@@ -1,0 +1,140 @@
+"""Implementations of attention by name: one interface, and `dense` is what each of the others must equal.
+
+Each takes queries, keys and values (B, H, T, D) of the same T tokens, a :class:`Mask`, the layer's :class:`Reach` and
+the share of attention weights to drop, and gives (B, H, T, D).
+"""
+
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+from src.errors import InputError
+from src.nn.masks import Mask, Reach
+from src.nn.products import attend
+from src.nn.sliding_window import sliding_window
+
+Kernel = Callable[[Tensor, Tensor, Tensor, Mask, Reach, float], Tensor]
+
+
+def dense(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Mask,
+    reach: Reach,
+    dropout: float,
+    keys: Tensor | None = None,
+    attend: Callable[..., Tensor] = attend,
+) -> Tensor:
+    """All pairs, by whichever kernel of torch takes them, or by matrix products where those are faster.
+
+    Also from T queries to other S keys, whose places are then given by ``keys`` (S,).
+    """
+    places = torch.arange(k.shape[2], device=k.device) if keys is None else keys
+    visible = mask.matrix(reach, places, q.dtype)
+    is_causal = mask.causal and visible is None and not mask.past
+    return attend(q, k, v, attn_mask=visible, dropout_p=dropout, is_causal=is_causal)
+
+
+def flash(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: float) -> Tensor:
+    """All pairs, by torch's flash kernel or not at all (Dao et al. 2022).
+
+    Raises:
+        InputError: it has none for these inputs: on CUDA, none with a mask tensor; on a processor, none with dropout.
+    """
+    try:
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            return dense(q, k, v, mask, reach, dropout, attend=scaled_dot_product_attention)
+    except RuntimeError as error:
+        if "No available kernel" not in str(error):
+            raise
+        said = [f"{str(q.dtype).removeprefix('torch.')} on {q.device.type}", f"attention_dropout {dropout}"]
+        said += ["padding" if mask.attention_mask is not None else "no padding"]
+        said += ["documents apart"] if mask.documents is not None else []
+        raise InputError(
+            f"attention 'flash': torch has no flash kernel for {', '.join(said)}: choose 'dense', which takes the "
+            "fastest that there is"
+        ) from error
+
+
+def flash_attn(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: float) -> Tensor:
+    """All pairs or a window, by the package flash-attn (Dao 2023), in half precision on CUDA.
+
+    Raises:
+        InputError: there is no CUDA device or no such package, or the mask is one that it does not take.
+    """
+    if q.device.type != "cuda":
+        raise InputError(f"attention 'flash_attn' runs on CUDA, not on {q.device.type}: choose 'flash' or 'dense'")
+    if find_spec("flash_attn") is None:
+        raise InputError("attention 'flash_attn' needs the package: pip install flash-attn --no-build-isolation")
+    if mask.attention_mask is not None or mask.documents is not None:
+        raise InputError("attention 'flash_attn' takes no padding and no documents here: choose 'flex' or 'dense'")
+    if q.dtype not in (torch.float16, torch.bfloat16):
+        raise InputError("attention 'flash_attn' has half precision only: set trainer.precision to bf16-mixed")
+    from flash_attn import flash_attn_func
+
+    window = -1 if reach.window is None else reach.window
+    slopes = torch.tensor(reach.slopes, device=q.device) if reach.slopes else None
+    y = flash_attn_func(
+        *(x.transpose(1, 2) for x in (q, k, v)),
+        dropout_p=dropout,
+        causal=mask.causal,
+        window_size=(window, 0 if mask.causal else window),
+        alibi_slopes=slopes,
+    )
+    return y.transpose(1, 2)
+
+
+def flex(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: float) -> Tensor:
+    """Any mask, by a kernel that torch compiles for it and that leaves out blocks of which nothing is seen.
+
+    Raises:
+        InputError: gradients are asked for on a device other than CUDA, for which torch has no backward pass.
+    """
+    if q.device.type != "cuda" and q.requires_grad:
+        raise InputError(f"attention 'flex' trains on CUDA, not on {q.device.type}: choose 'sliding_window' or 'dense'")
+    block_mask = mask.once(("flex", reach), lambda: _block_mask(q, mask, reach))
+    score = None
+    if reach.slopes:
+        slopes = torch.tensor(reach.slopes, dtype=q.dtype, device=q.device)
+
+        def score(value: Tensor, row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return value - slopes[head] * (query - key).abs()
+
+    return _flex_attention(q.device.type)(q, k, v, score_mod=score, block_mask=block_mask)
+
+
+def _block_mask(q: Tensor, mask: Mask, reach: Reach) -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    dilation = torch.tensor(reach.dilation or (1,) * q.shape[1], device=q.device)
+
+    def visible(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return mask.sees(query, key, reach.window, dilation[head], row)
+
+    rows = None if mask.attention_mask is None and mask.documents is None else q.shape[0]
+    heads = q.shape[1] if reach.dilation else None
+    return create_block_mask(visible, rows, heads, q.shape[2], q.shape[2], device=q.device)
+
+
+@cache
+def _flex_attention(device: str) -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=False) if device == "cuda" else flex_attention
+
+
+# name in configurations -> implementation
+KERNELS: dict[str, Kernel] = {
+    "dense": dense,
+    "flash": flash,
+    "flash_attn": flash_attn,
+    "sliding_window": sliding_window,
+    "flex": flex,
+}

@@ -1,0 +1,79 @@
+"""extend-context: what it makes reads short texts as before, and long ones at all."""
+
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from src.checkpoint import load_trained
+from src.models import GPT, Longformer
+from tests.hub.test_weights import checkpoint_of
+
+LIGHTNING = {"pytorch-lightning_version": "2.6.6", "epoch": 0}
+
+
+@pytest.fixture
+def extend(run, tmp_path):
+    """Write a checkpoint of a network, extend it; gives the network before, and the command's end."""
+
+    def command(name, *options, **changes):
+        model, checkpoint = checkpoint_of(name, **changes)
+        torch.save({**checkpoint, **LIGHTNING}, tmp_path / "old.ckpt")
+        more = ("--checkpoint", tmp_path / "old.ckpt", "--output", tmp_path / "new.ckpt", *options)
+        return model, run("extend-context", *more)
+
+    return command
+
+
+def ids(length):
+    return torch.randint(5, 80, (2, length), generator=torch.Generator().manual_seed(0))
+
+
+def test_a_bert_becomes_a_longformer_that_reads_short_texts_as_it_did(extend, tmp_path):
+    """Its window is then the whole text, and its global projections those of the window."""
+    bert, (status, out, err) = extend("bert", "--max-seq-len", "100")
+    assert (status, err) == (0, "")
+    assert "a longformer of 100 positions" in out
+    model, _, _ = load_trained(tmp_path / "new.ckpt", Longformer)
+    assert (model.config.max_seq_len, model.config.window) == (100, 12)
+    short = ids(12)
+    with torch.no_grad():
+        found, expected = (m(short).masked_words for m in (model, bert))
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        assert model(ids(100)).masked_words.isfinite().all()
+    old, new = (m.encoder.position_embedding.weight for m in (bert, model))
+    assert torch.equal(new, torch.cat([old] * 5)[:100])
+
+
+def test_a_longformer_becomes_longer(extend, tmp_path):
+    before, (status, _, err) = extend("longformer", "--max-seq-len", "60", "--window", "7")
+    assert (status, err) == (0, "")
+    model, _, _ = load_trained(tmp_path / "new.ckpt", Longformer)
+    assert asdict(model.config) == {**asdict(before.config), "max_seq_len": 60, "window": 7}
+
+
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary", "alibi"])
+def test_a_gpt_becomes_longer(extend, tmp_path, positions):
+    gpt, (status, out, err) = extend("gpt", "--max-seq-len", "60", positions=positions)
+    assert (status, err) == (0, "")
+    assert ("copies of the old ones" in out) == (positions == "learned")
+    model, _, _ = load_trained(tmp_path / "new.ckpt", GPT)
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids(24)), gpt(ids(24)))
+        assert model(ids(60)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("bert", ("--max-seq-len", "24"), "--max-seq-len 24 is not more than the 24 positions that there are"),
+        ("transformer", ("--max-seq-len", "99"), "holds a transformer: only bert, longformer, gpt"),
+        ("gpt", ("--max-seq-len", "0"), "no whole number of at least 1"),
+    ],
+)
+def test_what_cannot_be_extended_is_refused(extend, tmp_path, name, options, message):
+    _, (status, _, err) = extend(name, *options)
+    assert status == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "new.ckpt").exists()
