@@ -96,6 +96,10 @@ class HuggingFaceTraining:
     """
 
     def __init__(self, trainer: L.Trainer, task: Task, batch: Batch, warmup: int, steps: int) -> None:
+        if "documents" in batch:
+            raise InputError(
+                "--against transformers: it reads a row as one document: set --data.separate_documents false"
+            )
         self.model = counterpart(task)
         self.task, self.warmup, self.steps = task, warmup, steps
         self.accumulate = trainer.accumulate_grad_batches

@@ -64,6 +64,22 @@ def test_without_logits_it_trains_as_with_them(run, config, monkeypatch):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+def test_in_bfloat16_the_fast_paths_learn_as_the_plain_ones(run, config, monkeypatch):
+    """Losses of a run that learns: apart by far less than those of two seeds."""
+
+    def validation(version, *arguments):
+        trained(run, config, version, "--trainer.precision", "bf16-mixed", "--trainer.max_steps", 60, *arguments)
+        return torch.tensor(losses(config.parent / f"logs/tiny/version_{version}", "val/loss"))
+
+    fast, another = validation(0), validation(1, "--seed_everything", 1)
+    monkeypatch.setattr(GPTModule, "whole_head", False)
+    monkeypatch.setattr("src.nn.products.MOST_PAIRS", 0)
+    plain = validation(2)
+    assert fast[-1] < fast[0] - 0.3
+    assert (fast - plain).abs().max() < 0.01
+    assert (fast - plain).abs().max() < (fast - another).abs().max()
+
+
 def test_two_processes_train_and_evaluate_as_one(run, config, tmp_path):
     """Under DDP over gloo, in an epoch whose rows do not divide evenly among the ranks."""
     sgd(config)
