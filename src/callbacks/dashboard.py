@@ -38,7 +38,10 @@ LAYOUTS: dict[str, Layout] = {
         },
     },
     "longformer": {
-        "Loss": {"Training and validation": ["train/loss", "val/loss"]},
+        "Loss": {
+            "Training and validation": ["train/loss", "val/loss"],
+            "Masked words": ["train/mlm_loss", "val/mlm_loss"],  # the same, beside a BERT's
+        },
         "Quality": {"Accuracy": ["val/mlm_accuracy"], "Perplexity of masked words": ["val/mlm_perplexity"]},
     },
     "bert_classifier": {

@@ -179,31 +179,40 @@ def test_an_optimizer_of_this_project(configs, tmp_path, optimizer):
 
 
 # what is set for each head is another rank's under tensor parallelism; the stages of a pipeline make their own masks
+WINDOW = ["--model.init_args.config.attention=sliding_window", "--model.init_args.config.window=3"]
 LONG = {
     "alibi": ["--model.init_args.config.positions=alibi", "--data.init_args.separate_documents=true"],
     "rotary": ["--model.init_args.config.positions=rotary", "--model.init_args.config.dilation=[1,2]"],
     "sinusoidal": ["--model.init_args.config.positions=sinusoidal"],
+    "longformer": [],
 }
-WINDOW = ["--model.init_args.config.attention=sliding_window", "--model.init_args.config.window=3"]
 
 
-def test_windows_positions_and_documents_with_each(configs, tmp_path):
-    """GPT with each kind of position in a window, and Longformer, where the attention of a strategy could go wrong."""
-    runs = {name: (configs["gpt"], "gpt", [*WINDOW, *options]) for name, options in LONG.items()}
-    runs["longformer"] = (write_config("longformer", tmp_path), "longformer", [])
-    single = [fit(config, tmp_path / "one" / name, kind, 1, *more) for name, (config, kind, more) in runs.items()]
-    run_job(tmp_path / "job1", single, processes=1)
+@pytest.mark.parametrize(
+    ("strategies", "names"),
+    [
+        (("tensor_parallel", "pipeline"), ("alibi", "longformer")),
+        pytest.param(tuple(STRATEGIES), tuple(LONG), marks=pytest.mark.slow),
+    ],
+)
+def test_windows_positions_and_documents(configs, tmp_path, strategies, names):
+    """GPT with each kind of position in a window, and Longformer, with dilation by head."""
+    longformer = write_config("longformer", tmp_path)
+    runs = {name: (configs["gpt"], "gpt", [*WINDOW, *LONG[name]]) for name in names}
+    runs["longformer"] = (longformer, "longformer", [])
+    alone = [fit(config, tmp_path / "alone" / name, kind, 1, *more) for name, (config, kind, more) in runs.items()]
+    run_job(tmp_path / "job1", alone, processes=1)
     commands = []
-    for strategy in ("fsdp", "tensor_parallel", "pipeline"):
+    for strategy in strategies:
         spread = ["--config", f"configs/strategy/{strategy}.yaml", "--trainer.devices", "2"]
         for name, (config, kind, more) in runs.items():
             logs = tmp_path / strategy / name
             commands.append(fit(config, logs, kind, STRATEGIES[strategy], *more, *spread))
-    run_job(tmp_path / "job2", commands)
+    run_job(tmp_path / "job2", commands, timeout=600)
     for name, (_, kind, _) in runs.items():
-        expected = losses(tmp_path / "one" / name / kind / "version_0")
+        expected = losses(tmp_path / "alone" / name / kind / "version_0")
         assert len(expected) == STEPS
-        for strategy in ("fsdp", "tensor_parallel", "pipeline"):
+        for strategy in strategies:
             found = losses(tmp_path / strategy / name / kind / "version_0")
             assert found == pytest.approx(expected, abs=1e-4), (strategy, name)
 
