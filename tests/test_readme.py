@@ -27,6 +27,7 @@ SHORT = {
     "fit": "--trainer.max_steps 2 --trainer.limit_val_batches 1",
     "validate": "--trainer.limit_val_batches 1",
     "test": "--trainer.limit_test_batches 1",
+    "bench": "--steps 1 --warmup 1 --rounds 1",
     "generate": "--max-new-tokens 5",
     "rag answer": "--max-new-tokens 5 --min-similarity -1",
     "rag queries": "--input stories.jsonl",

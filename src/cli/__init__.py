@@ -26,6 +26,7 @@ VERBS = {
     "reproduce": ("src.cli.reproduce", "start a run again, and say what differs from its record"),
     "sweep": ("src.cli.sweep", "run a configuration many times with other values"),
     "report": ("src.cli.report", "write the tables and plots of a sweep"),
+    "bench": ("src.cli.bench", "measure speed, beside the machine's limit and other programs"),
     "export": ("src.cli.export", "write a checkpoint in HuggingFace's format"),
 }
 

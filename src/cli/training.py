@@ -302,7 +302,7 @@ def _differences(old: Any, new: Any, key: str = "") -> list[str]:
     return [] if old == new else [f"{key}: {old} -> {new}"]
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Leave out what Lightning says of itself, and warnings that nobody here can act on."""
     # TensorBoard writes in a thread of its own, and raises again what it met there
     threading.excepthook = lambda met: None if isinstance(met.exc_value, OSError) else threading.__excepthook__(met)
@@ -341,7 +341,7 @@ def check_fit(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: as `fit` would.
     """
-    _quieten()
+    quieten()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
         path.write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -364,7 +364,7 @@ def main(arguments: list[str], callbacks: Sequence[L.Callback] = (), recorded: d
         callbacks: of the trainer, beside those of the configuration.
         recorded: the manifest of the run that is to be reproduced.
     """
-    _quieten()
+    quieten()
     verb, *rest = arguments
     allow_class_paths(values_of(("--allow_class_paths",), rest))
     run, checkpoint = None, None

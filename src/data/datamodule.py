@@ -167,6 +167,7 @@ class TextDataModule(L.LightningDataModule, ABC):
         sampler = self.batch_sampler(rows, train=True)
         # a generator of its own: a loader draws a number at each start, and training's must not depend on how often
         own = {"num_workers": self.num_workers, "generator": torch.Generator()}
+        own["pin_memory"] = torch.cuda.is_available()  # so that the copy to the GPU waits for nothing
         loader = DataLoader(rows, batch_sampler=sampler, collate_fn=_as_it_is, **own)  # type: ignore[arg-type]
         return self._counting(loader, sampler)
 

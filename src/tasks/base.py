@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -92,8 +93,8 @@ class Task(L.LightningModule, ABC):
         """The data that this task runs on."""
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
-    def count_tokens(self, batch: Batch) -> int:
-        """The tokens of a batch that the network reads, for its speed."""
+    def count_tokens(self, batch: Batch) -> int | Tensor:
+        """The tokens of a batch that the network reads, for its speed; a 0-dim tensor, so as not to wait for a GPU."""
         return batch["input_ids"].numel()
 
     def outputs(self, batch: Batch) -> Any:
@@ -105,6 +106,11 @@ class Task(L.LightningModule, ABC):
         if self.pipeline is None:
             return self.loss_parts(self.outputs(batch), batch)
         return self.pipeline.losses(batch)  # which runs the backward pass between the forward ones
+
+    @property
+    def whole_head(self) -> bool:
+        """Whether the output layer is whole in this process, so that a loss can be had from it without the logits."""
+        return type(self.trainer.strategy) in (SingleDeviceStrategy, DDPStrategy)
 
     def n_parameters(self) -> int:
         """The parameters of the whole network, however many of them this process holds."""

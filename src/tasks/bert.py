@@ -68,9 +68,9 @@ class BERTModule(Task):
         names = ("input_ids", "token_type_ids", "attention_mask", "masked_positions")
         return {name: batch[name] for name in names}
 
-    def count_tokens(self, batch: Batch) -> int:
+    def count_tokens(self, batch: Batch) -> Tensor:
         """The real tokens of a batch: padding is no work done."""
-        return int(batch["attention_mask"].sum())
+        return batch["attention_mask"].sum()
 
     def predictions(self, outputs: BERTOutput, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         """By objective: logits (..., classes) and labels (...), -100 where nothing is predicted."""

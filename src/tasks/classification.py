@@ -90,9 +90,9 @@ class ClassificationModule(Task):
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         return {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
 
-    def count_tokens(self, batch: Batch) -> int:
+    def count_tokens(self, batch: Batch) -> Tensor:
         """The real tokens of a batch: padding is no work done."""
-        return int(batch["attention_mask"].sum())
+        return batch["attention_mask"].sum()
 
     def summed_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy in nats, summed over the rows."""
