@@ -3,7 +3,6 @@
 import csv
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -185,21 +184,18 @@ def test_a_sweep_without_any_result_has_a_report(pretended, tmp_path):
     assert "killed by SIGKILL" in (tmp_path / "study/report.md").read_text()
 
 
-def test_a_sweep_that_is_told_to_stop_ends_its_runs_and_can_go_on(write_sweep, tmp_path):
+def test_a_sweep_that_is_told_to_stop_ends_its_runs_and_can_go_on(pretended, tmp_path):
+    """SIGTERM to the sweep, while one run is done and another never would be."""
+    with pytest.raises(KeyboardInterrupt):
+        pretended([1, 9])
     folder = tmp_path / "study"
-    path = write_sweep(seeds=[0], set={"trainer.max_steps": 100_000})
-    stopped = sweeping(path, folder, "--jobs", 2)
-    for line in stopped.stdout:
-        if line.startswith("study"):
-            break
-    while len(list((folder / "runs").glob("*/version_0/config.yaml"))) < 2:
-        time.sleep(0.1)
-    stopped.send_signal(signal.SIGTERM)
-    assert stopped.wait() == 130
-    assert stopped.stderr.read() == "stopped\n"
     study = find_study(open_storage(default_storage(folder), folder), folder.name)
-    assert [trial.user_attrs.get("lost") for trial in study.trials] == [True, True]
+    assert [(trial.state.name, trial.user_attrs.get("lost")) for trial in study.trials] == [
+        ("COMPLETE", None),
+        ("FAIL", True),
+    ]
     assert list((folder / ".processes").iterdir()) == []
+    assert [(r.value, r.state) for r in pretended([1, 9])] == [(1, "complete"), (9, "complete")]
 
 
 @pytest.mark.parametrize(
