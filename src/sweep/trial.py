@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from src.errors import InputError
+from src.errors import Diverged, InputError, RunEnded
 
 # trains by a command line with some more callbacks, as `python -m src fit` does
 Fit = Callable[[list[str], list[Any]], None]
@@ -45,7 +45,7 @@ class Assignment:
 def run_trial(fit: Fit, assignment: Assignment, parent: Connection) -> None:
     """Train, and leave ``result.json`` in the folder, whole or not at all: by it alone is a run judged.
 
-    An exit status says little: a run that is told to stop by a signal ends with 0.
+    An exit status says little of what a run has reached before it ended.
     """
     from src.sweep.recorder import (
         EarlyEndError,
@@ -66,8 +66,8 @@ def run_trial(fit: Fit, assignment: Assignment, parent: Connection) -> None:
             state, reason = "complete", ""
     except EarlyEndError as stop:
         state, reason = stop.state, str(stop)
-    except InputError as error:
-        reason = str(error)
+    except (InputError, RunEnded) as error:
+        state, reason = ("diverged" if isinstance(error, Diverged) else "failed"), str(error)
     except BaseException as error:
         traceback.print_exc()
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
