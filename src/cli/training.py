@@ -327,6 +327,7 @@ class _Check(TrainingCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         self.datamodule.setup(self.verb)
         self.model.check_data(self.datamodule)
+        self._check_optimizer()
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Nothing: that would train."""

@@ -252,6 +252,7 @@ class Queue:
         sampler = samplers[self.sweep.sampler](seed=slot.cell)  # type: ignore[call-arg]
         # anew: a study object remembers the trials that it saw first, and TPE would learn from none after them
         study = optuna.load_study(study_name=self.study.study_name, storage=self.storage, sampler=sampler)
+        study.get_trials(deepcopy=False)  # it does not know a trial that it has not read
         asked = optuna.Trial(study, trial._trial_id)
 
         def below(axes: tuple[Axis, ...]) -> Parameters:

@@ -1,4 +1,4 @@
-"""What is recorded of a run in a sweep, and what ends it early."""
+"""What is recorded of a run in a sweep, and what of it would end it early."""
 
 import hashlib
 import math
@@ -12,20 +12,11 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from src.errors import InputError
+from src.errors import Diverged, InputError, RunEnded
 
 
-class EarlyEndError(Exception):
-    """A run that ends before its last step.
-
-    Args:
-        state: ``diverged`` or ``pruned``.
-        reason: for people.
-    """
-
-    def __init__(self, state: str, reason: str) -> None:
-        super().__init__(reason)
-        self.state = state
+class Hopeless(RunEnded):
+    """The run is so much worse than others at the same step that it is not worth going on."""
 
 
 class Recorder(L.Callback):
@@ -36,7 +27,8 @@ class Recorder(L.Callback):
         report: is told each validation's step and value; says whether the run is hopeless.
 
     Raises:
-        EarlyEndError: the loss is no number any more, or the run is hopeless.
+        Diverged: the metric is no number.
+        Hopeless: it is so much worse than that of others.
         InputError: validation does not log the metric.
     """
 
@@ -65,9 +57,6 @@ class Recorder(L.Callback):
         if "first_loss" not in self.record:
             self.record["first_loss"] = float(outputs["loss"])
         self.record["steps"] = trainer.global_step
-        # to look at each loss would stop an accelerator at each step
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._check("the training loss", float(outputs["loss"]), trainer.global_step)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn != "fit":
@@ -77,14 +66,15 @@ class Recorder(L.Callback):
             known = ", ".join(name for name in logged if name.startswith("val/"))
             raise InputError(f"validation logs no {self.metric!r}, which the sweep is judged by; it logs {known}")
         step, value = trainer.global_step, float(logged[self.metric])
-        self._check(self.metric, value, step)
+        if not math.isfinite(value):
+            raise Diverged(f"{self.metric} is {value} at step {step}")
         self.curve.append((step, value))
         self.record["metrics"] = {
             name: float(v) for name, v in logged.items() if name.startswith(("val/", "throughput/tokens"))
         }
         self._measure()
         if self.report(step, value):
-            raise EarlyEndError("pruned", f"{self.metric} {value:.4g} at step {step} was hopeless")
+            raise Hopeless(f"{self.metric} {value:.4g} at step {step} was hopeless")
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._measure()
@@ -92,10 +82,6 @@ class Recorder(L.Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.record["batches"] = self._batches.hexdigest()[:16]
         self._measure()
-
-    def _check(self, what: str, value: float, step: int) -> None:
-        if not math.isfinite(value):
-            raise EarlyEndError("diverged", f"{what} is {value} at step {step}")
 
     def _measure(self) -> None:
         """Time since the first step, validations included, and the most memory so far, in MiB."""

@@ -20,7 +20,7 @@ from src.errors import InputError
 from src.sweep.configuration import with_settings
 from src.sweep.definition import Parameters, Sweep
 from src.sweep.queue import HEARTBEAT_SECONDS, Claim, Queue
-from src.sweep.trial import Assignment, Fit, read_result, run_trial
+from src.sweep.trial import PREEMPTED, Assignment, Fit, read_result, run_trial
 
 POLL_SECONDS = 1.0  # between two looks at what other processes of the study have done
 
@@ -176,7 +176,11 @@ class Scheduler:
         run.process.join()
         run.pipe.close()
         self.runs.remove(run)
-        result = read_result(run.folder / "result.json") or {"state": "failed", "reason": _ending(run.process.exitcode)}
+        result = read_result(run.folder / "result.json") or _without_result(run.process.exitcode)
+        if result["state"] == PREEMPTED:
+            self.queue.release(run.claim)
+            print(f"{run.label}: {result['reason']}; it is to be done again", flush=True)
+            return
         result |= {"folder": str(run.folder), "threads": self.threads, "machine": os.uname().nodename}
         self.queue.finish(run.claim, result)
         done, known = self.queue.progress()
@@ -186,10 +190,13 @@ class Scheduler:
         print(f"[{done}/{known}] {run.label}: {outcome} ({time.monotonic() - run.started:.0f} s)", flush=True)
 
 
-def _ending(status: int | None) -> str:
+def _without_result(status: int | None) -> dict[str, Any]:
+    """What is known of a run that left no result."""
+    if status == -signal.SIGTERM:
+        return {"state": PREEMPTED, "reason": "asked to end by SIGTERM"}
     if status is not None and status < 0:
-        return f"killed by {signal.Signals(-status).name}"
-    return f"its process ended with status {status} and left no result"
+        return {"state": "failed", "reason": f"killed by {signal.Signals(-status).name}"}
+    return {"state": "failed", "reason": f"its process ended with status {status} and left no result"}
 
 
 @contextmanager

@@ -13,7 +13,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from src.errors import InputError
+from src.atomic import write_text
+from src.errors import Diverged, InputError, Preempted
+
+PREEMPTED = "preempted"  # by a signal: the run is to be done again
 
 # trains by a command line with some more callbacks, as `python -m src fit` does
 Fit = Callable[[list[str], list[Any]], None]
@@ -45,14 +48,13 @@ class Assignment:
 def run_trial(fit: Fit, assignment: Assignment, parent: Connection) -> None:
     """Train, and leave ``result.json`` in the folder, whole or not at all: by it alone is a run judged.
 
-    An exit status says little: a run that is told to stop by a signal ends with 0.
+    An exit status says little of what a run has reached before it ended.
     """
-    from src.sweep.recorder import (
-        EarlyEndError,
-        Recorder,
-    )  # Lightning: the process that starts this one does not need it
+    from src.sweep.recorder import Hopeless, Recorder  # Lightning: the process that starts this one does without it
 
     _settle(assignment)
+    command = ["fit", "--config", str(assignment.folder / "config.yaml")]
+    sys.argv[1:] = command  # for the record of the run, which can be done again by it
 
     def report(step: int, value: float) -> bool:
         parent.send((step, value))
@@ -61,11 +63,15 @@ def run_trial(fit: Fit, assignment: Assignment, parent: Connection) -> None:
     recorder = Recorder(assignment.metric, report)
     state, reason = "failed", "it ended before its last step"
     try:
-        fit(["fit", "--config", str(assignment.folder / "config.yaml")], [recorder])
+        fit(command, [recorder])
         if "batches" in recorder.record and recorder.curve:
             state, reason = "complete", ""
-    except EarlyEndError as stop:
-        state, reason = stop.state, str(stop)
+    except Diverged as end:
+        state, reason = "diverged", str(end)
+    except Hopeless as end:
+        state, reason = "pruned", str(end)
+    except Preempted as end:
+        state, reason = PREEMPTED, str(end)
     except InputError as error:
         reason = str(error)
     except BaseException as error:
@@ -74,7 +80,7 @@ def run_trial(fit: Fit, assignment: Assignment, parent: Connection) -> None:
     result = {"state": state, "reason": reason, "curve": recorder.curve, **recorder.record}
     if recorder.curve:
         result["value"] = recorder.curve[-1][1]
-    write_result(assignment.folder / "result.json", result)
+    write_text(assignment.folder / "result.json", json.dumps(result, indent=1))
 
 
 def _settle(assignment: Assignment) -> None:
@@ -106,16 +112,6 @@ def _end_with_parent() -> None:
     assert parent is not None
     connection.wait([parent.sentinel])
     os._exit(1)
-
-
-def write_result(path: Path, result: dict[str, Any]) -> None:
-    """Write JSON beside its place, then rename it."""
-    aside = path.with_suffix(".partial")
-    with aside.open("w", encoding="utf-8") as file:
-        json.dump(result, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
