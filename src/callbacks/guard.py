@@ -2,6 +2,7 @@
 
 import math
 import signal
+import threading
 from collections import deque
 from pathlib import Path
 from types import FrameType
@@ -90,8 +91,9 @@ class Guard(L.Callback):
         self._signal, self._ending = None, False
         # in place of Lightning's, which end with status 0 and no checkpoint, or save in the middle of a step; its
         # teardown puts back what was there before the run
-        for number in self._signals(trainer):
-            signal.signal(number, self._receive)
+        if threading.current_thread() is threading.main_thread():  # elsewhere there are no signals
+            for number in self._signals(trainer):
+                signal.signal(number, self._receive)
 
     @staticmethod
     def _signals(trainer: L.Trainer) -> set[int]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ def requested(arguments: list[str]) -> bool:
     named = values_of(("--ckpt_path",), arguments)
     if values and named:
         raise InputError("--resume auto looks for a checkpoint, and --ckpt_path names one: leave one of them out")
-    return bool(values) or (not named and int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0)
+    # of the job's own command: a sweep in such a job begins each of its runs as it is
+    put_back = sys.argv[1:2] == ["fit"] and int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
+    return bool(values) or (not named and put_back)
 
 
 def newest_checkpoint(arguments: list[str]) -> Path | None:

@@ -48,7 +48,7 @@ class Assignment:
 def run_trial(fit: Fit, assignment: Assignment, parent: Connection) -> None:
     """Train, and leave ``result.json`` in the folder, whole or not at all: by it alone is a run judged.
 
-    An exit status says little: a run that is told to stop by a signal ends with 0.
+    An exit status says little of what a run has reached before it ended.
     """
     from src.sweep.recorder import Hopeless, Recorder  # Lightning: the process that starts this one does without it
 

@@ -50,12 +50,13 @@ class ClassificationModule(Task):
 
     def check_data(self, data: TextDataModule) -> None:
         check_lengths(self, data, ClassificationDataModule)
+        assert isinstance(data, ClassificationDataModule)
+        self.config = replace(self.config, n_labels=len(data.label_names))
 
     def setup(self, stage: str) -> None:
         """Take the number of labels from the data."""
-        assert isinstance(self.data, ClassificationDataModule)
-        n = len(self.data.label_names)
-        self.config = replace(self.config, n_labels=n)
+        self.check_data(self.data)
+        n = self.config.n_labels
         self.loss = MeanMetric()
         self.accuracy = MulticlassAccuracy(n, average="micro", ignore_index=-100)
         self.f1 = MulticlassF1Score(n, average="macro", ignore_index=-100)

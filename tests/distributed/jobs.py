@@ -115,6 +115,7 @@ def write_config(kind: str, root: Path, tie: bool = True) -> Path:
         data = ("TranslationDataModule", {**source, "eval_max_tokens": 32})
     if kind != "transformer":
         data[1].update({"document_separator": "\n\n", "validation_fraction": 0.1, "eval_batch_size": 3})
+    shown = (SAMPLES.get(kind), "AttentionMaps", "TokenEmbeddings")
     settings = {
         "experiment": kind,
         "model": {
@@ -142,7 +143,7 @@ def write_config(kind: str, root: Path, tie: bool = True) -> Path:
             "log_every_n_steps": 1,
             "accelerator": "cpu",
             "precision": "32-true",
-            "callbacks": [{"class_path": name} for name in (SAMPLES[kind], "AttentionMaps", "TokenEmbeddings")],
+            "callbacks": [{"class_path": name} for name in shown] if kind in SAMPLES else [],
         },
     }
     path = root / f"{kind}.yaml"

@@ -46,7 +46,20 @@ def test_a_killed_process_ends_the_job_which_then_goes_on(config, alone, tmp_pat
     assert status not in (0, None)
     last = tmp_path / "gpt" / "version_0" / "checkpoints" / "last.ckpt"
     (tmp_path / "go_on.yaml").write_text("trainer: {callbacks: null}")
-    run_job(tmp_path / "job", [[*command, "--config", str(tmp_path / "go_on.yaml"), "--ckpt_path", str(last)]])
+    run_job(
+        tmp_path / "job",
+        [
+            [
+                *command,
+                "--config",
+                str(tmp_path / "go_on.yaml"),
+                "--ckpt_path",
+                str(last),
+                "--allow_class_paths",
+                "tests",
+            ]
+        ],
+    )
     assert losses(tmp_path / "gpt" / "version_1") == pytest.approx(alone[HALFWAY:], abs=1e-4)
 
 

@@ -1,14 +1,16 @@
 """Time and memory of attention by length: the table and the plot of docs/long_context.md.
 
-    python -m tests.nn.measure_attention --output docs/long_context.png
+    OMP_NUM_THREADS=1 python -m tests.nn.measure_attention --record measured.jsonl --output docs/long_context.png
 
-Alone on the machine. Forward and backward pass of one row, in float32, with all threads. Each measurement has a process
-of its own, forked from one that has computed nothing yet, so that its peak of memory is its own; the implementations
-take turns, and the rounds are repeated. Seconds are the medians of the rounds.
+Forward and backward pass of one row, in float32. Each measurement has a process of its own, forked from one that has
+computed nothing yet, so that its peak of memory is its own. The implementations take turns, in rounds that may be
+repeated by running this again: what was measured is kept. Seconds are those of the processor, medians of the rounds:
+with one thread they are hardly longer where other programs run beside it.
 """
 
 import argparse
 import json
+import math
 import os
 import statistics
 import time
@@ -24,7 +26,6 @@ from src.nn import KERNELS, GlobalSelfAttention, GlobalTokens, Mask, Reach, Self
 
 HEADS, HEAD_DIM, WINDOW = 8, 64, 128
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
-ROUNDS = 3
 WIDTH = HEADS * HEAD_DIM
 Run = Callable[[], Tensor]
 
@@ -88,9 +89,9 @@ def measure(name: str, length: int) -> dict[str, float]:
         run, inputs = CASES[name](length)
         before, seconds = memory("VmRSS"), []
         for _ in range(1 if length > 4096 else 4):  # the first call of a short one is a warm-up
-            start = time.perf_counter()
+            start = time.process_time()
             torch.autograd.grad(run().sum(), inputs, allow_unused=True)
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.process_time() - start)
         found = {"seconds": min(seconds), "mib": memory("VmHWM") - before}
         os.write(write, json.dumps(found).encode())
         os._exit(0)
@@ -109,7 +110,9 @@ def plot(figures: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    for axis, (unit, title) in zip(axes, {"seconds": "seconds", "mib": "peak memory, MiB"}.items(), strict=True):
+    for axis, (unit, title) in zip(
+        axes, {"seconds": "processor seconds", "mib": "peak memory, MiB"}.items(), strict=True
+    ):
         for name, by_length in figures.items():
             style = "--" if name.startswith("layer") else "-"
             axis.plot(list(by_length), [f[unit] for f in by_length.values()], style, marker="o", ms=4, label=name)
@@ -125,29 +128,36 @@ def plot(figures: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
 def main() -> None:
     """Print the tables, and save the plot."""
     options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--record", type=Path, required=True)
     options.add_argument("--output", type=Path, required=True)
-    options.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
-    options.add_argument("--rounds", type=int, default=ROUNDS)
+    options.add_argument("--lengths", type=int, nargs="*", default=LENGTHS)
+    options.add_argument("--cases", nargs="*", default=list(CASES))
+    options.add_argument("--rounds", type=int, default=3)
     chosen = options.parse_args()
-    found: dict[tuple[str, int], list[dict[str, float]]] = {}
-    for turn in range(chosen.rounds):
-        for length in chosen.lengths:
-            for name in CASES:
-                found.setdefault((name, length), []).append(measure(name, length))
-                print(turn, length, name, found[name, length][-1], flush=True)
+    with chosen.record.open("a") as record:
+        for _ in range(chosen.rounds):
+            for length in chosen.lengths:
+                for name in chosen.cases:
+                    record.write(json.dumps({"name": name, "length": length, **measure(name, length)}) + "\n")
+                    record.flush()
+    rows = [json.loads(line) for line in chosen.record.read_text().splitlines()]
     figures = {
-        name: {
-            n: {unit: statistics.median(one[unit] for one in found[name, n]) for unit in ("seconds", "mib")}
-            for n in chosen.lengths
-        }
+        name: {n: medians([row for row in rows if (row["name"], row["length"]) == (name, n)]) for n in LENGTHS}
         for name in CASES
     }
     for unit, form in (("seconds", "{:.3f}"), ("mib", "{:,.0f}")):
-        print(f"\n| {unit} | " + " | ".join(f"{n:,}" for n in chosen.lengths) + " |")
-        print("| --- " * (len(chosen.lengths) + 1) + "|")
+        print(f"\n| {unit} | " + " | ".join(f"{n:,}" for n in LENGTHS) + " |")
+        print("| --- " * (len(LENGTHS) + 1) + "|")
         for name, by_length in figures.items():
             print(f"| {name} | " + " | ".join(form.format(f[unit]) for f in by_length.values()) + " |")
+    print("measured so often:", sorted({f["rounds"] for by_length in figures.values() for f in by_length.values()}))
     plot(figures, chosen.output)
+
+
+def medians(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Of each figure; not a number where nothing was measured."""
+    found = {u: statistics.median(row[u] for row in rows) if rows else math.nan for u in ("seconds", "mib")}
+    return {**found, "rounds": len(rows)}
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import lightning as L
 import torch
 from torch import nn
 
+from src.tasks import GPTModule
+
 
 class Once(L.Callback):
     """Does something the first time that its place is reached; a file remembers that it was.
@@ -81,6 +83,9 @@ class Poison(L.Callback):
         if self.where in ("loss", "jump"):
             summed, more = pl_module.summed_loss, float("inf") if self.where == "loss" else 1e4
             pl_module.summed_loss = lambda *a: summed(*a) + (more if self._active else 0.0)
+            if isinstance(pl_module, GPTModule):  # which has its loss without the logits, where the head is whole
+                from_hidden = pl_module._loss_from_hidden
+                pl_module._loss_from_hidden = lambda *a: from_hidden(*a) + (more if self._active else 0.0)
         self._first = first
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:

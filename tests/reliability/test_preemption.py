@@ -86,6 +86,7 @@ def test_slurm_puts_the_job_back_and_a_job_that_was_put_back_goes_on(run, tmp_pa
     assert "job 7 was put back into the queue" in err
     assert (tmp_path / "told").read_text() == "requeue 7\n"
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    monkeypatch.setattr("sys.argv", ["src", "fit"])
     status, out, err = run(*command)
     assert status == 0, err
     assert "last.ckpt, step 5" in out
