@@ -1,22 +1,34 @@
 """Reading checkpoints: one file carries the weights, the network's shape, the tokenizer and the run's configuration."""
 
+import json
 import pickle
 import zipfile
+import zlib
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
+import yaml
 from tokenizers import Tokenizer
-from torch import nn
+from torch import Tensor, nn
 
+from src.atomic import whole_file
 from src.errors import InputError
 from src.models import ARCHITECTURES
 
 # without these a file is no checkpoint of this project
-REQUIRED_KEYS = ("architecture", "model_config", "tokenizer", "special_tokens", "state_dict", "config")
+REQUIRED_KEYS = {
+    "architecture": str,
+    "model_config": dict,
+    "tokenizer": str,
+    "special_tokens": dict,
+    "state_dict": dict,
+    "config": str,
+}
 HEADER = "meta.pt"  # in the folder of a sharded checkpoint: all but weights and optimizer state
-
+CHECKSUMS = "checksums.json"  # in that folder: the size and the CRC of each of its files, by their names
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -56,10 +68,50 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise InputError(f"checkpoint {path} is truncated or damaged: use another one") from error
     except pickle.UnpicklingError as error:
         raise InputError(f"checkpoint {path} holds more than tensors and plain values: it is not loaded") from error
-    missing = [key for key in REQUIRED_KEYS if key not in checkpoint]
-    if missing:
-        raise InputError(f"{path} is no checkpoint of this project: it has no {missing[0]!r}")
+    check_content(checkpoint, path, REQUIRED_KEYS)
     return checkpoint
+
+
+def check_content(checkpoint: Any, path: Path, keys: Iterable[str]) -> None:
+    """Whether what was read is a checkpoint, and its parts fit together: configuration, weights, tokenizer.
+
+    Raises:
+        InputError: naming the first thing that is wrong.
+    """
+    if not isinstance(checkpoint, dict):
+        raise InputError(f"{path} is no checkpoint of this project: it holds a {type(checkpoint).__name__}")
+    for key in keys:
+        if not isinstance(checkpoint.get(key), REQUIRED_KEYS[key]):
+            raise InputError(f"{path} is no checkpoint of this project: it has no {key!r}, or none that is meant")
+    try:
+        tokenizer = Tokenizer.from_str(checkpoint["tokenizer"])
+    except Exception as error:  # the library raises nothing narrower
+        raise InputError(f"checkpoint {path} has a tokenizer that cannot be read: {error}") from error
+    for name, token in checkpoint["special_tokens"].items():
+        if tokenizer.token_to_id(token) is None and name != "decoder_start_token":
+            raise InputError(f"checkpoint {path} has {name} {token!r}, which its tokenizer does not have")
+    try:
+        settings = yaml.safe_load(checkpoint["config"])
+    except yaml.YAMLError as error:
+        raise InputError(f"checkpoint {path} has a configuration that is no YAML") from error
+    if not isinstance(settings, dict):
+        raise InputError(f"checkpoint {path} has a configuration that is none")
+    if checkpoint["architecture"] in ARCHITECTURES:
+        _check_network(checkpoint, path)
+
+
+def _check_network(checkpoint: dict[str, Any], path: Path) -> None:
+    config_class, model_class = ARCHITECTURES[checkpoint["architecture"]]
+    try:
+        with torch.device("meta"):
+            expected = model_class(config_class(**checkpoint["model_config"])).state_dict()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"checkpoint {path} describes a network that cannot be built: {error}") from error
+    for name, tensor in expected.items() if "state_dict" in checkpoint else ():
+        held = checkpoint["state_dict"].get(f"model.{name}")
+        if not isinstance(held, Tensor) or held.shape != tensor.shape:
+            found = f"shape {tuple(held.shape)}" if isinstance(held, Tensor) else "nothing"
+            raise InputError(f"checkpoint {path} has {found} for {name}: its network has {tuple(tensor.shape)}")
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -73,14 +125,40 @@ def read_header(path: str | Path) -> dict[str, Any]:
         return read_checkpoint(path)
     if not (path / HEADER).is_file():
         raise InputError(f"{path} is a folder, and not that of a sharded checkpoint: name a file or folder below it")
+    check_shards(path)
     try:
         header = torch.load(path / HEADER, map_location="cpu", weights_only=True)
     except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise InputError(f"{path / HEADER} is truncated or damaged: use another checkpoint") from error
-    missing = [key for key in REQUIRED_KEYS if key not in header and key != "state_dict"]
-    if missing:
-        raise InputError(f"{path} is no checkpoint of this project: it has no {missing[0]!r}")
+    check_content(header, path, [key for key in REQUIRED_KEYS if key != "state_dict"])
     return header
+
+
+def checksum(path: Path) -> int:
+    """The CRC-32 of a file."""
+    value = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 24):
+            value = zlib.crc32(chunk, value)
+    return value
+
+
+def check_shards(folder: Path) -> None:
+    """Whether the files of a sharded checkpoint are as they were written; each is read once.
+
+    Raises:
+        InputError: one is missing or damaged, or the checkpoint was never finished.
+    """
+    try:
+        expected = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        for name, (size, crc) in expected.items():
+            path = folder / name
+            if not path.is_file() or path.stat().st_size != size or checksum(path) != crc:
+                raise InputError(f"checkpoint {folder} is incomplete or damaged ({name}): use another one")
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"checkpoint {folder} is incomplete: it has no {CHECKSUMS}; use another one") from error
 
 
 def load_trained(path: str | Path, model_class: type[M]) -> Trained[M]:
@@ -107,13 +185,12 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     """Write a checkpoint, whole or not at all.
 
     Raises:
-        InputError: there is no folder to write it into.
+        InputError: there is no folder to write it into, or no room.
     """
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent} to write {path.name} into")
-    aside = path.with_name(path.name + ".part")
-    torch.save(checkpoint, aside)
-    aside.replace(path)
+    with whole_file(path) as file:
+        torch.save(checkpoint, file)
 
 
 def check_compatible(checkpoint: dict[str, Any], architecture: str, config: dict[str, Any], tokenizer: str) -> None:
@@ -146,4 +223,4 @@ def _shape(config: dict[str, Any]) -> dict[str, Any]:
     if config.get("positions", "learned") != "learned":
         free.append("max_seq_len")
     shape = {key: value for key, value in config.items() if "dropout" not in key and key not in free}
-    return {**shape, "d_ff": config["d_ff"] or 4 * config["d_model"]}
+    return {**shape, "d_ff": config.get("d_ff") or 4 * config["d_model"]}

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this"."""
+"""The exceptions that end a command with one line instead of a traceback."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,21 @@ class InputError(ValueError):
     The command line prints it without a traceback and exits with status 2. Everything else that is raised is a fault
     of the program and keeps its traceback.
     """
+
+
+class RunEnded(Exception):  # noqa: N818
+    """A run that all of its processes end at the same step, before its time; one line, and a status of its own."""
+
+    status: int
+
+
+class Diverged(RunEnded):
+    """The loss or a gradient is no finite number any more."""
+
+    status = 3
+
+
+class Preempted(RunEnded):
+    """A signal asked the run to end; it has saved a checkpoint, and the same command with ``--resume auto`` goes on."""
+
+    status = 75  # EX_TEMPFAIL of sysexits.h: try again later

@@ -45,9 +45,16 @@ def check_file(path: Path, is_text: bool) -> None:
         raise InputError(f"the file {path} cannot be read: {error}") from error
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, which may be a ``.gz``; nothing but a line feed ends a line."""
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="\n") as lines:
+def read_lines(path: Path, errors: str = "strict") -> Iterator[str]:
+    """The lines of a text file, which may be a ``.gz``; nothing but a line feed ends a line.
+
+    Args:
+        path: of the file.
+        errors: what is done about bytes that are not UTF-8, as for ``open``.
+    """
+    with (gzip.open if path.suffix == ".gz" else open)(
+        path, "rt", encoding="utf-8", errors=errors, newline="\n"
+    ) as lines:
         for line in lines:
             yield line.rstrip("\r\n")
 

@@ -5,6 +5,9 @@ from functools import cache
 from typing import Literal
 
 import torch
+from torch import nn
+
+from src.errors import InputError
 
 Precision = Literal["bf16-mixed", "32-true"]
 
@@ -18,10 +21,10 @@ def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
 
     Takes about 0.1 seconds on a processor.
     """
-    return _matmul_rates((dtype,), device)[0]
+    return matmul_rates((dtype,), device)[0]
 
 
-def _matmul_rates(dtypes: tuple[torch.dtype, ...], device: torch.device, rounds: int = 10) -> list[float]:
+def matmul_rates(dtypes: tuple[torch.dtype, ...], device: torch.device, rounds: int = 10) -> list[float]:
     """The best rate of each type, taken in turns: what else the machine is doing then slows all of them alike."""
     size = 8192 if device.type == "cuda" else 1024
     best = [float("inf")] * len(dtypes)
@@ -52,8 +55,22 @@ def native_precision(accelerator: str = "auto") -> Precision:
     capabilities = torch.cpu.get_capabilities()
     if not any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16")):
         return "32-true"
-    bf16, fp32 = _matmul_rates((torch.bfloat16, torch.float32), torch.device("cpu"))
+    bf16, fp32 = matmul_rates((torch.bfloat16, torch.float32), torch.device("cpu"))
     return "bf16-mixed" if bf16 > WORTHWHILE * fp32 else "32-true"
+
+
+def to_device(model: nn.Module, name: str) -> torch.device:
+    """Move a network to a device by its name, and give the device.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    try:
+        device = torch.device(name)
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    return device
 
 
 def compute_dtype(precision: str) -> torch.dtype:

@@ -9,8 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import src.cli
+from src.sweep.configuration import layered, with_settings
+from src.sweep.definition import sweep_of
+from src.sweep.scheduling import cell_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/activations.md", "docs/optimizers.md", "docs/dashboards.md")
@@ -23,9 +27,11 @@ SHORT = {
     "fit": "--trainer.max_steps 2 --trainer.limit_val_batches 1",
     "validate": "--trainer.limit_val_batches 1",
     "test": "--trainer.limit_test_batches 1",
+    "bench": "--steps 1 --warmup 1 --rounds 1",
     "generate": "--max-new-tokens 5",
     "rag answer": "--max-new-tokens 5 --min-similarity -1",
     "rag queries": "--input stories.jsonl",
+    "sweep": "--set trainer.max_steps=1 --set trainer.limit_val_batches=1 --threads 1",
 }
 # what stands in for each configuration's default data: small, and there without a network
 DATA = {
@@ -77,10 +83,34 @@ def short(command: str) -> list[str]:
         return [*arguments, "--print_config"]
     if "--help" in arguments:
         return arguments
+    if arguments[0] == "sweep":
+        return short_sweep(command)
     config = re.search(r"--config configs/(\w+)\.yaml", command)
     data = shlex.split(DATA[config[1]]) if config and "--data.source" not in command else []
     options = SHORT.get(" ".join(arguments[:2]), SHORT.get(arguments[0], ""))
-    return [*arguments, *data, *options.split()]
+    own = ["--experiment", "interrupted"] if "--resume" in arguments else []  # not what other commands left
+    return [*arguments, *data, *options.split(), *own]
+
+
+def short_sweep(command: str) -> list[str]:
+    """The same over the first two values of each axis, with one seed or one more."""
+    (path,) = re.findall(r"--config (configs/sweep/\w+\.yaml)", command)
+    content = yaml.safe_load(Path(path).read_text())
+    for key, values in content["parameters"].items():
+        if isinstance(values, list):
+            content["parameters"][key] = values[:2]
+            for value in values[:2]:
+                if isinstance(value, dict):
+                    value["parameters"] = {name: numbers[:1] for name, numbers in value["parameters"].items()}
+    content |= {"seeds": [3]}
+    Path("short").mkdir(exist_ok=True)
+    Path("short", Path(path).name).write_text(yaml.safe_dump(content))
+    command = command.replace(path, f"short/{Path(path).name}")
+    command = re.sub(r"--seeds [\d ]+", "--seeds 3 4", re.sub(r"--cells \d+", "--cells 2", command))
+    base = re.search(r"--base configs/small/(\w+)\.yaml", command)
+    settings = re.sub("--(data[^ ]+) ", r"--set \1=", DATA[base[1] if base else "gpt"])
+    settings = settings.replace("separator=4", "separator='\"4\"'")  # a value as in YAML, where 4 is a number
+    return shlex.split(f"{command} {settings} {SHORT['sweep']}")
 
 
 @pytest.fixture
@@ -102,6 +132,7 @@ def test_the_readme_has_commands():
 FIRST = {"gpt-hf": "export", "gpt2.ckpt": "import", "gpt2.yaml": "import", "long.yaml": "extend-context"}
 FIRST |= {f"logs/{name}/version_0": f"fit --config configs/{name}.yaml" for name in ("retriever", "reranker")}
 FIRST |= {"my_index": "rag index", "heldout/": "rag queries", "heldout_index": "rag index --input heldout"}
+FIRST["logs/sweep/activations-gpt"] = "sweep"
 
 
 def prepare(in_folder, command):
@@ -144,9 +175,34 @@ def test_every_path_that_the_documents_name_exists():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.name)
-def test_every_configuration_is_complete(run, path):
-    """All classes and arguments in it are known: it resolves by itself, or, if it is a strategy, over a model's."""
+def test_every_configuration_is_complete(run, path, tmp_path):
+    """All classes and arguments in it are known: it resolves by itself, or, if it is a strategy, over a model's.
+
+    A sweep is no configuration; each of its cells makes one.
+    """
     under = ["--config", ROOT / "configs/gpt.yaml"] if path.parent.name == "strategy" else []
+    if path.parent.name == "sweep":
+        check_sweep(run, path, tmp_path)
+        return
     status, out, err = run("fit", *under, "--config", path, "--print_config")
     assert status == 0, err
     assert "class_path" in out
+
+
+def check_sweep(run, path, folder):
+    """Each choice makes a configuration of a GPT that can be trained; the keys are those of the other models too."""
+    from src.cli.training import check_fit
+
+    sweep = sweep_of(yaml.safe_load(path.read_text()), path.name)
+    text = folder / "text.txt"
+    text.write_text(" ".join(WORDS * 100))
+    data = {"data.source": str(text), "data.tokenizer": "byte", "data.validation_fraction": 0.1}
+    data |= {"data.document_separator": " ", "data.cache_dir": str(folder)}
+    cells = {sweep.group(cell): cell for cell in sweep.probes()}.values()
+    for cell in cells:
+        check_fit(with_settings(cell_config(sweep, layered([ROOT / sweep.base[0]]), cell, 0), data))
+    for model in ("bert", "transformer"):
+        config = cell_config(sweep, layered([ROOT / f"configs/small/{model}.yaml"]), next(iter(cells)), 0)
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        status, _, err = run("fit", "--config", folder / "config.yaml", "--print_config")
+        assert status == 0, err

@@ -48,6 +48,10 @@ LAYOUTS: dict[str, Layout] = {
         "Loss": {"Training and validation": ["train/loss", "val/loss"]},
         "Quality": {"Accuracy and F1": ["val/accuracy", "val/f1"]},
     },
+    "bi_encoder": {
+        "Loss": {"Training and validation": ["train/loss", "val/loss"]},
+        "Quality": {"Rank of the passage": ["val/mrr", "val/accuracy"]},
+    },
     "transformer": {
         "Loss": {"Training and validation": ["train/loss", "val/loss"]},
         "Quality": {

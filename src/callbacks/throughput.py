@@ -39,10 +39,11 @@ class Throughput(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._peak = matmul_peak(compute_dtype(str(trainer.precision)), trainer.strategy.root_device)
         self._flops_of: dict[tuple[torch.Size, ...], int] = {}
-        self._restart()
+        self.restart()
 
-    def _restart(self) -> None:
-        self._tokens, self._seconds = 0, 0.0
+    def restart(self) -> None:
+        self._tokens: int | torch.Tensor = 0
+        self._seconds = 0.0
         self._since: float | None = time.perf_counter()
 
     def _pause(self) -> None:
@@ -63,7 +64,7 @@ class Throughput(L.Callback):
         shapes = tuple(tensor.shape for tensor in task.inputs(batch).values())
         if shapes not in self._flops_of:
             self._flops_of[shapes] = training_flops(task, batch)
-        return self._flops_of[shapes] / max(1, task.count_tokens(batch))
+        return self._flops_of[shapes] / max(1, int(task.count_tokens(batch)))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -73,11 +74,12 @@ class Throughput(L.Callback):
         last_of_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         logging = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if last_of_step and logging:
+            tokens = int(self._tokens)  # waits for a GPU, so that the time is that of the steps
             self._pause()
-            speed = self._tokens / self._seconds
+            speed = tokens / self._seconds
             ranks = torch.tensor([speed, speed * self._flops_per_token(pl_module, batch) / self._peak])
             tokens_per_second = trainer.strategy.reduce(ranks[0], reduce_op="sum")
             peak_share = trainer.strategy.reduce(ranks[1], reduce_op="mean")
             pl_module.log("throughput/tokens_per_second", tokens_per_second, prog_bar=True)
             pl_module.log("throughput/peak_share", peak_share)
-            self._restart()
+            self.restart()

@@ -1,10 +1,11 @@
 """The command line. Nothing heavy is imported before a verb is known, so that help is instant."""
 
+import errno
 import sys
 from difflib import get_close_matches
 from importlib import import_module
 
-from src.errors import InputError
+from src.errors import InputError, Preempted, RunEnded
 
 # verb -> (module with a function `main(arguments)`, what it does)
 VERBS = {
@@ -22,8 +23,15 @@ VERBS = {
     "rag": ("src.cli.rag", "index documents, search them, rerank, and answer from them"),
     "extend-context": ("src.cli.extend_context", "give a trained BERT, Longformer or GPT a longer context"),
     "import": ("src.cli.import_", "make a checkpoint of a HuggingFace model"),
+    "reproduce": ("src.cli.reproduce", "start a run again, and say what differs from its record"),
+    "sweep": ("src.cli.sweep", "run a configuration many times with other values"),
+    "report": ("src.cli.report", "write the tables and plots of a sweep"),
+    "bench": ("src.cli.bench", "measure speed, beside the machine's limit and other programs"),
     "export": ("src.cli.export", "write a checkpoint in HuggingFace's format"),
 }
+
+# a full disk, a quota, a folder that may not be written: the user's to mend, wherever the program meets it
+OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 HELP = """usage: python -m src VERB [options]
 
@@ -46,17 +54,47 @@ def main(arguments: list[str] | None = None) -> None:
         print(help_text())
         return
     try:
-        if arguments[0] not in VERBS:
-            near = get_close_matches(arguments[0], VERBS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(VERBS)}"
-            raise InputError(f"unknown verb {arguments[0]!r}; {hint}")
-        import_module(VERBS[arguments[0]][0]).main(arguments)
+        import_module(_module(arguments)).main(arguments)
     except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        _say("error", error)
         sys.exit(2)
+    except RunEnded as end:
+        # every process of the run raises it: the first speaks and has the status, the others must look well to whoever
+        # started them, who would else kill the first
+        if _is_first():
+            _say("stopped" if isinstance(end, Preempted) else "error", end)
+        sys.exit(end.status if _is_first() else 0)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # whoever read our output has gone: not a fault
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        _say("error", InputError(f"{error.strerror}{where}; what was written before is as it was"))
+        sys.exit(2)
+
+
+def _module(arguments: list[str]) -> str:
+    """The module of a command line's verb."""
+    if any("\ud800" <= character <= "\udfff" for word in arguments for character in word):
+        raise InputError("the command line is not UTF-8")
+    if arguments[0] not in VERBS:
+        near = get_close_matches(arguments[0], VERBS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(VERBS)}"
+        raise InputError(f"unknown verb {arguments[0]!r}; {hint}")
+    return VERBS[arguments[0]][0]
+
+
+def _say(what: str, error: Exception) -> None:
+    print(f"{what}: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def _is_first() -> bool:
+    """Whether this is the first process of the run, by Lightning's own count."""
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    return not getattr(rank_zero_only, "rank", 0)

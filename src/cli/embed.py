@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src.atomic import whole_file
 from src.cli.parser import VerbParser, positive
 from src.errors import InputError
 from src.files import check_file
@@ -38,6 +39,7 @@ def main(arguments: list[str]) -> None:
     encoder = load_encoder(options.checkpoint, options.device)
     rows, cut = encoder.rows(options.input.read_text(encoding="utf-8").splitlines())
     vectors = encoder.means(rows, options.batch_size)
-    np.save(options.output, vectors.numpy())
+    with whole_file(options.output) as file:
+        np.save(file, vectors.numpy())
     note = f"; {cut:,} were cut to {encoder.max_tokens + 2} tokens" if cut else ""
     print(f"wrote {len(vectors):,} vectors of {vectors.shape[1]} to {options.output}{note}")

@@ -5,6 +5,7 @@ import torch
 from src.checkpoint import read_checkpoint, restore
 from src.cli.parser import VerbParser, positive
 from src.errors import InputError
+from src.hardware import to_device
 from src.models import BERT, Longformer
 from src.tokenization import bert_ids
 
@@ -50,8 +51,9 @@ def main(arguments: list[str]) -> None:
         raise InputError(
             f"the text has {len(ids)} tokens, the network {model.config.max_seq_len} positions: shorten it"
         )
-    input_ids, masked_positions = (torch.tensor([row], device=options.device) for row in (ids, positions))
-    logits = model.to(options.device)(input_ids, masked_positions=masked_positions).masked_words[0]
+    device = to_device(model, options.device)
+    input_ids, masked_positions = (torch.tensor([row], device=device) for row in (ids, positions))
+    logits = model(input_ids, masked_positions=masked_positions).masked_words[0]
     candidates = torch.softmax(logits, -1).topk(min(options.top_k, logits.shape[-1]))
     for i, (probabilities, words) in enumerate(
         zip(candidates.values.tolist(), candidates.indices.tolist(), strict=True)

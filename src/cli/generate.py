@@ -3,9 +3,10 @@
 import torch
 
 from src.checkpoint import load_trained
-from src.cli.parser import VerbParser, fraction, non_negative, positive
+from src.cli.parser import VerbParser, fraction, non_negative, positive, seed
 from src.decoding import generate
 from src.errors import InputError
+from src.hardware import to_device
 from src.models import GPT
 
 
@@ -25,7 +26,7 @@ def parser() -> VerbParser:
     options.add_argument("--temperature", type=non_negative, default=0.8, metavar="T", help="0 is greedy (%(default)s)")
     options.add_argument("--top-k", type=positive, metavar="K", help="draw from the K likeliest tokens")
     options.add_argument("--top-p", type=fraction, metavar="P", help="draw from the likeliest tokens that make up P")
-    options.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (%(default)s)")
+    options.add_argument("--seed", type=seed, default=0, metavar="N", help="of the draws (%(default)s)")
     options.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps, ... (%(default)s)")
     return options
 
@@ -49,11 +50,7 @@ def main(arguments: list[str]) -> None:
             raise InputError(f"prompt {text[:40]!r}... is {len(prompt)} tokens, the context {context}: shorten it")
         if unknown in prompt:
             raise InputError(f"prompt {text[:40]!r} has characters that are not in this checkpoint's vocabulary")
-    try:
-        device = torch.device(options.device)
-        model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {options.device}: {str(error).splitlines()[0]}") from error
+    device = to_device(model, options.device)
     generator = torch.Generator(device).manual_seed(options.seed)
     continuations = generate(
         model,

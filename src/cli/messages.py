@@ -14,6 +14,7 @@ NOISE = re.compile(
     r"^(Does not validate against any of|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value|"
     r"Problem with given class_path|Type typing\.Callable\[.*?expects a function or a callable class: $|tip:)"
 )
+DENIED = re.compile(r"Importing '(\S+)' is not allowed")
 UNKNOWN_KEY = re.compile(r"(?:Option|does not accept option|unrecognized arguments:) ?'?(?:--)?([\w.]+)'?")
 
 
@@ -38,6 +39,14 @@ def one_line(message: str, options: Iterable[str], arguments: list[str]) -> str:
         arguments: the command line, with the configuration files.
     """
     path, classes, leaf = _unnest(message)
+    denied = DENIED.search(leaf)
+    if denied:
+        where = f"{'.'.join(path)}: " if path else ""
+        module = denied[1].rpartition(".")[0] or denied[1]
+        return (
+            f"{where}{denied[1]!r} is not imported: a configuration names classes of src, torch, lightning and "
+            f"torchmetrics alone; for others that you trust there is --allow_class_paths {module}"
+        )
     unknown = UNKNOWN_KEY.search(leaf)
     if unknown:
         group = re.search(r"Group '([\w.]+)'", leaf)
@@ -49,6 +58,9 @@ def one_line(message: str, options: Iterable[str], arguments: list[str]) -> str:
     key = ".".join(path)
     where = _file_with(path[-1].rpartition(".")[2], arguments) if path else ""
     name = re.search(r"dot import path string: (\S+)", leaf)
+    number = re.search(r"Expected a <class '(int|float|bool)'>", leaf)
+    if name and number:  # a number of a class's own, which may also be a tensor
+        return f"{key}{where}: expected a {number[1]}, not {name[1]!r}"
     if name:
         return f"{key}{where}: there is no class {name[1]!r}{did_you_mean(name[1], _class_names())}"
     leaf = re.sub(r"<class '([\w.]+)'>", r"\1", leaf)
@@ -61,12 +73,11 @@ def _unnest(message: str) -> tuple[list[str], list[str], str]:
     classes = re.findall(r"class_path '([\w.]+)'", message) + re.findall(r"Namespace\(class_path='([\w.]+)'", message)
     said: list[str] = []
     for raw in message.splitlines():
-        line = raw.strip().removeprefix("- ")
+        line = re.sub(r"^Type typing\.Callable\[.*?callable class: ", "", raw.strip().removeprefix("- "))
         key = re.match(r'Parser key "([\w.]+)":\s*(.*)', line)
         if key:
             path.append(key[1])
             line = key[2]
-        line = re.sub(r"^Type typing\.Callable\[.*?callable class: ", "", line)
         if line and not NOISE.match(line):
             said.append(re.sub(r"\. Got value: Namespace\(.*", "", line))
     # of several types that a value may have, plain text is the one that was not meant
@@ -99,6 +110,11 @@ def _file_with(key: str, arguments: list[str]) -> str:
         return ""
     for config in values_of(("--config", "-c"), arguments):
         path = Path(config)
-        if path.is_file() and re.search(rf"\b{re.escape(key)}\b", path.read_text(encoding="utf-8")):
+        # it may also be a configuration itself, as a checkpoint's is
+        if (
+            "\n" not in config
+            and path.is_file()
+            and re.search(rf"\b{re.escape(key)}\b", path.read_text(encoding="utf-8"))
+        ):
             return f" in {config}"
     return ""

@@ -23,6 +23,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def seed(text: str) -> int:
+    """A whole number that random generators take."""
+    if not text.isdecimal() or int(text) >= 1 << 63:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 to 2^63 - 1")
+    return int(text)
+
+
 def non_negative(text: str) -> float:
     """A number of at least 0."""
     return _between(text, 0, float("inf"))

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+from src.errors import InputError
+
 
 def run_folder(logs: Path, experiment: str) -> Path:
     """Make ``logs/experiment/version_N`` with the next free N, and return it.
@@ -16,7 +18,10 @@ def run_folder(logs: Path, experiment: str) -> Path:
     parent = logs / experiment
     if rank_zero_only.rank:  # type: ignore[attr-defined]
         return parent
-    parent.mkdir(parents=True, exist_ok=True)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"trainer.default_root_dir {logs} cannot be written: {error.strerror}") from error
     taken = [int(match[1]) for path in parent.iterdir() if (match := re.fullmatch(r"version_(\d+)", path.name))]
     version = max(taken, default=-1) + 1
     while True:

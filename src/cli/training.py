@@ -2,19 +2,25 @@
 
 import logging
 import os
+import sys
+import tempfile
+import threading
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
+import torch
 import yaml
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
 
 import src.callbacks
 import src.data
@@ -25,6 +31,8 @@ from src.callbacks import (
     EMA,
     Dashboard,
     EndWithValidation,
+    ExactResume,
+    Guard,
     HParams,
     Predictions,
     ProgressBar,
@@ -32,29 +40,20 @@ from src.callbacks import (
     Throughput,
     print_results,
 )
-from src.checkpoint import read_header
-from src.cli import classes
+from src.checkpoint import read_checkpoint, read_header
+from src.cli import classes, resume
+from src.cli.class_paths import allow_class_paths
+from src.cli.loggers import loggers
 from src.cli.messages import one_line, values_of
+from src.cli.records import SaveConfig
 from src.cli.runs import run_folder
+from src.distributed import WholeCheckpointIO
 from src.errors import InputError
 from src.hardware import native_precision
+from src.manifest import differences, manifest
 
 # in a checkpoint's configuration, what belongs to the verb that wrote it and not to the run
 OF_THE_VERB = ("ckpt_path", "weights_only", "verbose", "return_predictions")
-
-
-class SaveConfig(SaveConfigCallback):
-    """The resolved configuration in the run's folder, and in each of its checkpoints."""
-
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["config"] = self.parser.dump(self.config, skip_unset=False)
-
-    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """The tokenizers, beside the configuration: another run can name them."""
-        assert isinstance(pl_module, src.tasks.Task)
-        for name in ("tokenizer", "source_tokenizer"):
-            if hasattr(pl_module.data, name):
-                getattr(pl_module.data, name).save(str(Path(trainer.default_root_dir) / f"{name}.json"))
 
 
 class TrainingCLI(LightningCLI):
@@ -63,13 +62,25 @@ class TrainingCLI(LightningCLI):
     Args:
         verb: the one subcommand to build a parser for; one parser has some 150 options and is slow to build.
         arguments: the command line, the verb first.
-        checkpoint_config: the configuration inside the checkpoint that the run starts from.
+        checkpoint: what the checkpoint that the run starts from holds beside weights.
+        run: the folder of the interrupted run that goes on; a new one is made if null.
+        recorded: the manifest of a run that this one is to reproduce.
+        callbacks: of the trainer, beside those of the configuration.
     """
 
-    def __init__(self, verb: str, arguments: list[str], checkpoint_config: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        verb: str,
+        arguments: list[str],
+        checkpoint: dict[str, Any] | None = None,
+        run: Path | None = None,
+        recorded: dict[str, Any] | None = None,
+        callbacks: Sequence[L.Callback] = (),
+    ) -> None:
         self.verb = verb
-        self.checkpoint_config = checkpoint_config
+        self.checkpoint, self.callbacks = checkpoint, callbacks
         self.arguments = arguments
+        self.run, self.recorded = run, recorded
         classes.install()
         strict = {"allow_abbrev": False, "exit_on_error": False}
         super().__init__(
@@ -92,7 +103,15 @@ class TrainingCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--experiment", type=str, default="run", help="Runs go to logs/EXPERIMENT/version_N.")
+        # both are read off the command line before this parser is made, and stand here for `--help`
+        resume_help = (
+            "auto goes on with the newest run of the experiment from its newest whole checkpoint, if it has one."
+        )
+        parser.add_argument("--resume", type=Literal["auto"] | None, default=None, help=resume_help)
+        allow_help = "A module whose classes a configuration may name; repeat it for several. Not in a configuration."
+        parser.add_argument("--allow_class_paths", type=str | None, default=None, help=allow_help)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Guard, "guard")
         parser.add_lightning_class_args(HParams, "hparams")
         parser.set_defaults(
             {
@@ -118,6 +137,11 @@ class TrainingCLI(LightningCLI):
             configs = ", ".join(values_of(("--config", "-c"), self.arguments))
             raise InputError(f"a configuration file is not UTF-8 text: {configs}") from error
 
+        settings = self.config[self.verb]
+        for option in ("resume", "allow_class_paths"):
+            if settings.pop(option) and not values_of((f"--{option}",), self.arguments):
+                raise InputError(f"{option} is an option of the command line: take it out of the configuration")
+
     def _explain(self, error: Exception) -> str:
         options = [action.dest for action in self._parser(self.verb)._actions]
         return one_line(str(error), options, self.arguments)
@@ -130,9 +154,9 @@ class TrainingCLI(LightningCLI):
         return yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.verb]
 
     def before_instantiate_classes(self) -> None:
-        if self.checkpoint_config is not None:
+        if self.checkpoint is not None:
             now = {key: value for key, value in self._plain_config().items() if key not in OF_THE_VERB}
-            changed = _differences(self.checkpoint_config, now)
+            changed = _differences(layer_of(self.checkpoint), now)
             if changed:
                 rank_zero_only(print)("\n".join(["changed from the checkpoint's configuration:", *changed]))
 
@@ -141,6 +165,8 @@ class TrainingCLI(LightningCLI):
             super().instantiate_classes()
         except InputError:
             raise
+        except MisconfigurationException as error:  # by one of Lightning's own classes
+            raise InputError(str(error)) from error
         except (ValueError, TypeError) as error:  # a configuration refused by the class that it is for
             if "Does not validate" not in str(error) and "Parser key" not in str(error):
                 raise
@@ -151,18 +177,28 @@ class TrainingCLI(LightningCLI):
         self.config_init[self.verb].hparams.read(self._plain_config())
         self.datamodule.setup(self.verb)
         self.model.check_data(self.datamodule)
+        self._check_checkpoint()
         trainer = self.config[self.verb].trainer
+        for setting in ("accumulate_grad_batches", "log_every_n_steps"):
+            if (value := trainer[setting]) is not None and value < 1:
+                raise InputError(f"trainer.{setting} is {value}: it must be at least 1")
+        self._check_optimizer()
         settings: dict[str, Any] = dict(kwargs)
         run = None
-        if trainer.precision is None:
+        plugins = as_list(self.config_init[self.verb].trainer.plugins)
+        if trainer.precision is None and not any(isinstance(plugin, Precision) for plugin in plugins):
             # into the configuration too, so that the run's record says what it was
             settings["precision"] = trainer.precision = native_precision(trainer.accelerator)
+        settings["plugins"] = [*plugins, WholeCheckpointIO()]
+        self._record()
         if not trainer.fast_dev_run:
-            run = run_folder(Path(trainer.default_root_dir), self.config[self.verb].experiment)
+            run = self.run or run_folder(Path(trainer.default_root_dir), self.config[self.verb].experiment)
             settings["default_root_dir"] = str(run)
             if trainer.logger is None:
-                settings["logger"] = _loggers(run)
-        callbacks = [Report(), Dashboard(), Throughput(), ProgressBar(), EndWithValidation(), Predictions()]
+                step = self.checkpoint["global_step"] if self.run and self.checkpoint else 0
+                settings["logger"] = loggers(run, step)
+        callbacks = [Report(), Dashboard(), Throughput(), ProgressBar(), EndWithValidation(), ExactResume()]
+        callbacks += [Predictions(), *self.callbacks]
         self.trainer_defaults = {"callbacks": callbacks}
         try:
             made = super().instantiate_trainer(enable_model_summary=False, **settings)
@@ -175,6 +211,40 @@ class TrainingCLI(LightningCLI):
                 with suppress(OSError):  # not empty, or another rank's
                     run.rmdir()
             raise InputError(f"trainer: {error}") from error
+
+    def _check_checkpoint(self) -> None:
+        """Refuse, before the run has a folder, a checkpoint that is not for this network, tokenizer and data.
+
+        Raises:
+            InputError: naming the first thing that differs.
+        """
+        if self.checkpoint is None:
+            if self.verb == "fit" and self.model.pretrained:
+                self.model.check_pretrained(read_checkpoint(self.model.pretrained), self.datamodule)
+            return
+        self.model.check_checkpoint(self.checkpoint, self.datamodule)
+        trained_on = self.checkpoint.get("data_fingerprint")
+        if self.verb == "fit" and trained_on not in (None, self.datamodule.fingerprint()):
+            raise InputError(
+                "the data are not those that the checkpoint was trained on: give it those, or start a run on these "
+                f"from its weights by --model.pretrained {self.config[self.verb].ckpt_path}"
+            )
+
+    def _check_optimizer(self) -> None:
+        """Refuse, before the run has a folder, what the optimizer refuses: a negative rate, a wrong beta."""
+        try:
+            self.model.make_optimizer([{"params": [nn.Parameter(torch.zeros(2, 2))]}])
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise InputError(f"model.optimizer: {error}") from error
+
+    def _record(self) -> None:
+        data, seed = self.datamodule, int(self.config[self.verb].seed_everything)
+        record = manifest(sys.argv[1:], seed, data.fingerprint(), data.tokenizer.to_str())
+        record["checkpoint"] = self.config[self.verb].ckpt_path
+        self.save_config_kwargs = {"record": record, "in_place": self.run is not None}
+        if self.recorded is not None:
+            found = differences(self.recorded, record) or ["nothing"]
+            rank_zero_only(print)("\n".join(["differs from the record:", *found]))
 
     def before_fit(self) -> None:
         # an untrained model's validation tells nothing, and the data were checked when they were prepared
@@ -198,29 +268,30 @@ def check_strategy(trainer: L.Trainer, task: src.tasks.Task) -> None:
     if hasattr(trainer.strategy, "check"):
         trainer.strategy.check(trainer, task)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, EMA):
+        if isinstance(callback, EMA | Guard):
             callback.check(trainer)
 
 
-def _loggers(run: Path) -> list[Logger]:
-    root, experiment, version = str(run.parent.parent), run.parent.name, run.name
-    return [
-        TensorBoardLogger(root, experiment, version, default_hp_metric=False),
-        CSVLogger(root, experiment, version),
-    ]
+def as_list(value: Any) -> list[Any]:
+    """A setting that may be null, one thing or a list of them."""
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _checkpoint_layer(path: str, to_go_on: bool) -> dict[str, Any]:
-    """The configuration inside a checkpoint, less what belonged to the verb that wrote it.
+def _header(path: str, to_go_on: bool) -> dict[str, Any]:
+    """What a checkpoint holds beside its weights.
 
     Raises:
         InputError: a run is to go on from it, and it holds weights alone.
     """
     header = read_header(path)
-    if to_go_on and not Path(path).is_dir() and "optimizer_states" not in header:
+    if to_go_on and "loops" not in header:
         raise InputError(f"{path} holds no run to go on with: start one from its weights by --model.pretrained {path}")
-    config = yaml.safe_load(header["config"])
-    return {key: value for key, value in config.items() if key not in OF_THE_VERB}
+    return {key: value for key, value in header.items() if key not in ("state_dict", "optimizer_states")}
+
+
+def layer_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The configuration inside a checkpoint, less what belonged to the verb that wrote it."""
+    return {key: value for key, value in yaml.safe_load(checkpoint["config"]).items() if key not in OF_THE_VERB}
 
 
 def _differences(old: Any, new: Any, key: str = "") -> list[str]:
@@ -231,8 +302,10 @@ def _differences(old: Any, new: Any, key: str = "") -> list[str]:
     return [] if old == new else [f"{key}: {old} -> {new}"]
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Leave out what Lightning says of itself, and warnings that nobody here can act on."""
+    # TensorBoard writes in a thread of its own, and raises again what it met there
+    threading.excepthook = lambda met: None if isinstance(met.exc_value, OSError) else threading.__excepthook__(met)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
@@ -242,22 +315,66 @@ def _quieten() -> None:
         ".*The dirpath has changed from",  # a resumed run has a folder of its own
         ".*compute.. method of metric .* was called before",  # those of a pipeline's first stages
         ".*was deprecated in v4",  # what Lightning calls in jsonargparse
+        ".*Checkpoint directory .* exists and is not empty",  # a run that goes on
         ".*The number of training batches .* is smaller than the logging interval",
     ):
         warnings.filterwarnings("ignore", message)
 
 
-def main(arguments: list[str]) -> None:
-    """Run a verb of the trainer.
+class _Check(TrainingCLI):
+    """Everything up to the trainer."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        self.datamodule.setup(self.verb)
+        self.model.check_data(self.datamodule)
+        self._check_optimizer()
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing: that would train."""
+
+
+def check_fit(config: dict[str, Any]) -> dict[str, Any]:
+    """Prepare the data and make the model and the data of a configuration, as `fit` would.
+
+    Returns:
+        The settings that the hardware decides, by their dotted keys.
+
+    Raises:
+        InputError: as `fit` would.
+    """
+    quieten()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+        try:
+            trainer = _Check("fit", ["fit", "--config", str(path)]).config.fit.trainer
+        except InputError as error:
+            raise InputError(str(error).replace(f" in {path}", "")) from error
+    return {} if trainer.precision else {"trainer.precision": native_precision(trainer.accelerator)}
+
+
+def main(arguments: list[str], callbacks: Sequence[L.Callback] = (), recorded: dict[str, Any] | None = None) -> None:
+    """Run a verb of the trainer, with callbacks beside those of the configuration.
 
     With ``--ckpt_path``, the checkpoint's own configuration is the lowest layer: the files of ``--config`` lie over it,
-    and the command line over those. What they change is printed.
+    and the command line over those. What they change is printed. ``--resume auto`` finds the checkpoint by itself, and
+    goes on in the folder of its run.
+
+    Args:
+        arguments: the command line, the verb first.
+        callbacks: of the trainer, beside those of the configuration.
+        recorded: the manifest of the run that is to be reproduced.
     """
-    _quieten()
+    quieten()
     verb, *rest = arguments
+    allow_class_paths(values_of(("--allow_class_paths",), rest))
+    run, checkpoint = None, None
+    if verb == "fit" and resume.requested(rest):
+        path = resume.newest_checkpoint(rest)
+        if path is not None:
+            run, rest = path.parent.parent, [*rest, "--ckpt_path", str(path)]
     checkpoints = values_of(("--ckpt_path",), rest)
-    layer = None
     if checkpoints and Path(checkpoints[-1]).suffix:
-        layer = _checkpoint_layer(checkpoints[-1], to_go_on=verb == "fit")
-        rest = ["--config", yaml.safe_dump(layer), *rest]
-    TrainingCLI(verb, [verb, *rest], layer)
+        checkpoint = _header(checkpoints[-1], to_go_on=verb == "fit")
+        rest = ["--config", yaml.safe_dump(layer_of(checkpoint)), *rest]
+    TrainingCLI(verb, [verb, *rest], checkpoint, run, recorded, callbacks)

@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.progress import track
 from tokenizers import Tokenizer
 
+from src.atomic import whole_file
 from src.checkpoint import Trained, read_checkpoint, restore
 from src.cli.parser import VerbParser, non_negative, positive
 from src.decoding import Hypothesis, beam_search, greedy_search, wu_penalty
 from src.errors import InputError
 from src.files import check_file, read_lines
+from src.hardware import to_device
 from src.models import Transformer
 from src.tokenization import require_token
 
@@ -54,7 +56,8 @@ class Translator:
     """A trained Transformer with both tokenizers, and how it is to search."""
 
     def __init__(self, trained: Trained[Transformer], source: Tokenizer, options: argparse.Namespace) -> None:
-        self.model, self.options = trained.model.to(options.device), options
+        self.model, self.options = trained.model, options
+        to_device(trained.model, options.device)
         self.source, self.target = source, trained.tokenizer
         end, start = trained.special_tokens["eos_token"], trained.special_tokens["decoder_start_token"]
         self.source_end = require_token(source, end, "end_token")
@@ -148,6 +151,6 @@ def main(arguments: list[str]) -> None:
         for line in lines:
             print(line)
         return
-    with Path(options.output).open("w", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in lines)
+    with whole_file(Path(options.output)) as file:
+        file.writelines(f"{line}\n".encode() for line in lines)
     print(f"wrote {options.output}", file=sys.stderr)

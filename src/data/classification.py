@@ -101,6 +101,7 @@ class ClassificationDataModule(TextDataModule):
         label_column: the column that holds the label, a word or a whole number.
         validation_fraction: share of the rows for validation, where the source has no such split.
         test_fraction: the same for testing; 0 for no test split.
+        strict: refuse malformed rows (not UTF-8, of a wrong type, null or empty) instead of leaving them out.
         seq_len: tokens a row at most, the special ones among them; longer ones are cut.
         batch_size: rows a batch, on each rank.
         eval_batch_size: the same for validation and test; ``batch_size`` if null.
@@ -122,6 +123,7 @@ class ClassificationDataModule(TextDataModule):
         label_column: str = "label",
         validation_fraction: float = 0.1,
         test_fraction: float = 0.1,
+        strict: bool = False,
         seq_len: int = 128,
         batch_size: int = 16,
         eval_batch_size: int | None = None,
@@ -133,7 +135,7 @@ class ClassificationDataModule(TextDataModule):
         if seq_len < 5:
             raise InputError(f"seq_len is {seq_len}: it must be at least 5")
         self.source = LabelledSource(
-            source, name, text_column, second_text_column, label_column, validation_fraction, test_fraction
+            source, name, text_column, second_text_column, label_column, validation_fraction, test_fraction, strict
         )
         self.tokenizer_path, self.seq_len = tokenizer, seq_len
 
@@ -145,6 +147,8 @@ class ClassificationDataModule(TextDataModule):
         given = load_tokenizer(self.tokenizer_path).to_str()
         return {"format": FORMAT, "source": self.source.fingerprint(), "tokenizer": given, "seq_len": self.seq_len}
 
+    descriptions = ("tokenizer.json", "labels.json", "checksums.json")
+
     def write_cache(self, folder: Path) -> None:
         announce(f"preparing {self.source.source} in {self.cache_dir} (once)")
         tokenizer = load_tokenizer(self.tokenizer_path)
@@ -153,11 +157,14 @@ class ClassificationDataModule(TextDataModule):
         (folder / "labels.json").write_text(json.dumps(names), encoding="utf-8")
         for split, columns in splits.items():
             np.savez(folder / f"{split}.npz", **tokenize(tokenizer, self.seq_len, columns)._asdict())
+        sums = {path.name: [entry.CRC for entry in zipfile.ZipFile(path).infolist()] for path in folder.glob("*.npz")}
+        (folder / "checksums.json").write_text(json.dumps(sums, sort_keys=True), encoding="utf-8")
 
     def cache_is_whole(self, folder: Path) -> bool:
         try:
             Tokenizer.from_file(str(folder / "tokenizer.json"))
-            json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+            for name in ("labels.json", "checksums.json"):
+                json.loads((folder / name).read_text(encoding="utf-8"))
             damaged = [zipfile.ZipFile(path).testzip() for path in folder.glob("*.npz")]
         except Exception:  # whatever is wrong with it, it is made again
             return False

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from src.data import wikipedia
+from src.data.malformed import Malformed, readable
 from src.data.progress import with_progress
 from src.errors import InputError
 from src.files import check_file, open_binary
@@ -48,6 +51,7 @@ class Corpus:
         max_documents: read no more than this many.
         streaming: read training documents as they are needed; the first ``holdout_documents`` are held out.
         holdout_documents: how many a stream gives to each of validation and test.
+        strict: refuse malformed rows, instead of leaving them out.
     """
 
     source: str | list[str] = EMBEDDED
@@ -61,6 +65,7 @@ class Corpus:
     max_documents: int | None = None
     streaming: bool = False
     holdout_documents: int = 500
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if (
@@ -90,6 +95,10 @@ class Corpus:
         files = [*self._files(self.source), *self._files(self.validation_source or EMBEDDED)]
         stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
         return hashlib.sha256(json.dumps([asdict(self), stats]).encode()).hexdigest()
+
+    def sizes(self) -> str:
+        """Which hub dataset, or the bytes in each of the files: what of a stream can be told without reading it."""
+        return json.dumps([self.name, self.revision, [path.stat().st_size for path in self._files(self.source)]])
 
     @classmethod
     def _files(cls, source: str | list[str]) -> list[Path]:
@@ -153,27 +162,64 @@ class Corpus:
             found = f"holds {' and '.join(kinds)} files" if kinds else "is no kind of file that can be read"
             raise InputError(f"{source} {found}: give files of one kind of {', '.join(FORMATS)}")
         files = [file for file in files if formats[file]]
-        for file in files:
-            check_file(file, is_text=kinds[0] != "parquet")
         if kinds[0] == "text":
             return self._from_text(files, has_splits=folder.is_dir())
+        malformed = Malformed(source, self.strict)
+        checked = {file: self._checked_file(file, kinds[0], cache_dir, malformed) for file in files}
+        malformed.announce()
+        if folder.is_dir() and list(checked) != list(checked.values()):
+            by_split: dict[str, list[str]] = {}
+            for file, readable_file in checked.items():
+                by_split.setdefault(_split_of(file, folder), []).append(str(readable_file))
+            return load_dataset(source, kinds[0], cache_dir, data_files=by_split, streaming=self.streaming)
+        files = list(checked.values())
         if folder.is_dir():
             return load_dataset(source, str(folder), cache_dir, name=self.name, streaming=self.streaming)
         extra = {"sep": "\t"} if files[0].name.removesuffix(".gz").endswith(".tsv") else {}
         paths = [str(file) for file in files]
         return load_dataset(source, kinds[0], cache_dir, data_files=paths, streaming=self.streaming, **extra)
 
+    def _checked_file(self, file: Path, kind: str, cache_dir: Path, malformed: Malformed) -> Path:
+        check_file(file, is_text=False)
+        if kind == "parquet":
+            return file
+        try:
+            found = readable(file, kind, (self.text_column,), cache_dir, malformed)
+        except (OSError, EOFError, zlib.error):  # a damaged .gz
+            found = file
+        check_file(found, is_text=True)
+        return found
+
     def _from_text(self, files: list[Path], has_splits: bool) -> Splits:
         from datasets import Dataset
 
         texts: dict[str, list[str]] = {}
-        names = {file: SPLIT_NAMES.get(file.name.partition(".")[0], "train") for file in files}
         for file in files:
-            with open_binary(file) as opened:
-                text = opened.read().decode("utf-8")
-            parts = text.split(self.document_separator) if self.document_separator else [text]
-            texts.setdefault(names[file] if has_splits else "train", []).extend(parts)
+            split = SPLIT_NAMES.get(file.name.partition(".")[0], "train") if has_splits else "train"
+            texts.setdefault(split, []).extend(self._texts(file))
         return {split: Dataset.from_dict({self.text_column: parts}) for split, parts in texts.items()}
+
+    def _texts(self, file: Path) -> list[str]:
+        """The documents of a text file, without those that are not UTF-8."""
+        check_file(file, is_text=self.document_separator is None)
+        try:
+            with open_binary(file) as opened:
+                content = opened.read()
+        except (OSError, EOFError, zlib.error):  # a damaged .gz
+            check_file(file, is_text=True)
+            raise
+        if self.document_separator is None:
+            return [content.decode("utf-8")]
+        malformed, texts = Malformed(str(file), self.strict), []
+        for i, part in enumerate(content.split(self.document_separator.encode()), start=1):
+            try:
+                texts.append(part.decode("utf-8"))
+            except UnicodeDecodeError:
+                malformed.add("invalid UTF-8", f"document {i:,}", part.decode("utf-8", errors="replace").strip())
+        malformed.announce()
+        if not texts:
+            check_file(file, is_text=True)
+        return texts
 
     def _checked(self, found: Splits, source: str) -> Splits:
         """The splits by their usual names, with the text column alone and by the name of ``text``."""
@@ -250,6 +296,13 @@ def _label(source: str | list[str]) -> str:
     return source if isinstance(source, str) else ", ".join(source)
 
 
+def _split_of(file: Path, folder: Path) -> str:
+    """The split that a file or one of its folders is named after."""
+    names = [*file.relative_to(folder).parent.parts, file.name.partition(".")[0]]
+    words = [word for name in names for word in re.split(r"[^a-z]+", name.lower())]
+    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "train")
+
+
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
@@ -267,6 +320,7 @@ def load_dataset(source: str, path: str, cache_dir: Path, **arguments: Any) -> S
     import huggingface_hub
 
     datasets.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
     huggingface_hub.utils.logging.set_verbosity_error()
     try:
         return dict(datasets.load_dataset(path, cache_dir=str(cache_dir / "datasets"), **arguments))
@@ -277,8 +331,11 @@ def load_dataset(source: str, path: str, cache_dir: Path, **arguments: Any) -> S
         raise InputError(f"{source} {problem}: {reason}") from error
 
 
-def documents(split: Any) -> Iterator[str]:
-    """The texts of a split that are not empty or null."""
-    for row in split:
-        if row["text"] and row["text"].strip():
-            yield row["text"]
+def documents(split: Any, malformed: Malformed | None = None) -> Iterator[str]:
+    """The texts of a split that are not empty or null; of the others ``malformed`` is told."""
+    for i, row in enumerate(split, start=1):
+        text = row["text"]
+        if text and text.strip():
+            yield text
+        elif malformed is not None:
+            malformed.add("null" if text is None else "empty", f"row {i:,}")

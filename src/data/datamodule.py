@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from filelock import AcquireReturnProxy, FileLock
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -34,6 +35,9 @@ class TextDataModule(L.LightningDataModule, ABC):
         seed: of the order of the rows; the run's seed.
         cache_dir: where prepared data lie.
     """
+
+    # the files of the prepared folder that describe all of it: tokenizers, and counts with checksums
+    descriptions: tuple[str, ...] = ("tokenizer.json", "info.json")
 
     def __init__(
         self, batch_size: int, eval_batch_size: int | None, num_workers: int, seed: int, cache_dir: str
@@ -75,6 +79,11 @@ class TextDataModule(L.LightningDataModule, ABC):
     @abstractmethod
     def summary(self) -> dict[str, dict[str, int]]:
         """Counts of each split by what is counted, ``tokens`` among them, for people."""
+
+    def fingerprint(self) -> str:
+        """A hash of what was prepared, wherever it lies: equal while tokens, tokenizer and splits are."""
+        contents = [(name, (self.folder / name).read_bytes()) for name in self.descriptions]
+        return hashlib.sha256(b"".join(name.encode() + content for name, content in contents)).hexdigest()
 
     @property
     def folder(self) -> Path:
@@ -149,13 +158,17 @@ class TextDataModule(L.LightningDataModule, ABC):
 
     def _evaluation_loader(self, split: str) -> DataLoader[Any]:
         rows = self.dataset(split)
-        return DataLoader(rows, batch_sampler=self.batch_sampler(rows, train=False), collate_fn=_as_it_is)
+        sampler = self.batch_sampler(rows, train=False)
+        return DataLoader(rows, batch_sampler=sampler, collate_fn=_as_it_is, generator=torch.Generator())
 
     def train_dataloader(self) -> TokenCountingLoader:
         """Batches with ``target_tokens``, in another order each epoch."""
         rows = self.dataset("train")
         sampler = self.batch_sampler(rows, train=True)
-        loader = DataLoader(rows, batch_sampler=sampler, collate_fn=_as_it_is, num_workers=self.num_workers)
+        # a generator of its own: a loader draws a number at each start, and training's must not depend on how often
+        own = {"num_workers": self.num_workers, "generator": torch.Generator()}
+        own["pin_memory"] = torch.cuda.is_available()  # so that the copy to the GPU waits for nothing
+        loader = DataLoader(rows, batch_sampler=sampler, collate_fn=_as_it_is, **own)  # type: ignore[arg-type]
         return self._counting(loader, sampler)
 
     def _counting(self, loader: DataLoader[Any], place: ResumableBatchSampler | StreamedBlocks) -> TokenCountingLoader:

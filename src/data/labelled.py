@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from src.data.corpora import SPLIT_NAMES
+from src.data.malformed import Malformed
 from src.data.tables import check_columns, check_fractions, cut_rows, load_table
 from src.errors import InputError
 
@@ -40,6 +41,7 @@ class LabelledSource:
     label_column: str
     validation_fraction: float
     test_fraction: float
+    strict: bool = False
 
     def __post_init__(self) -> None:
         check_fractions(self.validation_fraction, self.test_fraction)
@@ -54,8 +56,8 @@ class LabelledSource:
         """The rows of each split, and the names of the labels in the order of their numbers.
 
         Raises:
-            InputError: a file is missing or unreadable, a column is missing, a row has no text or no label, there is
-                one label only, or a label that the training rows do not have.
+            InputError: a file is missing or unreadable, a column is missing, there is one label only, or one that the
+                training rows do not have; under ``strict`` also a row without text or label.
         """
         splits = {SPLIT_NAMES[name]: rows for name, rows in self._load(cache_dir).items() if name in SPLIT_NAMES}
         found = cut_rows(self.source, splits, self.validation_fraction, self.test_fraction)
@@ -69,13 +71,15 @@ class LabelledSource:
             return {
                 "train": Dataset.from_dict(dict(zip((self.text_column, self.label_column), _reviews(), strict=True)))
             }
-        return load_table(self.source, self.name, cache_dir)
+        return load_table(self.source, self.name, cache_dir, self._text_columns, self.strict)
 
     def _label_names(self, train: Any) -> list[str]:
         self._check_columns(train)
         feature = train.features[self.label_column]
         names = (
-            feature.names if hasattr(feature, "names") else sorted({str(label) for label in train[self.label_column]})
+            feature.names
+            if hasattr(feature, "names")
+            else sorted({str(label) for label in train[self.label_column] if label is not None})
         )
         if len(names) < 2:
             raise InputError(f"column {self.label_column!r} of {self.source} has {len(names)} label: two are needed")
@@ -85,23 +89,40 @@ class LabelledSource:
         columns = [self.text_column, self.second_text_column, self.label_column]
         check_columns(self.source, rows, [column for column in columns if column])
 
+    @property
+    def _text_columns(self) -> tuple[str, ...]:
+        return tuple(name for name in (self.text_column, self.second_text_column) if name)
+
     def _columns(self, split: str, rows: Any, names: list[str]) -> LabelledColumns:
         self._check_columns(rows)
-        texts = {name: list(rows[name]) for name in (self.text_column, self.second_text_column) if name}
-        for name, column in texts.items():
-            for i, text in enumerate(column):
-                if not isinstance(text, str):
-                    raise InputError(f"row {i + 1} of the {split} split of {self.source} has no text in {name!r}")
         numbers = {name: i for i, name in enumerate(names)}
         coded = hasattr(rows.features[self.label_column], "names")
-        labels = []
-        for i, label in enumerate(rows[self.label_column]):
-            if label is None or not (coded or str(label) in numbers):
-                where = f"row {i + 1} of the {split} split of {self.source}"
+        malformed = Malformed(f"the {split} split of {self.source}", self.strict)
+        kept: list[tuple[list[str], int]] = []
+        for i, row in enumerate(rows, start=1):
+            texts, label = [row[name] for name in self._text_columns], row[self.label_column]
+            objection = self._objection(texts, label)
+            if objection is not None:
+                malformed.add(objection, f"row {i:,}")
+                continue
+            if not (coded or str(label) in numbers):
+                where = f"row {i} of the {split} split of {self.source}"
                 raise InputError(f"{where} has the label {label!r}: the training rows have {', '.join(names[:20])}")
-            labels.append(int(label) if coded else numbers[str(label)])
-        second = texts[self.second_text_column] if self.second_text_column else None
-        return LabelledColumns(texts[self.text_column], second, labels)
+            kept.append((texts, int(label) if coded else numbers[str(label)]))
+        malformed.announce()
+        if not kept:
+            raise InputError(f"the {split} split of {self.source} has no row with a text and a label")
+        columns = [list(column) for column in zip(*(texts for texts, _ in kept), strict=True)]
+        return LabelledColumns(columns[0], columns[1] if len(columns) > 1 else None, [label for _, label in kept])
+
+    @staticmethod
+    def _objection(texts: list[Any], label: Any) -> str | None:
+        """What is wrong with a row, if anything."""
+        if label is None or None in texts:
+            return "null"
+        if not all(isinstance(text, str) for text in texts):
+            return "wrong type"
+        return None if all(text.strip() for text in texts) else "empty"
 
 
 def _reviews() -> tuple[list[str], list[str]]:

@@ -1,10 +1,12 @@
 """Data for language modelling: any text, tokenised, packed into blocks."""
 
+import hashlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -12,6 +14,7 @@ from torch.utils.data import DataLoader
 from src.data.corpora import EMBEDDED, Corpus, documents
 from src.data.datamodule import TextDataModule
 from src.data.loader import TokenCountingLoader
+from src.data.malformed import Malformed
 from src.data.packing import PackedBlocks, PackedInfo, count_blocks, is_whole, pack, read_info, write_info
 from src.data.progress import announce, with_progress
 from src.data.streaming import StreamedBlocks
@@ -39,6 +42,7 @@ class LMDataModule(TextDataModule):
         max_documents: read no more than this many.
         streaming: tokenise training documents as they are needed instead of preparing them; there are no epochs then.
         holdout_documents: how many of its first documents a stream gives to each of validation and test.
+        strict: refuse malformed rows (not UTF-8, no JSON, of a wrong type, null or empty) instead of leaving them out.
         tokenizer: ``bpe``, ``char``, ``byte``, or the path of a tokenizer.json.
         tokenizer_vocab_size: of a trained ``bpe``.
         end_token: that a given tokenizer.json has; the trained ones have their own.
@@ -67,6 +71,7 @@ class LMDataModule(TextDataModule):
         max_documents: int | None = None,
         streaming: bool = False,
         holdout_documents: int = 500,
+        strict: bool = False,
         tokenizer: str = "bpe",
         tokenizer_vocab_size: int = 8192,
         end_token: str = END_OF_TEXT,
@@ -93,6 +98,7 @@ class LMDataModule(TextDataModule):
             max_documents,
             streaming,
             holdout_documents,
+            strict,
         )
         if streaming and num_workers > 1:
             raise InputError(f"num_workers is {num_workers}: a stream is read by one worker at most")
@@ -111,6 +117,11 @@ class LMDataModule(TextDataModule):
         shape = [self.tokenizer_kind, given, self.tokenizer_vocab_size, self.end_token]
         return {"format": FORMAT, "corpus": self.corpus.fingerprint(), "tokenizer": shape}
 
+    def fingerprint(self) -> str:
+        """As for any data; of a stream, whose training documents are not prepared, also how much there is of them."""
+        stream = self.corpus.sizes() if self.corpus.streaming else ""
+        return hashlib.sha256(f"{super().fingerprint()}{stream}".encode()).hexdigest()
+
     def write_cache(self, folder: Path) -> None:
         announce(f"preparing {self.corpus.label} in {self.cache_dir} (once)")
         splits = self.corpus.splits(self.cache_dir)
@@ -128,13 +139,13 @@ class LMDataModule(TextDataModule):
 
     def _pack(self, tokenizer: Tokenizer, end_id: int, split: str, rows: Any, folder: Path) -> PackedInfo:
         n_rows = len(rows) if hasattr(rows, "__len__") else None
-        texts = with_progress(documents(rows), f"tokenising {split} documents", n_rows)
+        malformed = Malformed(f"the {split} split", self.corpus.strict)
+        texts = with_progress(documents(rows, malformed), f"tokenising {split} documents", n_rows)
         info = pack(tokenizer, texts, end_id, folder / f"{split}.bin")
         if not info.documents:
             hint = ": lower holdout_documents" if self.corpus.streaming else ""
             raise InputError(f"the {split} split of {self.corpus.label} has no document with any text{hint}")
-        if n_rows is not None and n_rows > info.documents:
-            announce(f"skipped {n_rows - info.documents:,} of {n_rows:,} {split} documents: they have no text")
+        malformed.announce()
         return info
 
     def _check_stream(self, rows: Any) -> None:
@@ -178,7 +189,8 @@ class LMDataModule(TextDataModule):
         stream = StreamedBlocks(
             self._open_stream, self.tokenizer, end_id, self.seq_len, self.batch_size, **self._ranks()
         )
-        return self._counting(DataLoader(stream, batch_size=None, num_workers=self.num_workers), stream)
+        loader = DataLoader(stream, batch_size=None, num_workers=self.num_workers, generator=torch.Generator())
+        return self._counting(loader, stream)
 
     def _open_stream(self, number: int) -> Iterator[str]:
         """The training documents of a pass, shuffled within a buffer."""

@@ -12,6 +12,7 @@ from src.data.bucketing import BucketBatchSampler
 from src.data.corpora import EMBEDDED, Corpus, documents
 from src.data.datamodule import TextDataModule
 from src.data.language_modeling import TOKENIZER_DOCUMENTS
+from src.data.malformed import Malformed
 from src.data.masked_documents import MaskedDocuments
 from src.data.masked_pairs import MaskedPairs
 from src.data.masked_rows import MaskedRows
@@ -45,6 +46,7 @@ class MLMDataModule(TextDataModule):
         validation_fraction: share of the documents for validation, where the source has no such split.
         test_fraction: the same for testing; 0 for no test split.
         max_documents: read no more than this many.
+        strict: refuse malformed rows (not UTF-8, no JSON, of a wrong type, null or empty) instead of leaving them out.
         tokenizer: ``wordpiece``, or the path of a tokenizer.json.
         tokenizer_vocab_size: of a trained ``wordpiece``.
         seq_len: tokens of a row at most, [CLS] and [SEP] among them.
@@ -75,6 +77,7 @@ class MLMDataModule(TextDataModule):
         validation_fraction: float = 0.05,
         test_fraction: float = 0.05,
         max_documents: int | None = None,
+        strict: bool = False,
         tokenizer: str = "wordpiece",
         tokenizer_vocab_size: int = 8192,
         seq_len: int = 128,
@@ -105,8 +108,10 @@ class MLMDataModule(TextDataModule):
             validation_fraction,
             test_fraction,
             max_documents,
+            strict=strict,
         )
-        self.more = [Corpus(more, validation_fraction=0, test_fraction=0) for more in more_sources or []]
+        whole = {"validation_fraction": 0.0, "test_fraction": 0.0, "strict": strict}
+        self.more = [Corpus(more, **whole) for more in more_sources or []]  # type: ignore[arg-type]
         self.tokenizer_kind, self.tokenizer_vocab_size = tokenizer, tokenizer_vocab_size
         self.seq_len, self.next_sentence, self.short_share = seq_len, next_sentence, short_share
         self.mask_rate, self.whole_words = mask_rate, whole_words
@@ -135,8 +140,11 @@ class MLMDataModule(TextDataModule):
         tokenizer.save(str(folder / "tokenizer.json"))
         infos: dict[str, PackedInfo] = {}
         for split, rows in splits.items():
-            texts = chain(*map(documents, training)) if split == "train" else documents(rows)
+            malformed = Malformed(f"the {split} split", self.corpus.strict)
+            parts = training if split == "train" else [rows]
+            texts = chain(*(documents(part, malformed) for part in parts))
             infos |= write_sentences(tokenizer, texts, folder, split, 2 if self.next_sentence else 1)
+            malformed.announce()
         write_info(folder / "info.json", infos)
 
     def cache_is_whole(self, folder: Path) -> bool:

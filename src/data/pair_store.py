@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from src.data.malformed import Malformed
 from src.data.packing import IGNORED, Key, PackedInfo, is_whole
 from src.data.parallel import Pair
 
@@ -87,7 +88,7 @@ class _Writer:
 
 
 def write_pairs(
-    folder: Path, split: str, pairs: Iterable[Pair], tokenizers: PairTokenizers, keep: Filter
+    folder: Path, split: str, pairs: Iterable[Pair], tokenizers: PairTokenizers, keep: Filter, malformed: Malformed
 ) -> dict[str, Any]:
     """Write the ids, the lengths and (but for training) the texts of a split to files named after it.
 
@@ -101,10 +102,12 @@ def write_pairs(
     texts: list[Pair] = []
     with (folder / f"{split}.source.bin").open("wb") as a, (folder / f"{split}.target.bin").open("wb") as b:
         sides = (_Writer(a), _Writer(b))
-        for pair, *ids in tokenizers.encode(pairs):
+        for number, (pair, *ids) in enumerate(tokenizers.encode(pairs), start=1):
             objection = keep.objection(pair, (len(ids[0]), len(ids[1])))
             if split == "train" and objection:
                 counts[f"{objection}, left out"] += 1
+                if objection != "lopsided":  # which is a matter of taste
+                    malformed.add(objection, f"pair {number:,}", " | ".join(pair))
                 continue
             if split != "train":
                 counts["over-long, cut"] += objection == "over-long"

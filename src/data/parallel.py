@@ -12,6 +12,7 @@ from typing import Any
 
 from src.data import catalogues
 from src.data.corpora import load_dataset
+from src.data.malformed import Malformed, readable
 from src.errors import InputError
 from src.files import check_file, read_lines
 
@@ -52,6 +53,7 @@ class ParallelCorpus:
         validation_fraction: share of the training pairs for validation, where the source has no such split.
         test_fraction: the same for testing.
         max_pairs: read no more training pairs than this.
+        strict: refuse malformed rows, instead of leaving them out of training.
     """
 
     source: str = EMBEDDED
@@ -63,6 +65,7 @@ class ParallelCorpus:
     validation_fraction: float = 0.05
     test_fraction: float = 0.05
     max_pairs: int | None = None
+    strict: bool = False
 
     def __post_init__(self) -> None:
         unknown = set(self.splits or {}) - set(SPLITS)
@@ -138,10 +141,16 @@ class ParallelCorpus:
             elif files and not {"parquet", "arrow", "csv"} & set(files):
                 for language in self.languages:
                     self._check_language(language, files)
-                found[split] = aligned(files[self.source_language], files[self.target_language])
+                strict = self.strict or split != "train"
+                found[split] = aligned(files[self.source_language], files[self.target_language], strict)
         return found or self._of_datasets(load_dataset(self.source, self.source, cache_dir))
 
     def _table(self, file: Path, kind: str, cache_dir: Path) -> Pairs:
+        check_file(file, is_text=False)
+        if kind != "tsv":
+            malformed = Malformed(str(file), self.strict)
+            file = readable(file, "json", self.languages, cache_dir, malformed)
+            malformed.announce()
         check_file(file, is_text=True)
         arguments: dict[str, Any] = {"data_files": str(file)}
         if kind == "tsv":  # quotes are part of a sentence, and so are "null" and "NA"
@@ -199,18 +208,39 @@ def _between(pairs: Pairs, low: float, high: float) -> Iterator[Pair]:
             yield source, target
 
 
-def aligned(source: Path, target: Path) -> Pairs:
+def aligned(source: Path, target: Path, strict: bool = True) -> Pairs:
     """The pairs of two text files, a sentence a line.
+
+    Args:
+        source: one of them.
+        target: the other.
+        strict: whether a line that is not UTF-8 is refused; else its pair is left out, and counted.
 
     Raises:
         InputError: a file is missing, empty or not UTF-8, or one has more lines than the other.
     """
     for path in (source, target):
-        check_file(path, is_text=True)
-    counts = [sum(1 for _ in read_lines(path)) for path in (source, target)]
+        check_file(path, is_text=strict)
+    counts = [sum(1 for _ in read_lines(path, errors="replace")) for path in (source, target)]
     if counts[0] != counts[1]:
         raise InputError(
             f"{source} has {counts[0]:,} lines and {target} {counts[1]:,}: aligned files have a sentence a line, "
             "and equally many"
         )
-    return Pairs(lambda: zip(read_lines(source), read_lines(target), strict=True))
+
+    told = False  # the pairs are read more than once
+
+    def read() -> Iterator[Pair]:
+        nonlocal told
+        malformed = Malformed(f"{source} and {target}", strict)
+        sides = [read_lines(path, errors="surrogateescape") for path in (source, target)]
+        for i, pair in enumerate(zip(*sides, strict=True), start=1):
+            if any(text.encode("utf-8", "replace") != text.encode("utf-8", "surrogateescape") for text in pair):
+                malformed.add("invalid UTF-8", f"line {i:,}")
+            else:
+                yield pair
+        if not told:
+            told = True
+            malformed.announce()
+
+    return Pairs(read)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from src.data.corpora import FORMATS, Splits, load_dataset
+from src.data.malformed import Malformed, readable
 from src.errors import InputError
 from src.files import check_file
 
@@ -24,19 +25,33 @@ def check_fractions(validation_fraction: float, test_fraction: float) -> None:
         )
 
 
-def load_table(source: str, name: str | None, cache_dir: Path) -> Splits:
+def load_table(
+    source: str, name: str | None, cache_dir: Path, text_columns: tuple[str, ...] = (), strict: bool = False
+) -> Splits:
     """The splits of a .csv, .tsv, .json, .jsonl or .parquet file, or of a dataset on the hub, by its own names.
 
+    Args:
+        source: the file or the dataset.
+        name: configuration of a hub dataset.
+        cache_dir: where prepared data lie.
+        text_columns: those that must be text.
+        strict: whether a malformed row of a file is refused, instead of left out.
+
     Raises:
-        InputError: it cannot be read, or has no columns.
+        InputError: it cannot be read, or has no columns; under ``strict`` also a malformed row.
     """
     path = Path(source)
     if not path.suffix and not path.exists():
         return load_dataset(source, source, cache_dir, name=name)
-    check_file(path, is_text=path.suffix != ".parquet")
+    check_file(path, is_text=False)
     kind = FORMATS.get(path.suffix.lower(), "text")
     if kind == "text":
         raise InputError(f"{path} has no columns: give a .csv, .tsv, .json, .jsonl or .parquet file")
+    if kind != "parquet":
+        malformed = Malformed(source, strict)
+        path = readable(path, kind, text_columns, cache_dir, malformed)
+        malformed.announce()
+        check_file(path, is_text=True)
     extra = {"sep": "\t"} if path.suffix == ".tsv" else {}
     return load_dataset(source, kind, cache_dir, data_files=str(path), **extra)
 

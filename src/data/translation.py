@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from torch.utils.data import Dataset
 
 from src.data.datamodule import TextDataModule
+from src.data.malformed import Malformed
 from src.data.pair_store import SIDES, Filter, PairTokenizers, TranslationPairs, pairs_are_whole, write_pairs
 from src.data.parallel import EMBEDDED, Pair, Pairs, ParallelCorpus
 from src.data.progress import announce
@@ -36,6 +37,7 @@ class TranslationDataModule(TextDataModule):
         validation_fraction: share of the training pairs for validation, where the source has no such split.
         test_fraction: the same for testing.
         max_pairs: read no more training pairs than this.
+        strict: refuse malformed training pairs (not UTF-8, no JSON, empty, over-long) instead of leaving them out.
         tokenizer: ``bpe``, ``unigram``, ``char``, ``byte``, or the path of a tokenizer.json; of the target, and of the
             source too unless that has its own.
         source_tokenizer: of the source; as ``tokenizer`` if null.
@@ -67,6 +69,7 @@ class TranslationDataModule(TextDataModule):
         validation_fraction: float = 0.05,
         test_fraction: float = 0.05,
         max_pairs: int | None = None,
+        strict: bool = False,
         tokenizer: str = "bpe",
         source_tokenizer: str | None = None,
         tokenizer_vocab_size: int = 8000,
@@ -99,6 +102,7 @@ class TranslationDataModule(TextDataModule):
             validation_fraction,
             test_fraction,
             max_pairs,
+            strict,
         )
         self.tokenizer_kinds = (source_tokenizer or tokenizer, tokenizer)
         self.tokenizer_vocab_size, self.joint_vocabulary = tokenizer_vocab_size, joint_vocabulary
@@ -135,6 +139,8 @@ class TranslationDataModule(TextDataModule):
 
     # ---- preparing
 
+    descriptions = ("tokenizer.json", "source_tokenizer.json", "info.json")
+
     def cache_key(self) -> dict[str, Any]:
         given = [Path(kind).read_text(encoding="utf-8") for kind in self.tokenizer_kinds if Path(kind).is_file()]
         shape = [self.tokenizer_kinds, given, self.tokenizer_vocab_size, self.joint_vocabulary]
@@ -147,7 +153,11 @@ class TranslationDataModule(TextDataModule):
         tokenizers = self._tokenizers(splits["train"])
         tokenizers.source.save(str(folder / "source_tokenizer.json"))
         tokenizers.target.save(str(folder / "tokenizer.json"))
-        infos = {split: write_pairs(folder, split, pairs, tokenizers, self.filter) for split, pairs in splits.items()}
+        infos = {}
+        for split, pairs in splits.items():
+            malformed = Malformed(f"the {split} split", self.corpus.strict)
+            infos[split] = write_pairs(folder, split, pairs, tokenizers, self.filter, malformed)
+            malformed.announce()
         for split, info in infos.items():
             if not info["target"]["documents"]:
                 reasons = ", ".join(f"{n} {what}" for what, n in info["counts"].items()) or "it is empty"

@@ -1,6 +1,7 @@
 """Fully sharded data parallelism (FSDP2), tensor parallelism, or both on a two-dimensional mesh of processes."""
 
 import atexit
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
@@ -15,6 +16,7 @@ from torch.distributed.tensor import DTensor, Replicate, distribute_module
 from torch.distributed.tensor.parallel import ParallelStyle, parallelize_module
 
 from src.distributed.plans import check_tensor_parallel, shard_units, tensor_plan
+from src.distributed.saving import whole_folder
 from src.errors import InputError
 from src.nn import SelfAttention
 
@@ -115,6 +117,13 @@ class MeshStrategy(ModelParallelStrategy):
     def model_to_device(self) -> None:
         if not self.cpu_offload:
             super().model_to_device()
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        if not self._save_distributed_checkpoint:
+            super().save_checkpoint(checkpoint, filepath, storage_options)
+            return
+        with whole_folder(Path(self.broadcast(filepath)), self.barrier) as aside:
+            super().save_checkpoint(checkpoint, aside, storage_options)
 
     def whole_state_dict(self) -> dict[str, Tensor]:
         """All weights of the network, on every rank; every rank must ask."""

@@ -16,6 +16,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 from torch import Tensor, nn
 
 from src.checkpoint import HEADER
+from src.distributed.saving import whole_folder
 from src.errors import InputError
 
 # these look at whole matrices, or at all parameters together: ZeRO gives an optimizer flat pieces of them
@@ -154,11 +155,11 @@ class ZeroStrategy(DeepSpeedStrategy):
     # ---- checkpoints
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        super().save_checkpoint(checkpoint, filepath, storage_options)
-        path = Path(self.broadcast(filepath))
-        if self.is_global_zero:
-            header = {k: v for k, v in checkpoint.items() if k not in ("state_dict", "optimizer_states")}
-            torch.save(header, path / HEADER)
+        with whole_folder(Path(self.broadcast(filepath)), self.barrier) as aside:
+            super().save_checkpoint(checkpoint, aside, storage_options)
+            if self.is_global_zero:
+                header = {k: v for k, v in checkpoint.items() if k not in ("state_dict", "optimizer_states")}
+                torch.save(header, aside / HEADER)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         zero = getattr(self.model, "optimizer", None)

@@ -4,6 +4,7 @@ from src.nn.activations import ACTIVATIONS, GATED, activation
 from src.nn.attention import CrossAttention, SelfAttention
 from src.nn.blocks import Block, NormPlacement
 from src.nn.cache import KVCache
+from src.nn.cross_entropy import summed_cross_entropy
 from src.nn.feed_forward import FeedForward
 from src.nn.global_attention import GlobalSelfAttention
 from src.nn.kernels import KERNELS
@@ -30,4 +31,5 @@ __all__ = [
     "alibi_slopes",
     "padding_mask",
     "position_ids",
+    "summed_cross_entropy",
 ]

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from src.nn.cache import KVCache
 from src.nn.kernels import KERNELS, dense
 from src.nn.masks import Mask, Reach
 from src.nn.positions import rotary_angles, rotate
+from src.nn.products import attend
 
 
 class _Attention(nn.Module):
@@ -162,7 +162,7 @@ class CrossAttention(_Attention):
                 k, v, _ = cache.append(k, v)
         else:
             k, v = cache.keys_values()
-        y = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self._dropout_now)
+        y = attend(q, k, v, attn_mask=mask, dropout_p=self._dropout_now)
         return self._merge(y).view(shape)
 
     def weights(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -16,22 +16,30 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from src.errors import InputError
 from src.nn.masks import Mask, Reach
+from src.nn.products import attend
 from src.nn.sliding_window import sliding_window
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Mask, Reach, float], Tensor]
 
 
 def dense(
-    q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: float, keys: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Mask,
+    reach: Reach,
+    dropout: float,
+    keys: Tensor | None = None,
+    attend: Callable[..., Tensor] = attend,
 ) -> Tensor:
-    """All pairs, by whichever kernel of torch takes them.
+    """All pairs, by whichever kernel of torch takes them, or by matrix products where those are faster.
 
     Also from T queries to other S keys, whose places are then given by ``keys`` (S,).
     """
     places = torch.arange(k.shape[2], device=k.device) if keys is None else keys
     visible = mask.matrix(reach, places, q.dtype)
     is_causal = mask.causal and visible is None and not mask.past
-    return scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=dropout, is_causal=is_causal)
+    return attend(q, k, v, attn_mask=visible, dropout_p=dropout, is_causal=is_causal)
 
 
 def flash(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: float) -> Tensor:
@@ -42,7 +50,7 @@ def flash(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: fl
     """
     try:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-            return dense(q, k, v, mask, reach, dropout)
+            return dense(q, k, v, mask, reach, dropout, attend=scaled_dot_product_attention)
     except RuntimeError as error:
         if "No available kernel" not in str(error):
             raise

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from src.checkpoint import read_checkpoint
 from src.errors import InputError
+from src.hardware import to_device
 from src.models import BERTConfig, BERTEncoder, LongformerConfig, mean_pool
 from src.models.longformer import LongformerEncoder
 from src.rows import bert_row, pad_rows
@@ -23,7 +23,6 @@ from src.tokenization import bert_ids
 
 KINDS = ("bert", "bi_encoder", "longformer")  # the networks that have an encoder to take
 PREFIX = "model.encoder."
-M = TypeVar("M", bound=torch.nn.Module)
 
 
 @dataclass(frozen=True)
@@ -107,16 +106,4 @@ def load_encoder(path: str | Path, device: str = "cpu") -> Encoder:
     tokenizer = Tokenizer.from_str(checkpoint["tokenizer"])
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    return Encoder(move(model.eval(), device), tokenizer, bert_ids(tokenizer), torch.device(device))
-
-
-def move(model: M, device: str) -> M:
-    """A network on a device.
-
-    Raises:
-        InputError: there is no such device.
-    """
-    try:
-        return model.to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    return Encoder(model.eval(), tokenizer, bert_ids(tokenizer), to_device(model, device))

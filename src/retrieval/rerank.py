@@ -9,8 +9,8 @@ from tokenizers import Tokenizer
 
 from src.checkpoint import load_trained
 from src.errors import InputError
+from src.hardware import to_device
 from src.models import BERTClassifier
-from src.retrieval.encoder import move
 from src.rows import bert_row, pad_rows
 from src.tokenization import bert_ids
 
@@ -64,4 +64,4 @@ def load_reranker(path: str | Path, device: str = "cpu") -> Reranker:
         raise InputError(f"checkpoint {path} has {model.config.n_labels} labels: a reranker has one, its score")
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    return Reranker(move(model, device), tokenizer, bert_ids(tokenizer), torch.device(device))
+    return Reranker(model, tokenizer, bert_ids(tokenizer), to_device(model, device))

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -58,9 +60,13 @@ class Task(L.LightningModule, ABC):
         self.make_optimizer = optimizer
         self.schedule = schedule
         self.compile_blocks, self.activation_checkpointing = compile, activation_checkpointing
-        self._since_log: dict[tuple[str, bool], list[Tensor]] = {}
-        self._steps_since_log = 0
+        # figures of each batch since the last log: by name, and whether each is a share of its step
+        self.collected: dict[tuple[str, bool], list[Tensor]] = {}
+        self.steps_since_log = 0
         self.pipeline: PipelineStrategy | None = None  # set by it, where no process has the whole network
+        self.batches: list[tuple[int, Batch, Tensor]] = []  # of the optimizer step at hand: index, batch and loss
+        self.guard: Callable[[Tensor], None] | None = None  # is shown the gradient norm of each step before it is made
+        self.rate_factor = 1.0  # on the learning rate, beside the schedule's
 
     @abstractmethod
     def build_model(self) -> nn.Module:
@@ -87,8 +93,8 @@ class Task(L.LightningModule, ABC):
         """The data that this task runs on."""
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
-    def count_tokens(self, batch: Batch) -> int:
-        """The tokens of a batch that the network reads, for its speed."""
+    def count_tokens(self, batch: Batch) -> int | Tensor:
+        """The tokens of a batch that the network reads, for its speed; a 0-dim tensor, so as not to wait for a GPU."""
         return batch["input_ids"].numel()
 
     def outputs(self, batch: Batch) -> Any:
@@ -100,6 +106,11 @@ class Task(L.LightningModule, ABC):
         if self.pipeline is None:
             return self.loss_parts(self.outputs(batch), batch)
         return self.pipeline.losses(batch)  # which runs the backward pass between the forward ones
+
+    @property
+    def whole_head(self) -> bool:
+        """Whether the output layer is whole in this process, so that a loss can be had from it without the logits."""
+        return type(self.trainer.strategy) in (SingleDeviceStrategy, DDPStrategy)
 
     def n_parameters(self) -> int:
         """The parameters of the whole network, however many of them this process holds."""
@@ -133,9 +144,17 @@ class Task(L.LightningModule, ABC):
         Raises:
             InputError: it is of another architecture, shape or tokenizer.
         """
-        self.on_load_checkpoint(checkpoint)
+        self.check_pretrained(checkpoint, self.data)
         weights = checkpoint["state_dict"].items()
         self.model.load_state_dict({name.removeprefix("model."): weight for name, weight in weights})
+
+    def check_pretrained(self, checkpoint: dict[str, Any], data: TextDataModule) -> None:
+        """Refuse a checkpoint whose weights cannot be taken over.
+
+        Raises:
+            InputError: it is of another architecture, shape or tokenizer.
+        """
+        self.check_checkpoint(checkpoint, data)
 
     # ---- training
 
@@ -145,6 +164,9 @@ class Task(L.LightningModule, ABC):
         loss = torch.stack(list(parts.values())).sum()
         for name, value in {**parts, "loss": loss}.items():
             self.collect(name, value)
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.batches.clear()
+        self.batches.append((batch_idx, batch, loss.detach()))
         return loss
 
     def collect(self, name: str, value: Tensor, share: bool = True) -> None:
@@ -156,14 +178,17 @@ class Task(L.LightningModule, ABC):
             share: whether it is the batch's share of its optimizer step, which then is what the mean is over: in an
                 epoch's last step, of fewer batches than are accumulated, each share is larger. Else over batches.
         """
-        self._since_log.setdefault((name, share), []).append(value.detach())
+        self.collected.setdefault((name, share), []).append(value.detach())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over two parameter groups, and the schedule by optimizer steps."""
         optimizer = self.make_optimizer(parameter_groups(self.model))
         self._configured = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-        self._scheduler = LambdaLR(optimizer, partial(self.schedule.factor, total_steps=self.total_steps()))
+        self._scheduler = LambdaLR(optimizer, partial(self._factor, total_steps=self.total_steps()))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler, "interval": "step"}}
+
+    def _factor(self, step: int, total_steps: int) -> float:
+        return self.rate_factor * self.schedule.factor(step, total_steps)
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
@@ -177,39 +202,41 @@ class Task(L.LightningModule, ABC):
         return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
 
     def on_train_start(self) -> None:
+        self.configure_rates()
+
+    def configure_rates(self) -> None:
         """Let the configuration rule over what a resumed checkpoint brought into the optimizer and the schedule."""
         scheduler = self._scheduler
         scheduler.base_lrs = [group["lr"] for group in self._configured]
-        factor = self.schedule.factor(scheduler.last_epoch, self.total_steps())
+        factor = self._factor(scheduler.last_epoch, self.total_steps())
         for group, configured in zip(scheduler.optimizer.param_groups, self._configured, strict=True):
             group.update(configured, initial_lr=configured["lr"], lr=configured["lr"] * factor)
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip by the global norm, and log at the steps that are logged: the norm before clipping, loss and rate."""
-        if gradient_clip_algorithm == "value":
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        self._steps_since_log += 1
-        logging = (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if not (logging or gradient_clip_val):
-            return
-        max_norm = None if gradient_clip_algorithm == "value" else gradient_clip_val
+        """Clip by the global norm, show it to the guard, and log it as it was before clipping, with loss and rate."""
+        self.steps_since_log += 1
+        by_value = gradient_clip_algorithm == "value"
         # a strategy whose processes hold parts of the network has its own way to the norm of the whole
         clip = getattr(self.trainer.strategy, "clip_gradients", clip_by_global_norm)
-        norm = clip(self.model.parameters(), max_norm)
-        if logging:
+        norm = clip(self.model.parameters(), None if by_value else gradient_clip_val)
+        if self.guard is not None:
+            self.guard(norm)
+        if by_value:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._log_step(norm, optimizer.param_groups[0]["lr"])
 
     def _log_step(self, gradient_norm: Tensor, learning_rate: float) -> None:
-        shares = self._steps_since_log * self.trainer.accumulate_grad_batches
-        found = self._since_log.items()
+        shares = self.steps_since_log * self.trainer.accumulate_grad_batches
+        found = self.collected.items()
         sums = [torch.stack(values).sum() / (shares if share else len(values)) for (_, share), values in found]
         means = self.trainer.strategy.reduce(torch.stack(sums), reduce_op="mean")
-        for (name, _), mean in zip(self._since_log, means.unbind(), strict=True):
+        for (name, _), mean in zip(self.collected, means.unbind(), strict=True):
             self.log(f"train/{name}", mean, prog_bar=name == "loss")
-        self._since_log.clear()
-        self._steps_since_log = 0
+        self.collected.clear()
+        self.steps_since_log = 0
         self.log("train/gradient_norm", gradient_norm)
         self.log("train/learning_rate", learning_rate)
 
@@ -223,9 +250,12 @@ class Task(L.LightningModule, ABC):
         checkpoint["special_tokens"] = dict(self.data.special_tokens)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.check_checkpoint(checkpoint, self.data)
+
+    def check_checkpoint(self, checkpoint: dict[str, Any], data: TextDataModule) -> None:
         """Refuse a checkpoint of another architecture, shape or tokenizer.
 
         Raises:
             InputError: naming the first thing that differs.
         """
-        check_compatible(checkpoint, self.architecture, asdict(self.config), self.data.tokenizer.to_str())
+        check_compatible(checkpoint, self.architecture, asdict(self.config), data.tokenizer.to_str())

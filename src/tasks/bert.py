@@ -68,9 +68,9 @@ class BERTModule(Task):
         names = ("input_ids", "token_type_ids", "attention_mask", "masked_positions")
         return {name: batch[name] for name in names}
 
-    def count_tokens(self, batch: Batch) -> int:
+    def count_tokens(self, batch: Batch) -> Tensor:
         """The real tokens of a batch: padding is no work done."""
-        return int(batch["attention_mask"].sum())
+        return batch["attention_mask"].sum()
 
     def predictions(self, outputs: BERTOutput, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         """By objective: logits (..., classes) and labels (...), -100 where nothing is predicted."""
@@ -143,15 +143,19 @@ def masked_labels(batch: Batch) -> Tensor:
     return batch["labels"].gather(1, batch["masked_positions"])
 
 
-def load_encoder(encoder: BERTEncoder, checkpoint: dict[str, Any], config: BERTConfig, tokenizer: str) -> None:
-    """Take over the encoder of a pretrained BERT or of a retriever; the latter has no pooler, if one is needed.
+def check_encoder(checkpoint: dict[str, Any], config: BERTConfig, data: TextDataModule) -> None:
+    """Refuse a checkpoint whose encoder cannot be taken over: that of a BERT or of a retriever can.
 
     Raises:
         InputError: it is of another architecture, shape or tokenizer.
     """
     shape = {field.name: getattr(config, field.name) for field in fields(BERTConfig)}
     held = checkpoint["architecture"]
-    check_compatible(checkpoint, held if held == "bi_encoder" else "bert", shape, tokenizer)
+    check_compatible(checkpoint, held if held == "bi_encoder" else "bert", shape, data.tokenizer.to_str())
+
+
+def load_encoder(encoder: BERTEncoder, checkpoint: dict[str, Any]) -> None:
+    """Take over the encoder of a checkpoint; that of a retriever has no pooler, if one is needed."""
     prefix, weights = "model.encoder.", checkpoint["state_dict"]
     found = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
     encoder.load_state_dict({name: found.get(name, first) for name, first in encoder.state_dict().items()})

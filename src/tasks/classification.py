@@ -14,7 +14,7 @@ from src.data import ClassificationDataModule, TextDataModule
 from src.models import BERTClassifier, BERTClassifierConfig
 from src.optim import Schedule
 from src.tasks.base import Batch, Task
-from src.tasks.bert import check_lengths, load_encoder
+from src.tasks.bert import check_encoder, check_lengths, load_encoder
 
 
 class ClassificationModule(Task):
@@ -50,12 +50,13 @@ class ClassificationModule(Task):
 
     def check_data(self, data: TextDataModule) -> None:
         check_lengths(self, data, ClassificationDataModule)
+        assert isinstance(data, ClassificationDataModule)
+        self.config = replace(self.config, n_labels=len(data.label_names))
 
     def setup(self, stage: str) -> None:
         """Take the number of labels from the data."""
-        assert isinstance(self.data, ClassificationDataModule)
-        n = len(self.data.label_names)
-        self.config = replace(self.config, n_labels=n)
+        self.check_data(self.data)
+        n = self.config.n_labels
         self.loss = MeanMetric()
         self.accuracy = MulticlassAccuracy(n, average="micro", ignore_index=-100)
         self.f1 = MulticlassF1Score(n, average="macro", ignore_index=-100)
@@ -72,7 +73,14 @@ class ClassificationModule(Task):
         if checkpoint["architecture"] == self.architecture:
             super().load_pretrained(checkpoint)
             return
-        load_encoder(self.model.encoder, checkpoint, self.config, self.data.tokenizer.to_str())
+        self.check_pretrained(checkpoint, self.data)
+        load_encoder(self.model.encoder, checkpoint)
+
+    def check_pretrained(self, checkpoint: dict[str, Any], data: TextDataModule) -> None:
+        if checkpoint["architecture"] == self.architecture:
+            super().check_pretrained(checkpoint, data)
+            return
+        check_encoder(checkpoint, self.config, data)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the names of the labels to what every task saves."""
@@ -83,9 +91,9 @@ class ClassificationModule(Task):
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         return {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
 
-    def count_tokens(self, batch: Batch) -> int:
+    def count_tokens(self, batch: Batch) -> Tensor:
         """The real tokens of a batch: padding is no work done."""
-        return int(batch["attention_mask"].sum())
+        return batch["attention_mask"].sum()
 
     def summed_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy in nats, summed over the rows."""

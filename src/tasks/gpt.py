@@ -11,6 +11,7 @@ from torchmetrics import MeanMetric
 from src.data import LMDataModule, TextDataModule
 from src.errors import InputError
 from src.models import GPT, GPTConfig
+from src.nn import summed_cross_entropy
 from src.optim import Schedule
 from src.tasks.base import Batch, Task
 
@@ -63,11 +64,26 @@ class GPTModule(Task):
         """Cross-entropy in nats, summed over the labels that are not -100. ``labels[i]`` follows ``input_ids[i]``."""
         return cross_entropy(outputs.flatten(0, 1), batch["labels"].flatten(), reduction="sum")
 
+    def _loss_from_hidden(self, batch: Batch) -> Tensor:
+        """As :meth:`summed_loss` of the network's outputs, which are never made."""
+        hidden = self.model.hidden(batch["input_ids"], documents=batch.get("documents"))
+        return summed_cross_entropy(hidden, self.model.head.weight, batch["labels"])
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        if not self.whole_head:
+            return super().losses(batch)
+        return {"loss": self._loss_from_hidden(batch) / batch["target_tokens"]}
+
     def _evaluate(self, batch: Batch) -> None:
-        outputs, targets = self.outputs(batch), (batch["labels"] != -100).sum()
-        if outputs is not None:
-            # a batch may be all padding, where the ranks have unequal shares of the split
-            self.loss.update(self.summed_loss(outputs, batch) / targets.clamp(min=1), weight=targets)
+        if self.whole_head:
+            loss = self._loss_from_hidden(batch)
+        elif (outputs := self.outputs(batch)) is not None:
+            loss = self.summed_loss(outputs, batch)
+        else:
+            return
+        targets = (batch["labels"] != -100).sum()
+        # a batch may be all padding, where the ranks have unequal shares of the split
+        self.loss.update(loss / targets.clamp(min=1), weight=targets)
 
     def _log_evaluation(self, split: str, prefix: str) -> None:
         loss = self.loss.compute()

@@ -13,7 +13,7 @@ from src.data import RerankerDataModule, TextDataModule
 from src.models import BERTClassifier, BERTClassifierConfig
 from src.optim import Schedule
 from src.tasks.base import Batch, Task
-from src.tasks.bert import check_lengths, load_encoder
+from src.tasks.bert import check_encoder, check_lengths, load_encoder
 
 
 class RerankerModule(Task):
@@ -77,8 +77,15 @@ class RerankerModule(Task):
         """
         if checkpoint["architecture"] == self.architecture:
             super().load_pretrained(checkpoint)
-        else:
-            load_encoder(self.model.encoder, checkpoint, self.config, self.data.tokenizer.to_str())
+            return
+        self.check_pretrained(checkpoint, self.data)
+        load_encoder(self.model.encoder, checkpoint)
+
+    def check_pretrained(self, checkpoint: dict[str, Any], data: TextDataModule) -> None:
+        if checkpoint["architecture"] == self.architecture:
+            super().check_pretrained(checkpoint, data)
+            return
+        check_encoder(checkpoint, self.config, data)
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         return {name: batch[name].flatten(0, 1) for name in ("input_ids", "token_type_ids", "attention_mask")}

@@ -13,7 +13,7 @@ from src.distributed import first_row, gather_rows
 from src.models import BERTConfig, BiEncoder
 from src.optim import Schedule
 from src.tasks.base import Batch, Task
-from src.tasks.bert import check_lengths, load_encoder
+from src.tasks.bert import check_encoder, check_lengths, load_encoder
 
 CHUNK = 512  # queries of an evaluation that are compared with all passages at once
 Vectors = tuple[Tensor, Tensor]  # of queries (rows, d_model) and of passages (rows x group, d_model)
@@ -68,7 +68,11 @@ class RetrieverModule(Task):
         return BiEncoder(self.config)
 
     def load_pretrained(self, checkpoint: dict[str, Any]) -> None:
-        load_encoder(self.model.encoder, checkpoint, self.config, self.data.tokenizer.to_str())
+        self.check_pretrained(checkpoint, self.data)
+        load_encoder(self.model.encoder, checkpoint)
+
+    def check_pretrained(self, checkpoint: dict[str, Any], data: TextDataModule) -> None:
+        check_encoder(checkpoint, self.config, data)
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         queries = {name: batch[name] for name in ("query_input_ids", "query_attention_mask")}

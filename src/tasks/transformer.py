@@ -18,6 +18,7 @@ from src.decoding import beam_search, greedy_search, wu_penalty
 from src.distributed import whole_model
 from src.errors import InputError
 from src.models import Transformer, TransformerConfig
+from src.nn import summed_cross_entropy
 from src.optim import Schedule
 from src.tasks.base import Batch, Task
 
@@ -108,15 +109,23 @@ class TransformerModule(Task):
         # the target's padding is behind its real tokens, which see nothing behind them: it needs no mask
         return {name: batch[name] for name in ("input_ids", "decoder_input_ids", "attention_mask")}
 
-    def count_tokens(self, batch: Batch) -> int:
+    def count_tokens(self, batch: Batch) -> Tensor:
         """The tokens of the targets, without padding: what translation's speed is told in."""
-        return int((batch["labels"] != -100).sum())
+        return (batch["labels"] != -100).sum()
 
     def summed_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Label-smoothed cross-entropy in nats, summed over the labels that are not -100."""
         return cross_entropy(
             outputs.flatten(0, 1), batch["labels"].flatten(), reduction="sum", label_smoothing=self.label_smoothing
         )
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        if not self.whole_head:
+            return super().losses(batch)
+        memory = self.model.encode(batch["input_ids"], batch["attention_mask"])
+        hidden = self.model.decode(batch["decoder_input_ids"], memory, batch["attention_mask"])
+        loss = summed_cross_entropy(hidden, self.model.head.weight, batch["labels"], self.label_smoothing)
+        return {"loss": loss / batch["target_tokens"]}
 
     # ---- evaluation
 
@@ -214,9 +223,10 @@ class TransformerModule(Task):
         super().on_save_checkpoint(checkpoint)
         checkpoint["source_tokenizer"] = self.data.source_tokenizer.to_str()
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        if checkpoint["source_tokenizer"] != self.data.source_tokenizer.to_str():
+    def check_checkpoint(self, checkpoint: dict[str, Any], data: TextDataModule) -> None:
+        super().check_checkpoint(checkpoint, data)
+        assert isinstance(data, TranslationDataModule)
+        if checkpoint["source_tokenizer"] != data.source_tokenizer.to_str():
             raise InputError(
                 "the checkpoint was trained with another tokenizer of the source: name that of its run by "
                 "--data.init_args.source_tokenizer"

@@ -53,7 +53,7 @@ def test_validation_is_not_counted(monkeypatch):
     clock = iter([0.0, 10.0, 50.0, 60.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     meter = Throughput()
-    meter._restart()  # at 0
+    meter.restart()  # at 0
     meter._pause()  # at 10, for a validation
     meter.on_train_batch_start()  # at 50
     meter._pause()  # at 60

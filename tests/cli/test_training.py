@@ -155,6 +155,7 @@ def test_evaluation_is_of_the_whole_split_whatever_the_batch(run, config, tmp_pa
         ),
         (["--model.confg.d_model", "8"], r"unknown key 'model\.confg\.d_model'; did you mean 'model\.config\.d_model'"),
         (["--model.optimizer.lrr", "1"], r"unknown key 'model\.optimizer\.lrr'; did you mean 'model\.optimizer\.lr'"),
+        (["--model.optimizer.lr", "fast"], r"model\.optimizer\.lr: expected a float, not 'fast'"),
         (["--model.optimizer", "AdmW"], r"model\.optimizer.*'AdmW'; did you mean 'AdamW'"),
         (["--model.schedule", "Cosinus"], r"model\.schedule.*'Cosinus'; did you mean 'Cosine'"),
         (["--model", "GTPModule"], r"model.*'GTPModule'; did you mean 'GPTModule'"),

@@ -178,7 +178,7 @@ BAD_FILES = {
     "latin.txt": ("one\ncafé".encode("latin-1"), "byte 7, on line 2"),
     "latin.csv": ("text\ncafé au lait\n".encode("latin-1"), "byte 8, on line 2"),
     "cut.txt": ("naïve".encode()[:3], "byte 2, on line 1"),
-    "broken.jsonl": (b'{"text": "a"}\n{"text": "b"}\n{"text": broken}\n', "row 2"),
+    "broken.jsonl": (b'{"text": broken}\n', "cannot be read"),
     "broken.json": (b'[{"text": "a"}, {', "cannot be read"),
     "broken.csv": (b'text,id\n"a,1\nb', "cannot be read"),
     "broken.parquet": (b"this is no Parquet file", "Parquet"),

@@ -359,7 +359,9 @@ def test_rows_without_text_are_counted(make, tmp_path, capsys):
     rows = [{"text": text} for text in [*TEXTS, "", None, " "]]
     (tmp_path / "gaps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     make(source=str(tmp_path / "gaps.jsonl"), test_fraction=0.0, validation_fraction=0.0).prepare_data()
-    assert "skipped 3 of 63 train documents" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "left out of the train split: 2 rows, empty (row 61, row 63)" in out
+    assert "left out of the train split: 1 rows, null (row 62)" in out
 
 
 def test_ids_that_a_tokenizer_leaves_out_count_for_the_vocabulary(make, tmp_path):

@@ -25,13 +25,18 @@ SAMPLES = {
 }
 
 
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 def run_job(folder: Path, commands: list[list[str]], processes: int = 2, timeout: int = 300) -> None:
     """Run command lines in each of some processes, which find each other as those of torchrun do."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "commands.json").write_text(json.dumps(commands))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     started = []
     for rank in range(processes):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
@@ -110,6 +115,7 @@ def write_config(kind: str, root: Path, tie: bool = True) -> Path:
         data = ("TranslationDataModule", {**source, "eval_max_tokens": 32})
     if kind != "transformer":
         data[1].update({"document_separator": "\n\n", "validation_fraction": 0.1, "eval_batch_size": 3})
+    shown = (SAMPLES.get(kind), "AttentionMaps", "TokenEmbeddings")
     settings = {
         "experiment": kind,
         "model": {
@@ -137,7 +143,7 @@ def write_config(kind: str, root: Path, tie: bool = True) -> Path:
             "log_every_n_steps": 1,
             "accelerator": "cpu",
             "precision": "32-true",
-            "callbacks": [{"class_path": name} for name in (SAMPLES[kind], "AttentionMaps", "TokenEmbeddings")],
+            "callbacks": [{"class_path": name} for name in shown] if kind in SAMPLES else [],
         },
     }
     path = root / f"{kind}.yaml"

@@ -1,14 +1,13 @@
 """Jobs as users start them, by Lightning's own launcher, torchrun and SLURM; faults, and what is refused."""
 
 import os
-import socket
 import subprocess
 import sys
 
 import pytest
 import yaml
 
-from tests.distributed.jobs import HALFWAY, ROOT, fit, losses, run_job, write_config
+from tests.distributed.jobs import HALFWAY, ROOT, fit, free_port, losses, run_job, write_config
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 
@@ -26,12 +25,6 @@ def alone(config, tmp_path_factory):
     return losses(logs / "gpt" / "version_0")
 
 
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
 def finish(*processes: subprocess.Popen) -> list[int]:
     try:
         return [process.wait(120) for process in processes]
@@ -47,12 +40,26 @@ def test_a_killed_process_ends_the_job_which_then_goes_on(config, alone, tmp_pat
     kill = {"class_path": "tests.distributed.probes.Kill", "init_args": {"rank": 1, "step": HALFWAY + 2}}
     (tmp_path / "kill.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [kill]}}))
     killed = [sys.executable, "-m", "src", *command, "--config", str(tmp_path / "kill.yaml")]
+    killed += ["--allow_class_paths", "tests"]
     with (tmp_path / "log").open("w") as log:
         (status,) = finish(subprocess.Popen(killed, cwd=ROOT, env=ENVIRONMENT, stdout=log, stderr=log))
     assert status not in (0, None)
     last = tmp_path / "gpt" / "version_0" / "checkpoints" / "last.ckpt"
     (tmp_path / "go_on.yaml").write_text("trainer: {callbacks: null}")
-    run_job(tmp_path / "job", [[*command, "--config", str(tmp_path / "go_on.yaml"), "--ckpt_path", str(last)]])
+    run_job(
+        tmp_path / "job",
+        [
+            [
+                *command,
+                "--config",
+                str(tmp_path / "go_on.yaml"),
+                "--ckpt_path",
+                str(last),
+                "--allow_class_paths",
+                "tests",
+            ]
+        ],
+    )
     assert losses(tmp_path / "gpt" / "version_1") == pytest.approx(alone[HALFWAY:], abs=1e-4)
 
 
@@ -60,7 +67,7 @@ def test_two_machines_by_torchrun(config, alone, tmp_path):
     """As `docs/strategies.md` says, with both machines on this one."""
     command = fit(config, tmp_path, "gpt", 2, "--config", "configs/strategy/fsdp.yaml", "--trainer.devices", "1")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
-    torchrun += ["--master-addr", "127.0.0.1", "--master-port", free_port()]
+    torchrun += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
     started = [
         subprocess.Popen(
             [*torchrun, "--node-rank", str(node), "-m", "src", *command, "--trainer.num_nodes", "2"],
@@ -78,7 +85,7 @@ def test_two_machines_by_slurm(config, alone, tmp_path):
     command = fit(config, tmp_path, "gpt", 2, "--config", "configs/strategy/ddp.yaml", "--trainer.devices", "1")
     slurm = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "SLURM_NNODES": "2", "SLURM_JOB_ID": "7"}
     slurm |= {"SLURM_JOB_NAME": "train", "SLURM_NODELIST": "localhost", "SLURM_LOCALID": "0"}
-    slurm |= {"MASTER_PORT": free_port()}
+    slurm |= {"MASTER_PORT": str(free_port())}
     started = [
         subprocess.Popen(
             [sys.executable, "-m", "src", *command, "--trainer.num_nodes", "2"],

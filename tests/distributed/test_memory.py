@@ -30,7 +30,7 @@ def test_the_memory_table(tmp_path):
     rows = {}
     for name in EXPECTED:
         probe = {"class_path": "tests.distributed.probes.Bytes", "init_args": {"folder": str(tmp_path / name)}}
-        probing = [f"--trainer.callbacks={json.dumps([probe])}"]
+        probing = [f"--trainer.callbacks={json.dumps([probe])}", "--allow_class_paths=tests"]
         spread = ["--config", f"configs/strategy/{name}.yaml", "--trainer.devices", "2"]
         run_job(tmp_path / "job" / name, [fit(config, tmp_path / "logs" / name, "gpt", 1, *spread, *more, *probing)])
         held = [json.loads((tmp_path / name / f"{rank}.json").read_text()) for rank in (0, 1)]

@@ -142,7 +142,7 @@ def pretrained(data, tmp_path: Path) -> tuple[Path, Path]:
     path = tmp_path / "pretrained.ckpt"
     trainer.save_checkpoint(path)
     checkpoint = torch.load(path, weights_only=True)
-    torch.save({**checkpoint, "config": ""}, path)
+    torch.save({**checkpoint, "config": "experiment: test"}, path)
     module.tokenizer.save(str(tmp_path / "tokenizer.json"))
     return path, tmp_path / "tokenizer.json"
 

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from src.checkpoint import load_trained
 from src.data import LMDataModule
 from src.models import GPT
+from src.tasks import GPTModule
 from tests.distributed.jobs import losses
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +50,34 @@ def test_k_batches_of_b_train_as_one_of_kb(run, config):
     whole = trained(run, config, 0, *epoch, "--data.batch_size", 12)
     parts = trained(run, config, 1, *epoch, "--data.batch_size", 4, "--trainer.accumulate_grad_batches", 3)
     assert_close(whole, parts)
+
+
+def test_without_logits_it_trains_as_with_them(run, config, monkeypatch):
+    sgd(config)
+    apart = trained(run, config, 0)
+    monkeypatch.setattr(GPTModule, "whole_head", False)
+    together = trained(run, config, 1)
+    assert_close(apart, together)
+    metrics = [(config.parent / f"logs/tiny/version_{n}/metrics.csv").read_text().splitlines() for n in (0, 1)]
+    column = metrics[0][0].split(",").index("val/loss")
+    losses = [[float(v) for row in rows[1:] if (v := row.split(",")[column])] for rows in metrics]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_in_bfloat16_the_fast_paths_learn_as_the_plain_ones(run, config, monkeypatch):
+    """Losses of a run that learns: apart by far less than those of two seeds."""
+
+    def validation(version, *arguments):
+        trained(run, config, version, "--trainer.precision", "bf16-mixed", "--trainer.max_steps", 60, *arguments)
+        return torch.tensor(losses(config.parent / f"logs/tiny/version_{version}", "val/loss"))
+
+    fast, another = validation(0), validation(1, "--seed_everything", 1)
+    monkeypatch.setattr(GPTModule, "whole_head", False)
+    monkeypatch.setattr("src.nn.products.MOST_PAIRS", 0)
+    plain = validation(2)
+    assert fast[-1] < fast[0] - 0.3
+    assert (fast - plain).abs().max() < 0.01
+    assert (fast - plain).abs().max() < (fast - another).abs().max()
 
 
 def test_two_processes_train_and_evaluate_as_one(run, config, tmp_path):

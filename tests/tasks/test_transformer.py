@@ -122,6 +122,24 @@ def test_tensorboard_has_translations_signatures_and_maps_of_attention(trained):
     assert f"reference: {data.texts('validation')[0][1]}\n" in samples
 
 
+def test_without_logits_it_trains_as_with_them(folder, tmp_path, monkeypatch):
+    """Label smoothing and padding among it."""
+
+    def weights(whole_head):
+        L.seed_everything(0)
+        data = data_of(folder, tmp_path / "cache")
+        task = task_of(data, label_smoothing=0.1)
+        monkeypatch.setattr(TransformerModule, "whole_head", whole_head)
+        trainer_of(tmp_path, 5, limit_val_batches=0, precision="32-true").fit(task, data)
+        return task.state_dict()
+
+    apart, together = weights(True), weights(False)
+    for name, tensor in apart.items():
+        torch.testing.assert_close(
+            tensor, together[name], atol=2e-5, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}"
+        )
+
+
 def test_the_smoothed_loss_is_that_of_a_smoothed_target(folder, tmp_path):
     data = data_of(folder, tmp_path)
     task = task_of(data, label_smoothing=0.1)

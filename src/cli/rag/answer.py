@@ -35,9 +35,9 @@ def run(options: argparse.Namespace) -> None:
 
     from src.checkpoint import load_trained
     from src.decoding.text import stream_text
+    from src.hardware import to_device
     from src.models import GPT
     from src.retrieval.answer import is_relevant, make_prompt
-    from src.retrieval.encoder import move
 
     mode = find_mode(options)
     model, tokenizer, special_tokens = load_trained(options.checkpoint, GPT)
@@ -55,8 +55,9 @@ def run(options: argparse.Namespace) -> None:
     prompt = make_prompt(options.question, hits, tokenizer, room)
     eos = tokenizer.token_to_id(special_tokens["eos_token"])
     assert eos is not None
+    device = to_device(model, options.device)
     pieces = stream_text(
-        move(model, options.device),
+        model,
         tokenizer,
         prompt.ids,
         eos_id=eos,
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
         temperature=options.temperature,
         top_k=options.top_k,
         top_p=options.top_p,
-        generator=torch.Generator(options.device).manual_seed(options.seed),
+        generator=torch.Generator(device).manual_seed(options.seed),
     )
     for piece in pieces:
         print(piece, end="", flush=True)

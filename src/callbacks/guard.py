@@ -1,0 +1,238 @@
+"""What may end a run before its time, looked at once an optimizer step by all processes together."""
+
+import math
+import signal
+import threading
+from collections import deque
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from torch import Tensor
+
+from src.callbacks.blame import first_fault, place_of
+from src.callbacks.ema import EMA
+from src.callbacks.ending import requeue, save_last
+from src.distributed import ZeroStrategy
+from src.errors import Diverged, InputError, Preempted
+from src.tasks import Task
+
+WINDOW, ENOUGH = 100, 20  # steps that a spike is measured against, and how few of them will do
+EVERY = 10  # batches of a validation between two looks at the signals, where several processes must agree
+
+
+class Guard(L.Callback):
+    """Catch a loss or gradient that is no finite number before the weights see it, and signals that ask for an end.
+
+    Before each optimizer step the loss is averaged over the processes, with whether one of them was asked to end; so
+    all of them do the same thing at the same step. That is one small reduction a step, where there are several
+    processes, and one wait of the processor for the GPU, between the backward pass and the optimizer's step.
+
+    A signal (SIGTERM or SIGUSR1) ends the run with a checkpoint after the step, and status 75. Under SLURM, SIGUSR1
+    puts the job back into the queue too.
+
+    Args:
+        on_fault: what to do about a loss or gradient that is not finite. ``stop`` ends the run, status 3, with its
+            checkpoints as they are; ``skip`` leaves the step out; ``rollback`` takes weights and optimizer from the
+            run's last checkpoint, lowers the learning rate, and goes on with the next batches, not with the same ones
+            (Chowdhery et al. 2022, section 5.1).
+        max_faults: how often to skip or roll back, in a whole run, before it stops after all.
+        rollback_factor: what a rollback multiplies the learning rate by.
+        spike: a loss that is more standard deviations than this above the mean of the last 100 steps is reported.
+    """
+
+    def __init__(
+        self,
+        on_fault: Literal["stop", "skip", "rollback"] = "stop",
+        max_faults: int = 10,
+        rollback_factor: float = 0.5,
+        spike: float = 6.0,
+    ) -> None:
+        if max_faults < 1 or not 0 < rollback_factor <= 1 or spike <= 0:
+            raise InputError("guard: max_faults must be at least 1, rollback_factor above 0 and up to 1, spike above 0")
+        self.on_fault, self.max_faults = on_fault, max_faults
+        self.rollback_factor, self.spike = rollback_factor, spike
+        self.faults = 0  # since the start of the run, those before a resume among them
+        self._losses: deque[float] = deque(maxlen=WINDOW)
+        self._signal: int | None = None  # what this process received
+        self._ending = False  # what all of them agreed on
+        self._in_validation = False  # whether the checkpoint of a preemption is to begin with a validation
+
+    def check(self, trainer: L.Trainer) -> None:
+        """Refuse what a strategy cannot do.
+
+        Raises:
+            InputError: naming it.
+        """
+        if self.on_fault != "stop" and isinstance(trainer.strategy, ZeroStrategy):
+            raise InputError(f"guard.on_fault {self.on_fault}: ZeRO steps by itself and can only stop; set it to stop")
+
+    # ---- state
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"faults": self.faults, "rate_factor": self._rate_factor, "losses": list(self._losses)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.faults, self._rate_factor = state_dict["faults"], state_dict["rate_factor"]
+        self._losses.extend(state_dict["losses"])
+
+    _rate_factor = 1.0
+
+    # ---- setting up
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Task)
+        pl_module.rate_factor = self._rate_factor
+        pl_module.guard = lambda norm: self._inspect(trainer, pl_module, norm)
+        self._signal, self._ending = None, False
+        # in place of Lightning's, which end with status 0 and no checkpoint, or save in the middle of a step; its
+        # teardown puts back what was there before the run
+        if threading.current_thread() is threading.main_thread():  # elsewhere there are no signals
+            for number in self._signals(trainer):
+                signal.signal(number, self._receive)
+
+    @staticmethod
+    def _signals(trainer: L.Trainer) -> set[int]:
+        cluster = trainer._accelerator_connector.cluster_environment
+        requeue = cluster.requeue_signal if isinstance(cluster, SLURMEnvironment) else None
+        return {signal.SIGTERM, requeue or signal.SIGUSR1}
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._signal = number
+
+    # ---- each step
+
+    def _inspect(self, trainer: L.Trainer, task: Task, norm: Tensor) -> None:
+        """Before the optimizer's step."""
+        loss = torch.stack([loss for _, _, loss in task.batches]).mean().float()
+        asked = torch.tensor(float(self._signal is not None), device=loss.device)
+        figures = torch.stack([loss, asked])
+        if trainer.world_size > 1:
+            figures = trainer.strategy.reduce(figures, reduce_op="mean")
+        loss_now, asked_now, norm_now = torch.cat([figures, norm.float().to(figures.device).view(1)]).tolist()
+        self._ending = asked_now > 0
+        # a gradient scaler looks for overflows itself, and they are no fault: they are how it finds its scale
+        scaled = str(trainer.precision).startswith("16")
+        if not (math.isfinite(loss_now) and (scaled or math.isfinite(norm_now))):
+            self._fault(trainer, task, loss_now, norm_now)
+        else:
+            self._look_for_spike(trainer, task, loss_now)
+
+    def _look_for_spike(self, trainer: L.Trainer, task: Task, loss: float) -> None:
+        if len(self._losses) >= ENOUGH:
+            mean = sum(self._losses) / len(self._losses)
+            deviation = math.sqrt(sum((x - mean) ** 2 for x in self._losses) / len(self._losses))
+            if loss > mean + self.spike * deviation:
+                above = f"the mean of the last {len(self._losses)} steps is {mean:.4f} ± {deviation:.4f}"
+                self._warn(
+                    f"loss spike at step {trainer.global_step + 1}: {loss:.4f}, {above}; {place_of(trainer, task)}"
+                )
+        self._losses.append(loss)
+
+    @rank_zero_only
+    def _warn(self, message: str) -> None:
+        print(f"warning: {message}", flush=True)
+
+    def _fault(self, trainer: L.Trainer, task: Task, loss: float, norm: float) -> None:
+        what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
+        where = first_fault(task)
+        if trainer.world_size > 1:  # each has looked at its own batches: the first that found something tells
+            found: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(found, where)
+            where = next((one for one in found if one), None)
+        message = (
+            f"{what} at step {trainer.global_step + 1}, {place_of(trainer, task)}; "
+            f"{where or 'no module by itself: it must be in the optimizer state or in the reduction'}"
+        )
+        self.faults += 1
+        if self.on_fault == "stop":
+            raise Diverged(f"{message}; the weights are as before it: lower the rate, or set guard.on_fault to skip")
+        if self.faults > self.max_faults:
+            raise Diverged(f"{message}; it is fault {self.faults}, and guard.max_faults is {self.max_faults}")
+        if self.on_fault == "rollback":
+            message += f"; {self._roll_back(trainer, task, message)}"
+        for parameter in task.parameters():
+            parameter.grad = None  # which every optimizer leaves alone
+        self._warn(f"{message}; fault {self.faults} of at most {self.max_faults}, {self.on_fault}")
+
+    def _roll_back(self, trainer: L.Trainer, task: Task, message: str) -> str:
+        path = last_checkpoint(trainer)
+        if path is None:
+            raise Diverged(f"{message}; there is no checkpoint yet to go back to")
+        checkpoint = trainer.strategy.load_checkpoint(path, weights_only=True)
+        trainer.strategy.load_model_state_dict(checkpoint)
+        if "optimizer_states" in checkpoint:  # else the strategy has done it
+            trainer.strategy.load_optimizer_state_dict(checkpoint)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EMA):
+                callback.on_load_checkpoint(trainer, task, checkpoint)
+        self._rate_factor *= self.rollback_factor
+        task.rate_factor = self._rate_factor
+        task.configure_rates()
+        return f"back to the weights of step {checkpoint['global_step']}, rates x {self._rate_factor:g} from here"
+
+    # ---- ending
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        assert isinstance(pl_module, Task)
+        loop = trainer.fit_loop.epoch_loop
+        at_a_step = not loop._should_accumulate()
+        if not (self._ending and at_a_step) or trainer.should_stop:
+            return
+        fetcher = trainer.fit_loop._data_fetcher
+        assert fetcher is not None
+        self._in_validation = loop._should_check_val_fx(fetcher)
+        raise Preempted(self._end(trainer))
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """A validation may take longer than the time there is: leave it, and begin it again on resuming."""
+        if trainer.state.fn != "fit" or trainer.should_stop:
+            return
+        self._ending = self._signal is not None
+        if trainer.world_size > 1:
+            if batch_idx % EVERY:
+                return
+            self._ending = trainer.strategy.reduce_boolean_decision(self._ending, all=False)
+        if self._ending:
+            raise Preempted("within a validation")  # what is swapped for it is put back: see `on_exception`
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, Preempted) and trainer.validating:
+            self._in_validation, trainer.training = True, True
+            exception.args = (self._end(trainer),)
+
+    def _end(self, trainer: L.Trainer) -> str:
+        path = save_last(trainer)
+        note = requeue(trainer) if self._signal != signal.SIGTERM else ""
+        return f"asked to end at step {trainer.global_step}: saved {path}; the command with --resume auto goes on{note}"
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Where a validation was due or had begun, the run that goes on begins with it.
+
+        Lightning takes a training step whose validation did not begin for one that needs none.
+        """
+        if not self._in_validation:
+            return
+        loops = checkpoint["loops"]["fit_loop"]
+        batches = loops["epoch_loop.batch_progress"]
+        for count in (batches["total"], batches["current"]):
+            count["completed"] = count["processed"]
+        validation = loops["epoch_loop.val_loop.batch_progress"]
+        done = validation["total"]["completed"]
+        validation["total"] = {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
+        validation["current"] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+
+
+def last_checkpoint(trainer: L.Trainer) -> Path | None:
+    """The newest checkpoint of this run, or the one that it goes on from."""
+    names = [
+        getattr(c, name, "") for c in trainer.checkpoint_callbacks for name in ("last_model_path", "best_model_path")
+    ]
+    paths = [Path(name) for name in [*names, trainer.ckpt_path or ""] if name and Path(name).exists()]
+    return max(paths, key=lambda path: path.stat().st_mtime, default=None)

@@ -1,0 +1,32 @@
+"""What a configuration may name: it is data from anywhere, and to name a class is to run its code."""
+
+from jsonargparse import set_parsing_settings
+
+# packages whose classes are configured, and the module of PyTorch's own values (datetime: `trainer.max_time`)
+ALLOWED = ["src", "torch", "lightning", "pytorch_lightning", "torchmetrics", "datetime"]
+# parts of them that load or build code from what a configuration would name
+DENIED = [
+    "torch.hub",
+    "torch.load",
+    "torch.serialization",
+    "torch.package",
+    "torch.jit",
+    "torch.classes",
+    "torch.ops",
+    "torch.utils.cpp_extension",
+    "torch.distributed.run",
+    "torch.distributed.launch",
+    "torch.distributed.elastic",
+    "torch.multiprocessing",
+    "lightning.pytorch.cli",
+    "lightning.app",
+]
+
+
+def allow_class_paths(more: list[str]) -> None:
+    """Restrict what a configuration may name to those packages, before anything is imported for it.
+
+    Args:
+        more: modules of the user's own.
+    """
+    set_parsing_settings(import_path_denylist=["*", *DENIED], import_path_allowlist=[*ALLOWED, *more])

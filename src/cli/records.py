@@ -1,0 +1,51 @@
+"""What lies beside a run to start it again by: its configuration, its tokenizers, and the manifest."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+
+from src.atomic import write_text
+from src.manifest import MANIFEST
+from src.tasks import Task
+
+
+class SaveConfig(SaveConfigCallback):
+    """The resolved configuration and a manifest in the run's folder; the configuration in each checkpoint too.
+
+    Args:
+        record: the manifest.
+        in_place: whether the folder is that of an interrupted run which goes on.
+        parser: of the configuration.
+        config: what it parsed.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Any, record: dict[str, Any], in_place: bool) -> None:
+        super().__init__(parser, config, overwrite=in_place)
+        self.record, self.in_place = record, in_place
+        if in_place:  # the run is still the one that began without a checkpoint
+            self.config = self.config.clone()
+            self.config.ckpt_path = None
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = self._text
+
+    @cached_property
+    def _text(self) -> str:
+        return self.parser.dump(self.config, skip_unset=False)  # takes longer than to save a small network
+
+    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """The tokenizers, beside the configuration: another run can name them; and the manifest."""
+        assert isinstance(pl_module, Task)
+        path = Path(trainer.default_root_dir) / MANIFEST
+        record = self.record
+        if self.in_place and path.is_file():
+            record = json.loads(path.read_text(encoding="utf-8"))
+            record["resumed"].append(self.record)
+        write_text(path, json.dumps(record, indent=1))
+        for name in ("tokenizer", "source_tokenizer"):
+            if hasattr(pl_module.data, name):
+                getattr(pl_module.data, name).save(str(Path(trainer.default_root_dir) / f"{name}.json"))

@@ -1,0 +1,62 @@
+"""Checkpoints that are whole or not there at all: a file by one process, or a folder by all of them."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from src.atomic import remove, replace_folder, write_text
+from src.checkpoint import CHECKSUMS, checksum, read_checkpoint, save_checkpoint
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Write a checkpoint beside its name, flush it, and rename it; read nothing but tensors and plain values.
+
+    What was there before stays until then: after a crash, a kill or a full disk. Lightning's own writing is not atomic
+    where the folder of temporary files is on another file system.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if (path / CHECKSUMS).is_file():  # a sharded one of that name, of a run that goes on under another strategy
+            path.rename(path.with_name(f"{path.name}.old"))
+        save_checkpoint(checkpoint, path)
+        remove(path.with_name(f"{path.name}.old"))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_checkpoint(path)
+
+
+@contextmanager
+def whole_folder(path: Path, barrier: Callable[[], Any]) -> Iterator[Path]:
+    """A folder that every process writes its shard into, under its name only when all of it is on the disk.
+
+    Every process must enter it. With it go the checksums of its files, for which the processes share the reading.
+
+    Args:
+        path: the name.
+        barrier: waits for all processes.
+    """
+    rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    aside = path.with_name(f"{path.name}.part")
+    if rank == 0:
+        remove(aside)
+        aside.mkdir(parents=True)
+    barrier()
+    yield aside
+    barrier()
+    files = sorted(file for file in aside.rglob("*") if file.is_file())
+    mine = {str(file.relative_to(aside)): (file.stat().st_size, checksum(file)) for file in files[rank::size]}
+    parts: list[Any] = [mine]
+    if size > 1:
+        parts = [None] * size
+        dist.all_gather_object(parts, mine)
+    if rank == 0:
+        write_text(aside / CHECKSUMS, json.dumps({name: sums for part in parts for name, sums in part.items()}))
+        replace_folder(aside, path)
+    barrier()

@@ -1,0 +1,114 @@
+"""One complete configuration for each run, from layers of YAML and dotted keys."""
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from src.errors import InputError
+
+CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes 1e-3 for text, since it has no point: here it is a number, as on the command line."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A file that holds a YAML mapping.
+
+    Raises:
+        InputError: it is missing, or holds something else.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no settings: it must be a YAML mapping")
+    return content
+
+
+def read_value(text: str) -> Any:
+    """A value as it would stand in a YAML file.
+
+    Raises:
+        InputError: it is no YAML.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{text!r} is no YAML value") from error
+
+
+def layered(paths: list[Path]) -> dict[str, Any]:
+    """Several configuration files, each over those before it."""
+    config: dict[str, Any] = {}
+    for path in paths:
+        config = _over(config, read_yaml(path))
+    return config
+
+
+def _over(lower: Any, upper: Any) -> Any:
+    if not (isinstance(lower, dict) and isinstance(upper, dict)):
+        return upper
+    if upper.get("class_path", lower.get("class_path")) != lower.get("class_path"):
+        return upper  # the arguments of another class
+    return {key: _over(lower.get(key), upper.get(key)) if key in upper else lower[key] for key in {**lower, **upper}}
+
+
+def with_settings(config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a configuration with values at dotted keys, which may leave out ``init_args``.
+
+    A new class starts with no arguments: none of those of the class before it are kept.
+    """
+    config = copy.deepcopy(config)
+    for key, value in settings.items():
+        *parents, last = key.split(".")
+        node = config
+        for name in parents:
+            node = _child(node, name)
+        if last == "class_path":
+            if node.get("class_path") != value:
+                node.clear()
+        else:
+            node = _arguments(node, last)
+        node[last] = copy.deepcopy(value)
+    return config
+
+
+def _arguments(node: dict[str, Any], name: str) -> dict[str, Any]:
+    """Where a class has its argument ``name``; the node itself where it is no class."""
+    if "class_path" in node and name not in CLASS_KEYS:
+        node["init_args"] = node.get("init_args") or {}
+        return node["init_args"]
+    return node
+
+
+def _child(node: dict[str, Any], name: str) -> dict[str, Any]:
+    node = _arguments(node, name)
+    child = node.get(name)
+    if isinstance(child, str):  # a class by its name alone
+        child = {"class_path": child}
+    node[name] = child if isinstance(child, dict) else {}
+    return node[name]
+
+
+def value_at(config: dict[str, Any], key: str) -> Any:
+    """The value at a dotted key, null where there is none."""
+    node: Any = config
+    for name in key.split("."):
+        if not isinstance(node, dict):
+            return None
+        node = (node.get("init_args") or {}) if "class_path" in node and name not in CLASS_KEYS else node
+        node = node.get(name)
+    return node

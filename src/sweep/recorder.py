@@ -1,0 +1,105 @@
+"""What is recorded of a run in a sweep, and what of it would end it early."""
+
+import hashlib
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from src.errors import Diverged, InputError, RunEnded
+
+
+class Hopeless(RunEnded):
+    """The run is so much worse than others at the same step that it is not worth going on."""
+
+
+class Recorder(L.Callback):
+    """Record a run's curve, time and memory, and prints of what runs that are compared must have in common.
+
+    Args:
+        metric: that the run is judged by.
+        report: is told each validation's step and value; says whether the run is hopeless.
+
+    Raises:
+        Diverged: the metric is no number.
+        Hopeless: it is so much worse than that of others.
+        InputError: validation does not log the metric.
+    """
+
+    def __init__(self, metric: str, report: Callable[[int, float], bool]) -> None:
+        self.metric, self.report = metric, report
+        self.curve: list[tuple[int, float]] = []
+        self.record: dict[str, Any] = {}
+        self._batches = hashlib.sha256()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.record["precision"] = str(trainer.precision)
+        self.record["n_parameters"] = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
+        self.record["initial_weights"] = weights_print(pl_module)
+        self._start, self._start_processor = time.perf_counter(), time.process_time()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: dict[str, Tensor], batch_idx: int
+    ) -> None:
+        for name in sorted(batch):
+            if isinstance(batch[name], Tensor):
+                self._batches.update(batch[name].cpu().numpy().tobytes())
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if "first_loss" not in self.record:
+            self.record["first_loss"] = float(outputs["loss"])
+        self.record["steps"] = trainer.global_step
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn != "fit":
+            return
+        logged = trainer.callback_metrics
+        if self.metric not in logged:
+            known = ", ".join(name for name in logged if name.startswith("val/"))
+            raise InputError(f"validation logs no {self.metric!r}, which the sweep is judged by; it logs {known}")
+        step, value = trainer.global_step, float(logged[self.metric])
+        if not math.isfinite(value):
+            raise Diverged(f"{self.metric} is {value} at step {step}")
+        self.curve.append((step, value))
+        self.record["metrics"] = {
+            name: float(v) for name, v in logged.items() if name.startswith(("val/", "throughput/tokens"))
+        }
+        self._measure()
+        if self.report(step, value):
+            raise Hopeless(f"{self.metric} {value:.4g} at step {step} was hopeless")
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._measure()
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.record["batches"] = self._batches.hexdigest()[:16]
+        self._measure()
+
+    def _measure(self) -> None:
+        """Time since the first step, validations included, and the most memory so far, in MiB."""
+        if not hasattr(self, "_start"):
+            return
+        self.record["seconds"] = time.perf_counter() - self._start
+        self.record["processor_seconds"] = time.process_time() - self._start_processor
+        if torch.cuda.is_available():
+            self.record["memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
+        else:
+            unit = 2**20 if sys.platform == "darwin" else 2**10
+            self.record["memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def weights_print(module: torch.nn.Module) -> str:
+    """A print of the matrices of a network: what is drawn at random, and so what a seed must make equal."""
+    weights = hashlib.sha256()
+    for name, parameter in sorted(module.named_parameters()):
+        if parameter.dim() > 1:
+            weights.update(name.encode() + parameter.detach().float().cpu().numpy().tobytes())
+    return weights.hexdigest()[:16]

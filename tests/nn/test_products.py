@@ -1,0 +1,91 @@
+"""Attention by matrix products is attention: exactly in float64, and in bfloat16 as near to it as torch's kernel."""
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from src.nn import products as module
+from src.nn.products import attend, products
+
+
+def inputs(dtype, queries=9, keys=9, grad=True):
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 3, queries, 8), (2, 3, keys, 8), (2, 3, keys, 8))
+    return [torch.randn(shape, generator=generator).to(dtype).requires_grad_(grad) for shape in shapes]
+
+
+def masks(queries, keys):
+    generator = torch.Generator().manual_seed(1)
+    seen = torch.rand(2, 1, queries, keys, generator=generator) < 0.7
+    seen[..., 0] = True
+    return {
+        "none": {},
+        "causal": {"is_causal": True},
+        "padding": {"attn_mask": (torch.arange(keys) < torch.tensor([keys, 2])[:, None])[:, None, None]},
+        "pairs": {"attn_mask": seen},
+        "numbers": {"attn_mask": torch.randn(1, 3, queries, keys, generator=generator, dtype=torch.float64)},
+    }
+
+
+@pytest.mark.parametrize("keys", [9, 5])
+@pytest.mark.parametrize("mask", masks(1, 1))
+def test_it_is_that_of_torch(mask, keys):
+    arguments = masks(9, keys)[mask]
+    tensors = inputs(torch.float64, keys=keys)
+    found, expected = products(*tensors, **arguments), scaled_dot_product_attention(*tensors, **arguments)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn_like(found)
+    for a, b in zip(
+        torch.autograd.grad(found, tensors, weights), torch.autograd.grad(expected, tensors, weights), strict=True
+    ):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("mask", ["none", "causal", "padding"])
+def test_in_bfloat16_it_is_about_as_near_to_the_truth_as_torchs_kernel(mask):
+    shape, arguments = (4, 4, 96, 32), masks(96, 96)[mask]
+    if mask == "padding":
+        arguments["attn_mask"] = arguments["attn_mask"].repeat(2, 1, 1, 1)
+    generator = torch.Generator().manual_seed(0)
+    exact = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(3)]
+    weights = torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    def errors(function, dtype, against=None):
+        tensors = [tensor.detach().to(dtype).requires_grad_() for tensor in exact]
+        y = function(*tensors, **arguments)
+        found = [y, *torch.autograd.grad(y, tensors, weights.to(dtype))]
+        assert all(tensor.dtype == dtype for tensor in found)
+        return found if against is None else [(a - b).norm() / b.norm() for a, b in zip(found, against, strict=True)]
+
+    truth = errors(scaled_dot_product_attention, torch.float64)
+    ours = errors(products, torch.bfloat16, truth)
+    theirs = errors(scaled_dot_product_attention, torch.bfloat16, truth)
+    assert all(a < 2 * b + 1e-3 for a, b in zip(ours, theirs, strict=True))
+    assert max(ours) < 0.01
+
+
+def test_dropout_drops_weights_and_scales_the_others():
+    torch.manual_seed(0)
+    q, k, _ = inputs(torch.float64, 64, 64)
+    weights = products(q, k, torch.eye(64, dtype=torch.float64).expand(2, 3, 64, 64), dropout_p=0.25)
+    plain = products(q, k, torch.eye(64, dtype=torch.float64).expand(2, 3, 64, 64))
+    kept = weights > 0
+    assert 0.7 < kept.double().mean() < 0.8
+    torch.testing.assert_close(weights[kept], plain[kept] / 0.75)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "grad", "most", "by_products"),
+    [
+        (torch.bfloat16, True, 1 << 25, True),
+        (torch.bfloat16, False, 1 << 25, False),
+        (torch.float32, True, 1 << 25, False),
+        (torch.bfloat16, True, 2 * 3 * 9 * 9 - 1, False),  # more pairs than are kept
+        (torch.bfloat16, True, 2 * 3 * 9 * 9, True),
+    ],
+)
+def test_where_it_is_used(dtype, grad, most, by_products, monkeypatch):
+    monkeypatch.setattr(module, "MOST_PAIRS", most)
+    tensors = inputs(dtype, grad=grad)
+    chosen = products if by_products else scaled_dot_product_attention
+    assert torch.equal(attend(*tensors, is_causal=True), chosen(*tensors, is_causal=True))
