@@ -18,6 +18,9 @@ Weights = dict[str, Tensor]
 # architecture before -> after
 EXTENDED = {"bert": "longformer", "longformer": "longformer", "gpt": "gpt"}
 
+# architecture -> what trains it, and on what
+TASKS = {"longformer": ("LongformerModule", "MLMDataModule"), "gpt": ("GPTModule", "LMDataModule")}
+
 
 def parser() -> VerbParser:
     """The options of `extend-context`."""
@@ -99,7 +102,11 @@ def main(arguments: list[str]) -> None:
     if content["architecture"] == "gpt":
         data["end_token"] = content["special_tokens"]["eos_token"]
     shape = {name: value for name, value in config.items() if name != "vocab_size"}
-    layer = {"model": {"init_args": {"config": shape}}, "data": {"init_args": data}}
+    task, source = TASKS[content["architecture"]]
+    layer = {
+        "model": {"class_path": task, "init_args": {"config": shape}},
+        "data": {"class_path": source, "init_args": data},
+    }
     content["config"] = yaml.safe_dump(layer)
     save_starting_point(content, layer, options.output)
     print(f"wrote {options.output}: a {content['architecture']} of {options.max_seq_len:,} positions")
