@@ -336,7 +336,7 @@ WORDS = st.sampled_from(
      "", "\0", "é", "\udcff"]
 ) | st.text(max_size=6)  # fmt: skip
 FUZZED = settings(
-    max_examples=25,
+    max_examples=10,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
