@@ -178,6 +178,8 @@ BAD = [
     (*FIT, "--seed_everything", "one"),
     (*FIT, "--resume", "yesterday"),
     (*FIT, "--resume", "auto", "--ckpt_path", "gpt.ckpt"),
+    (*FIT, "--allow_class_paths", "not a module"),
+    (*FIT, "--allow_class_paths", "jsonargparse"),
     (*FIT, "--guard.on_fault", "pray"),
     (*FIT, "--guard.max_faults", "0"),
     (*FIT, "--checkpoint.save_top_k", "-7"),
