@@ -22,6 +22,7 @@ from collections import Counter
 from pathlib import Path
 
 import yaml
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 import src.cli
 import src.cli.training
@@ -55,6 +56,7 @@ def start(arguments: list[str], log: Path, processes: int) -> list[int]:
             place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
             place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GROUP_RANK": 0, "TORCHELASTIC_RUN_ID": "kills"}
             os.environ.update({name: str(value) for name, value in place.items()} | {"GLOO_SOCKET_IFNAME": "lo"})
+            rank_zero_only.rank = rank  # read from the environment at the import, which was before the fork
         status = 1
         try:
             src.cli.main(arguments)
