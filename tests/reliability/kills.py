@@ -35,6 +35,9 @@ def write_config(kind: str, root: Path, steps: int) -> Path:
     path = config(kind, root, checkpoint__every_n_train_steps=4, checkpoint__save_top_k=1, trainer__max_steps=steps)
     settings = yaml.safe_load(path.read_text())
     settings["trainer"] |= {"val_check_interval": 20, "log_every_n_steps": 5}
+    settings["data"]["init_args"] |= (
+        {} if kind == "transformer" else {"eval_batch_size": 1}
+    )  # a validation worth a kill
     phase = {"class_path": "tests.reliability.probes.Phase", "init_args": {"path": str(root / "phase")}}
     settings["trainer"]["callbacks"].append(phase)
     path.write_text(yaml.safe_dump(settings))
