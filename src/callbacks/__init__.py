@@ -1,6 +1,7 @@
 """What a run shows of itself, and what keeps it safe."""
 
 from src.callbacks.attention import AttentionMaps
+from src.callbacks.checkpoints import Checkpoints
 from src.callbacks.dashboard import Dashboard
 from src.callbacks.ema import EMA
 from src.callbacks.embeddings import TokenEmbeddings
@@ -19,6 +20,7 @@ from src.callbacks.translations import TranslationSamples
 __all__ = [
     "EMA",
     "AttentionMaps",
+    "Checkpoints",
     "Dashboard",
     "EndWithValidation",
     "ExactResume",

@@ -41,10 +41,9 @@ def _first_module(task: Task) -> str | None:
     try:
         with torch.no_grad(), torch.random.fork_rng(devices), task.trainer.precision_plugin.forward_context():
             for _, batch, _ in task.batches:
-                outputs = task.model(**task.inputs(batch))
-                loss = torch.stack(list(task.loss_parts(outputs, batch).values()))
+                loss = torch.stack(list(task.losses(batch).values()))
                 if not found and not _is_finite(loss):
-                    found.append("the loss itself, of finite logits")
+                    found.append("the loss itself, out of finite outputs")
     finally:
         for hook in hooks:
             hook.remove()

@@ -26,6 +26,12 @@ class EndWithValidation(L.Callback):
             save_last(trainer)
 
 
+def validation_follows(trainer: L.Trainer) -> bool:
+    """Whether a validation begins after the training batch at hand."""
+    fetcher = trainer.fit_loop._data_fetcher
+    return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+
+
 def save_last(trainer: L.Trainer) -> Path:
     """Save ``last.ckpt`` now, and return its path; every process must call it."""
     run = Path(trainer.strategy.broadcast(trainer.default_root_dir))  # the first rank's: see `run_folder`

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from src.callbacks.blame import first_fault, place_of
 from src.callbacks.ema import EMA
-from src.callbacks.ending import requeue, save_last
+from src.callbacks.ending import requeue, save_last, validation_follows
 from src.distributed import ZeroStrategy
 from src.errors import Diverged, InputError, Preempted
 from src.tasks import Task
@@ -183,9 +183,7 @@ class Guard(L.Callback):
         at_a_step = not loop._should_accumulate()
         if not (self._ending and at_a_step) or trainer.should_stop:
             return
-        fetcher = trainer.fit_loop._data_fetcher
-        assert fetcher is not None
-        self._in_validation = loop._should_check_val_fx(fetcher)
+        self._in_validation = validation_follows(trainer)
         raise Preempted(self._end(trainer))
 
     def on_validation_batch_end(

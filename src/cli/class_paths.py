@@ -2,6 +2,8 @@
 
 from jsonargparse import set_parsing_settings
 
+from src.errors import InputError
+
 # packages whose classes are configured, and the module of PyTorch's own values (datetime: `trainer.max_time`)
 ALLOWED = ["src", "torch", "lightning", "pytorch_lightning", "torchmetrics", "datetime"]
 # parts of them that load or build code from what a configuration would name
@@ -23,10 +25,21 @@ DENIED = [
 ]
 
 
+_allowed_before: set[str] = set()
+
+
 def allow_class_paths(more: list[str]) -> None:
     """Restrict what a configuration may name to those packages, before anything is imported for it.
 
     Args:
-        more: modules of the user's own.
+        more: modules of the user's own, for this command; those of the one before are forgotten.
+
+    Raises:
+        InputError: one is no name of a module.
     """
-    set_parsing_settings(import_path_denylist=["*", *DENIED], import_path_allowlist=[*ALLOWED, *more])
+    forgotten = _allowed_before - {*more, *ALLOWED}
+    try:
+        set_parsing_settings(import_path_denylist=["*", *DENIED, *forgotten], import_path_allowlist=[*ALLOWED, *more])
+    except ValueError as error:
+        raise InputError(f"--allow_class_paths {' '.join(more)}: {error}") from error
+    _allowed_before.update(more)

@@ -37,12 +37,15 @@ def _mesh_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _zero_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights in the parts that DeepSpeed writes, by its own code, which reads pickles: only trust your own."""
+    """The weights in the parts that DeepSpeed writes, by its own code."""
+    from src.distributed.saving import plain_deepspeed
+
     try:
         from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
     except ImportError as error:
         raise InputError(f"{folder} was written by DeepSpeed, which is not installed: see the README") from error
-    return get_fp32_state_dict_from_zero_checkpoint(str(folder), tag="checkpoint")
+    with plain_deepspeed():
+        return get_fp32_state_dict_from_zero_checkpoint(str(folder), tag="checkpoint")
 
 
 def _with_tied(weights: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Tensor]:

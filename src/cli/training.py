@@ -16,7 +16,6 @@ import torch
 import yaml
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -29,6 +28,7 @@ import src.optim
 import src.tasks
 from src.callbacks import (
     EMA,
+    Checkpoints,
     Dashboard,
     EndWithValidation,
     ExactResume,
@@ -110,7 +110,7 @@ class TrainingCLI(LightningCLI):
         parser.add_argument("--resume", type=Literal["auto"] | None, default=None, help=resume_help)
         allow_help = "A module whose classes a configuration may name; repeat it for several. Not in a configuration."
         parser.add_argument("--allow_class_paths", type=str | None, default=None, help=allow_help)
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Checkpoints, "checkpoint")
         parser.add_lightning_class_args(Guard, "guard")
         parser.add_lightning_class_args(HParams, "hparams")
         parser.set_defaults(

@@ -1,16 +1,20 @@
 """Checkpoints that are whole or not there at all: a file by one process, or a folder by all of them."""
 
 import json
+import os
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from src.atomic import remove, replace_folder, write_text
 from src.checkpoint import CHECKSUMS, checksum, read_checkpoint, save_checkpoint
+from src.errors import InputError
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -30,6 +34,28 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return read_checkpoint(path)
+
+
+@contextmanager
+def plain_deepspeed() -> Iterator[None]:
+    """Let DeepSpeed, which unpickles what its folders hold, read tensors, plain values and four classes of its own."""
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    name, own = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]
+    before = os.environ.get(name)
+    os.environ[name] = "1"  # it asks for everything by name, and only this rules over that
+    try:
+        with torch.serialization.safe_globals(own):
+            yield
+    except pickle.UnpicklingError as error:
+        raise InputError("the checkpoint holds more than tensors and plain values: it is not loaded") from error
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 from torch import Tensor, nn
 
 from src.checkpoint import HEADER
-from src.distributed.saving import whole_folder
+from src.distributed.saving import plain_deepspeed, whole_folder
 from src.errors import InputError
 
 # these look at whole matrices, or at all parameters together: ZeRO gives an optimizer flat pieces of them
@@ -166,7 +166,8 @@ class ZeroStrategy(DeepSpeedStrategy):
         if zero is not None and not hasattr(zero, "_restore_from_bit16_weights"):
             # to evaluate a stage 3 checkpoint, deepspeed asks this of an engine that has no optimizer
             zero._restore_from_bit16_weights = lambda: None
-        return super().load_checkpoint(checkpoint_path, weights_only)
+        with plain_deepspeed():
+            return super().load_checkpoint(checkpoint_path, weights_only)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Nothing: :meth:`load_checkpoint` has done it."""

@@ -29,14 +29,15 @@ import src.cli.training
 from tests.distributed.jobs import free_port
 from tests.reliability.runs import assert_same, config, figures, final
 
-STEPS = 160
 
-
-def write_config(kind: str, root: Path) -> Path:
+def write_config(kind: str, root: Path, steps: int) -> Path:
     """A run of a second or two with checkpoints and validations all along."""
-    path = config(kind, root, checkpoint__every_n_train_steps=4, checkpoint__save_top_k=1, trainer__max_steps=STEPS)
+    path = config(kind, root, checkpoint__every_n_train_steps=4, checkpoint__save_top_k=1, trainer__max_steps=steps)
     settings = yaml.safe_load(path.read_text())
     settings["trainer"] |= {"val_check_interval": 20, "log_every_n_steps": 5}
+    settings["data"]["init_args"] |= (
+        {} if kind == "transformer" else {"eval_batch_size": 1}
+    )  # a validation worth a kill
     phase = {"class_path": "tests.reliability.probes.Phase", "init_args": {"path": str(root / "phase")}}
     settings["trainer"]["callbacks"].append(phase)
     path.write_text(yaml.safe_dump(settings))
@@ -111,9 +112,10 @@ def main() -> None:
     parser.add_argument("--kind", choices=("gpt", "bert", "transformer"), default="gpt")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=160, help="of the uninterrupted run")
     options = parser.parse_args()
     root, rng = Path(tempfile.mkdtemp()), random.Random(options.seed)
-    path = write_config(options.kind, root)
+    path = write_config(options.kind, root, options.steps)
     command = ["fit", "--config", str(path), "--resume", "auto", "--allow_class_paths", "tests"]
     if options.processes > 1:
         command += ["--config", "configs/strategy/ddp.yaml", "--trainer.devices", str(options.processes)]

@@ -81,8 +81,10 @@ class Poison(L.Callback):
         if self.where == "gradient":
             last.weight.register_hook(lambda g: torch.full_like(g, float("nan")) if self._active else g)
         if self.where in ("loss", "jump"):
-            summed, more = pl_module.summed_loss, float("inf") if self.where == "loss" else 1e4
-            pl_module.summed_loss = lambda *a: summed(*a) + (more if self._active else 0.0)
+            losses, more = pl_module.losses, float("inf") if self.where == "loss" else 1e3
+            pl_module.losses = lambda batch: {
+                name: part + (more if self._active else 0.0) for name, part in losses(batch).items()
+            }
             if isinstance(pl_module, GPTModule):  # which has its loss without the logits, where the head is whole
                 from_hidden = pl_module._loss_from_hidden
                 pl_module._loss_from_hidden = lambda *a: from_hidden(*a) + (more if self._active else 0.0)

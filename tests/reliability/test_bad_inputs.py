@@ -178,6 +178,8 @@ BAD = [
     (*FIT, "--seed_everything", "one"),
     (*FIT, "--resume", "yesterday"),
     (*FIT, "--resume", "auto", "--ckpt_path", "gpt.ckpt"),
+    (*FIT, "--allow_class_paths", "not a module"),
+    (*FIT, "--allow_class_paths", "jsonargparse"),
     (*FIT, "--guard.on_fault", "pray"),
     (*FIT, "--guard.max_faults", "0"),
     (*FIT, "--checkpoint.save_top_k", "-7"),
@@ -336,7 +338,7 @@ WORDS = st.sampled_from(
      "", "\0", "é", "\udcff"]
 ) | st.text(max_size=6)  # fmt: skip
 FUZZED = settings(
-    max_examples=25,
+    max_examples=10,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -33,7 +33,7 @@ for n in range(10**6):
 
 def test_a_kill_while_it_is_written_leaves_the_one_before(tmp_path):
     path, rng = tmp_path / "last.ckpt", random.Random(0)
-    for _ in range(6):
+    for _ in range(3):
         process = subprocess.Popen(
             [sys.executable, "-c", SAVER, path], cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ}
         )
@@ -182,6 +182,7 @@ def test_whole_shards_are_found_between_their_two_names(run, tmp_path):
     assert newest_checkpoint(arguments) == folder / "other.ckpt"
 
 
+@pytest.mark.slow
 def test_a_second_signal_does_no_harm(tmp_path):
     """A checkpoint is being written when the second one comes."""
     path = config("gpt", tmp_path, trainer__max_steps=100000, checkpoint__every_n_train_steps=None)

@@ -14,11 +14,10 @@ def check_resumed(run, whole, steps, *more):
         assert status == 0, err
         resumed = max(whole.parent.iterdir(), key=lambda path: int(path.name.partition("_")[2]))
         assert_same(final(resumed), final(whole), f"from step {step}")
-        after = step if step % 3 else step + 1  # a validation at that very step belongs to the run before
-        assert figures(resumed, after) == figures(whole, after), step
+        assert figures(resumed, step) == figures(whole, step), step
 
 
-@pytest.mark.parametrize(("kind", "steps"), [("gpt", (1, 3, 4, 7)), ("bert", (2, 6, 8)), ("transformer", (3, 5, 8))])
+@pytest.mark.parametrize(("kind", "steps"), [("gpt", (1, 3, 7)), ("bert", (2, 8)), ("transformer", (5, 6))])
 def test_within_an_epoch_between_epochs_and_at_validations(run, tmp_path, kind, steps):
     """Dropout, weight averaging, accumulation, several epochs, masks anew each epoch, batches by length."""
     status, _, err = run("fit", "--config", config(kind, tmp_path))
@@ -42,6 +41,7 @@ def test_a_stream_goes_on_at_its_place(run, tmp_path):
     check_resumed(run, tmp_path / "logs/gpt/version_0", (4, 7))
 
 
+@pytest.mark.slow
 def test_the_scale_of_half_precision_goes_on(run, tmp_path, monkeypatch):
     """On a processor Lightning takes bfloat16 for it, so its own plugin of half precision is named."""
     # the peak of half precision takes a processor half a minute to measure, and matters to no weight

@@ -25,7 +25,7 @@ def poisoned(tmp_path, where, steps, kind="gpt", **changes):
     [
         ("weight", r"loss nan .*the weights of blocks\.0\.attention_norm\.weight are not finite"),
         ("output", r"loss nan .*first module whose output is not finite is blocks\.0\.attention_norm \(LayerNorm\)"),
-        ("loss", r"loss inf .*the first module whose output is not finite is the loss itself, of finite logits"),
+        ("loss", r"loss inf .*the first module whose output is not finite is the loss itself, out of finite outputs"),
         ("gradient", r"gradient norm nan .*the first gradient that is not is that of final_norm\.weight"),
     ],
 )
