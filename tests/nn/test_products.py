@@ -27,9 +27,11 @@ def masks(queries, keys):
     }
 
 
+@pytest.mark.parametrize("block", [128, 4])
 @pytest.mark.parametrize("keys", [9, 5])
 @pytest.mark.parametrize("mask", masks(1, 1))
-def test_it_is_that_of_torch(mask, keys):
+def test_it_is_that_of_torch(mask, keys, block, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", block)
     arguments = masks(9, keys)[mask]
     tensors = inputs(torch.float64, keys=keys)
     found, expected = products(*tensors, **arguments), scaled_dot_product_attention(*tensors, **arguments)
