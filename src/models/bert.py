@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from src.models.config import check, self_attention
-from src.nn import Block, LearnedPositions, Mask, NormPlacement, SelfAttention, activation, position_ids
+from src.nn import Block, Dropout, LearnedPositions, Mask, NormPlacement, SelfAttention, activation, position_ids
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class BERTEncoder(nn.Module):
         self.position_embedding = LearnedPositions(config.max_seq_len, config.d_model)
         self.segment_embedding = nn.Embedding(config.n_segments, config.d_model)
         self.embedding_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(
             Block(
                 config.d_model,
@@ -237,7 +237,7 @@ class BERTClassifier(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = BERTEncoder(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.classifier = nn.Linear(config.d_model, config.n_labels)
         init_weights(self, config.init_std)
 

@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from src.models.config import check, reach, self_attention
-from src.nn import Block, KVCache, LearnedPositions, Mask, NormPlacement, SinusoidalPositions, position_ids
+from src.nn import Block, Dropout, KVCache, LearnedPositions, Mask, NormPlacement, SinusoidalPositions, position_ids
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class GPT(nn.Module):
         tables = {"learned": LearnedPositions, "sinusoidal": SinusoidalPositions}
         table = tables.get(config.positions)
         self.position_embedding = table(config.max_seq_len, config.d_model) if table else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(
             Block(
                 config.d_model,

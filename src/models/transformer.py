@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from src.models.config import check, reach, self_attention
-from src.nn import Block, KVCache, Mask, NormPlacement, SinusoidalPositions, padding_mask, position_ids
+from src.nn import Block, Dropout, KVCache, Mask, NormPlacement, SinusoidalPositions, padding_mask, position_ids
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Transformer(nn.Module):
             else nn.Embedding(config.source_vocab_size or config.vocab_size, config.d_model)
         )
         self.positions = SinusoidalPositions(config.max_seq_len, config.d_model)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.encoder = nn.ModuleList(self._block() for _ in range(config.n_encoder_layers))
         self.decoder = nn.ModuleList(self._block(cross_attention=True) for _ in range(config.n_decoder_layers))
         # the last block of a post-norm stack has normed its output already

@@ -5,6 +5,7 @@ from src.nn.attention import CrossAttention, SelfAttention
 from src.nn.blocks import Block, NormPlacement
 from src.nn.cache import KVCache
 from src.nn.cross_entropy import summed_cross_entropy
+from src.nn.dropout import Dropout
 from src.nn.feed_forward import FeedForward
 from src.nn.global_attention import GlobalSelfAttention
 from src.nn.kernels import KERNELS
@@ -17,6 +18,7 @@ __all__ = [
     "KERNELS",
     "Block",
     "CrossAttention",
+    "Dropout",
     "FeedForward",
     "GlobalSelfAttention",
     "GlobalTokens",

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from src.nn.attention import CrossAttention, SelfAttention
 from src.nn.cache import KVCache
+from src.nn.dropout import Dropout
 from src.nn.feed_forward import FeedForward
 from src.nn.masks import Mask
 
@@ -47,7 +48,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.norm = norm
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.attention = attention(d_model, n_heads, attention_dropout, bias)
         self.attention_norm = nn.LayerNorm(d_model, eps=norm_eps, bias=bias)
         if cross_attention:

@@ -73,13 +73,13 @@ class _SummedCrossEntropy(torch.autograd.Function):
 
 
 def _rows(logits: Tensor, labels: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor]:
-    """The summed loss of some rows, and its gradient to their logits, which it overwrites."""
+    """The summed loss of some rows, and its gradient to their logits."""
     target = labels.clamp(min=0)[:, None]
-    normaliser = logits.logsumexp(1, keepdim=True)
-    losses = normaliser - (1 - label_smoothing) * logits.gather(1, target)
+    log_probabilities = logits.log_softmax(1)
+    losses = (label_smoothing - 1) * log_probabilities.gather(1, target)
     if label_smoothing:
-        losses -= label_smoothing * logits.mean(1, keepdim=True)
-    gradient = logits.sub_(normaliser).exp_()
+        losses -= label_smoothing * log_probabilities.mean(1, keepdim=True)
+    gradient = log_probabilities.exp_()
     if label_smoothing:
         gradient -= label_smoothing / logits.shape[1]
     gradient.scatter_add_(1, target, losses.new_full(target.shape, label_smoothing - 1))

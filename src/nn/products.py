@@ -2,7 +2,9 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import dropout, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
+
+from src.nn.dropout import dropout
 
 BLOCK = 128  # queries: fewer leave out more pairs, by smaller products
 MOST_PAIRS = 1 << 25  # of queries and keys in all heads, whose weights are kept for the backward pass: 64 MiB
@@ -56,4 +58,5 @@ def _weighted(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, dropout
         attn_mask = torch.zeros(attn_mask.shape, dtype=q.dtype, device=q.device).masked_fill(~attn_mask, hidden)
     if attn_mask is not None:
         scores += attn_mask
-    return dropout(scores.softmax(-1), dropout_p, training=dropout_p > 0) @ v
+    weights = scores.softmax(-1)
+    return (dropout(weights, dropout_p) if dropout_p else weights) @ v
