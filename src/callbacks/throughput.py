@@ -1,6 +1,7 @@
 """How fast a run is: tokens a second, and the share of what the machine's matrix products reach."""
 
 import time
+from statistics import fmean
 from typing import Any
 
 import lightning as L
@@ -11,6 +12,8 @@ from src.hardware import compute_dtype, matmul_peak
 from src.nn import SelfAttention
 from src.nn.kernels import dense, sliding_window
 from src.tasks import Task
+
+SHAPES = 5  # of batches, whose work is counted
 
 
 def training_flops(task: Task, batch: dict[str, Any]) -> int:
@@ -38,7 +41,7 @@ class Throughput(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._peak = matmul_peak(compute_dtype(str(trainer.precision)), trainer.strategy.root_device)
-        self._flops_of: dict[tuple[torch.Size, ...], int] = {}
+        self._flops_of: dict[tuple[torch.Size, ...], float] = {}
         self.restart()
 
     def restart(self) -> None:
@@ -60,11 +63,11 @@ class Throughput(L.Callback):
             self._since = time.perf_counter()
 
     def _flops_per_token(self, task: Task, batch: dict[str, Any]) -> float:
-        """Of this batch, for those since the last log: counting takes longer than a small step, so not at each."""
+        """Of this shape; of shapes beyond the first few the mean: to count takes as long as a small step."""
         shapes = tuple(tensor.shape for tensor in task.inputs(batch).values())
-        if shapes not in self._flops_of:
-            self._flops_of[shapes] = training_flops(task, batch)
-        return self._flops_of[shapes] / max(1, int(task.count_tokens(batch)))
+        if shapes not in self._flops_of and len(self._flops_of) < SHAPES:
+            self._flops_of[shapes] = training_flops(task, batch) / max(1, int(task.count_tokens(batch)))
+        return self._flops_of.get(shapes) or fmean(self._flops_of.values())
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
