@@ -16,7 +16,7 @@ def dropout(x: Tensor, p: float) -> Tensor:
     """
     if x.device.type != "cpu" or type(x) is not Tensor or torch.compiler.is_compiling() or p in (0, 1):
         return functional.dropout(x, p)
-    dropped = max(1, round(p * LEVELS))
+    dropped = min(max(1, round(p * LEVELS)), LEVELS - 1)
     bits = torch.randint(-(1 << 63), (1 << 63) - 1, (-(-x.numel() // 4),), dtype=torch.int64)
     drawn = bits.view(torch.int16)[: x.numel()].view(x.shape)
     kept = (drawn >= dropped - LEVELS // 2).to(x.dtype)

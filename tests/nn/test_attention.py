@@ -152,7 +152,7 @@ def test_block_is_its_formula(norm):
 
 def test_dropout_is_on_the_sublayers_output_and_not_on_the_residual_stream():
     """With everything dropped, a pre-norm block passes its input on."""
-    block = Block(16, 4, 32, "gelu", dropout=1 - 1e-9).train()
+    block = Block(16, 4, 32, "gelu", dropout=1.0).train()
     x = torch.randn(2, 5, 16)
     torch.testing.assert_close(block(x, Mask(5)), x)
 

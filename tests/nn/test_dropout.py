@@ -46,9 +46,10 @@ def test_any_shape_and_the_gradient_is_that_of_what_was_kept(shape, p, seed):
     torch.testing.assert_close(dropout(torch.randn(shape, dtype=torch.float64), p), y, rtol=0, atol=0)  # the same run
 
 
-def test_a_tiny_share_still_drops():
+def test_a_share_beyond_the_levels_is_neither_none_nor_all():
     torch.manual_seed(0)
     assert (dropout(torch.ones(1_000_000), 1e-7) == 0).any()
+    assert dropout(torch.ones(1_000_000), 1 - 1e-9).isfinite().all()
 
 
 def test_a_view_that_is_not_contiguous():
