@@ -133,6 +133,7 @@ def test_every_schedule(gpt, tmp_path):
     assert losses(tmp_path / "ddp" / "gpt" / "version_1") == pytest.approx(expected[HALFWAY:], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_two_pipelines_of_two(gpt, tmp_path):
     config, more, expected = gpt
     base = [*more, "--config", "configs/strategy/pipeline.yaml", "--trainer.devices", "4"]

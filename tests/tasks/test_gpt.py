@@ -134,6 +134,7 @@ def test_clipping_is_by_the_global_norm(run, config, tmp_path):
     assert moved == pytest.approx(0.5 * 0.01, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_compiled_network_writes_the_same_checkpoint_keys(run, config):
     sgd(config)
     plain = trained(run, config, 0, "--trainer.max_steps", 2)
