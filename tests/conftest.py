@@ -1,11 +1,16 @@
 """What several tests need: a small corpus, a small configuration, and a way to run the command line."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
 
 import src.cli
+from src.data import wikipedia
+
+# a pure function that takes the articles out of their markup for many seconds: once for all tests
+wikipedia.plain_text = cache(wikipedia.plain_text)
 
 WORDS = [
     "the",

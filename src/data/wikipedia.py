@@ -3,7 +3,6 @@
 import bz2
 import re
 from collections.abc import Iterator
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
@@ -59,7 +58,6 @@ def articles() -> Iterator[tuple[str, str]]:
             element.clear()
 
 
-@cache  # of one corpus, a few megabytes: it takes many seconds, and a tokenizer is trained on what is then encoded
 def plain_text(markup: str) -> str:
     """The prose of an article: a paragraph or heading a line, without tables, footnotes, images and lists of links."""
     code = mwparserfromhell.parse("\n".join(_prose_sections(markup)))

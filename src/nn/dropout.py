@@ -14,7 +14,9 @@ def dropout(x: Tensor, p: float) -> Tensor:
     a small Transformer. Here 64 random bits decide about four elements. From torch's generator, as ever: the same seed
     gives the same run.
     """
-    if x.device.type != "cpu" or type(x) is not Tensor or torch.compiler.is_compiling() or p in (0, 1):
+    if p == 0:
+        return x
+    if x.device.type != "cpu" or type(x) is not Tensor or torch.compiler.is_compiling() or p == 1:
         return functional.dropout(x, p)
     dropped = min(max(1, round(p * LEVELS)), LEVELS - 1)
     bits = torch.randint(-(1 << 63), (1 << 63) - 1, (-(-x.numel() // 4),), dtype=torch.int64)
@@ -27,4 +29,4 @@ class Dropout(nn.Dropout):
     """``torch.nn.Dropout`` by :func:`dropout`."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        return dropout(input, self.p) if self.training and self.p else input
+        return dropout(input, self.p) if self.training else input

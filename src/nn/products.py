@@ -58,5 +58,4 @@ def _weighted(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, dropout
         attn_mask = torch.zeros(attn_mask.shape, dtype=q.dtype, device=q.device).masked_fill(~attn_mask, hidden)
     if attn_mask is not None:
         scores += attn_mask
-    weights = scores.softmax(-1)
-    return (dropout(weights, dropout_p) if dropout_p else weights) @ v
+    return dropout(scores.softmax(-1), dropout_p) @ v
