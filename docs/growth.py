@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from src.cli.bench import measure
-from src.cli.training import quieten
+from src.cli.quiet import quieten
 
 Settings = dict[str, Any]
 

@@ -88,6 +88,8 @@ def short(command: str) -> list[str]:
     config = re.search(r"--config configs/(\w+)\.yaml", command)
     data = shlex.split(DATA[config[1]]) if config and "--data.source" not in command else []
     options = SHORT.get(" ".join(arguments[:2]), SHORT.get(arguments[0], ""))
+    if "compile true" in command:
+        options += " --model.config.n_layers 1"
     own = ["--experiment", "interrupted"] if "--resume" in arguments else []  # not what other commands left
     return [*arguments, *data, *options.split(), *own]
 

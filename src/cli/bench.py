@@ -16,9 +16,11 @@ from src.bench import DecodingBench, External, Machine, Record, TrainingBench, c
 from src.bench.profiler import StepProfiler, profile_loggers
 from src.callbacks import EndWithValidation, Predictions, Report
 from src.checkpoint import read_header
+from src.cli.layers import layer_of
 from src.cli.messages import values_of
 from src.cli.parser import VerbParser, positive
-from src.cli.training import TrainingCLI, layer_of, quieten
+from src.cli.quiet import quieten
+from src.cli.training import TrainingCLI
 from src.errors import InputError
 
 # of a run's callbacks, what writes at its start and end

@@ -1,11 +1,8 @@
 """fit, validate, test and predict: a LightningCLI over this project's tasks and data."""
 
-import logging
 import os
 import sys
 import tempfile
-import threading
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -40,20 +37,20 @@ from src.callbacks import (
     Throughput,
     print_results,
 )
-from src.checkpoint import read_checkpoint, read_header
+from src.checkpoint import read_checkpoint
 from src.cli import classes, resume
 from src.cli.class_paths import allow_class_paths
+from src.cli.layers import OF_THE_VERB, differences, header_of, layer_of
 from src.cli.loggers import loggers
 from src.cli.messages import one_line, values_of
+from src.cli.quiet import quieten
 from src.cli.records import SaveConfig
 from src.cli.runs import run_folder
 from src.distributed import WholeCheckpointIO
 from src.errors import InputError
 from src.hardware import native_precision
-from src.manifest import differences, manifest
-
-# in a checkpoint's configuration, what belongs to the verb that wrote it and not to the run
-OF_THE_VERB = ("ckpt_path", "weights_only", "verbose", "return_predictions")
+from src.manifest import differences as record_differences
+from src.manifest import manifest
 
 
 class TrainingCLI(LightningCLI):
@@ -156,7 +153,7 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         if self.checkpoint is not None:
             now = {key: value for key, value in self._plain_config().items() if key not in OF_THE_VERB}
-            changed = _differences(layer_of(self.checkpoint), now)
+            changed = differences(layer_of(self.checkpoint), now)
             if changed:
                 rank_zero_only(print)("\n".join(["changed from the checkpoint's configuration:", *changed]))
 
@@ -243,7 +240,7 @@ class TrainingCLI(LightningCLI):
         record["checkpoint"] = self.config[self.verb].ckpt_path
         self.save_config_kwargs = {"record": record, "in_place": self.run is not None}
         if self.recorded is not None:
-            found = differences(self.recorded, record) or ["nothing"]
+            found = record_differences(self.recorded, record) or ["nothing"]
             rank_zero_only(print)("\n".join(["differs from the record:", *found]))
 
     def before_fit(self) -> None:
@@ -275,50 +272,6 @@ def check_strategy(trainer: L.Trainer, task: src.tasks.Task) -> None:
 def as_list(value: Any) -> list[Any]:
     """A setting that may be null, one thing or a list of them."""
     return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def _header(path: str, to_go_on: bool) -> dict[str, Any]:
-    """What a checkpoint holds beside its weights.
-
-    Raises:
-        InputError: a run is to go on from it, and it holds weights alone.
-    """
-    header = read_header(path)
-    if to_go_on and "loops" not in header:
-        raise InputError(f"{path} holds no run to go on with: start one from its weights by --model.pretrained {path}")
-    return {key: value for key, value in header.items() if key not in ("state_dict", "optimizer_states")}
-
-
-def layer_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The configuration inside a checkpoint, less what belonged to the verb that wrote it."""
-    return {key: value for key, value in yaml.safe_load(checkpoint["config"]).items() if key not in OF_THE_VERB}
-
-
-def _differences(old: Any, new: Any, key: str = "") -> list[str]:
-    """The leaves of two nested configurations that differ, as ``key: old -> new``."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = dict.fromkeys([*old, *new])
-        return [line for k in keys for line in _differences(old.get(k), new.get(k), f"{key}.{k}" if key else k)]
-    return [] if old == new else [f"{key}: {old} -> {new}"]
-
-
-def quieten() -> None:
-    """Leave out what Lightning says of itself, and warnings that nobody here can act on."""
-    # TensorBoard writes in a thread of its own, and raises again what it met there
-    threading.excepthook = lambda met: None if isinstance(met.exc_value, OSError) else threading.__excepthook__(met)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*Experiment logs directory .* exists and is not empty",  # ours, just made, holds the configuration
-        ".*isinstance.treespec, LeafSpec.. is deprecated",
-        ".*does not have many workers",  # the data are memory-mapped: a worker costs more than it saves
-        ".*The dirpath has changed from",  # a resumed run has a folder of its own
-        ".*compute.. method of metric .* was called before",  # those of a pipeline's first stages
-        ".*was deprecated in v4",  # what Lightning calls in jsonargparse
-        ".*Checkpoint directory .* exists and is not empty",  # a run that goes on
-        ".*The number of training batches .* is smaller than the logging interval",
-    ):
-        warnings.filterwarnings("ignore", message)
 
 
 class _Check(TrainingCLI):
@@ -375,6 +328,6 @@ def main(arguments: list[str], callbacks: Sequence[L.Callback] = (), recorded: d
             run, rest = path.parent.parent, [*rest, "--ckpt_path", str(path)]
     checkpoints = values_of(("--ckpt_path",), rest)
     if checkpoints and Path(checkpoints[-1]).suffix:
-        checkpoint = _header(checkpoints[-1], to_go_on=verb == "fit")
+        checkpoint = header_of(checkpoints[-1], to_go_on=verb == "fit")
         rest = ["--config", yaml.safe_dump(layer_of(checkpoint)), *rest]
     TrainingCLI(verb, [verb, *rest], checkpoint, run, recorded, callbacks)

@@ -88,6 +88,13 @@ def test_queries_out_of_documents_and_their_evaluation(run, folder):
     assert "out of 6 documents of the test split" in out
     index = ("rag", "index", "--input", "eval/documents.jsonl", "--output", "index", "--passage", "30", "--overlap", 5)
     assert run(*index, "--encoder", "encoder.ckpt")[0] == 0
+    mine = ("rag", "mine", "--index", "index", "--queries", "eval/queries.jsonl", "--output")
+    status, out, err = run(*mine, "rows.jsonl", "--depth", 5)
+    assert status == 0, err
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    assert f"{len(rows)} rows" in out
+    assert all(set(row) == {"query", "positive", "negatives"} and 3 <= len(row["negatives"]) <= 5 for row in rows)
+    assert "there is no folder nowhere" in run(*mine, "nowhere/rows.jsonl")[2]
     measure = ("rag", "eval", "--index", "index", "--queries", "eval/queries.jsonl", "--rerank", "reranker.ckpt")
     status, out, err = run(*measure, "--candidates", 10, "--output", "figures.json")
     assert status == 0, err

@@ -33,10 +33,10 @@ def finish(*processes: subprocess.Popen) -> list[int]:
             process.kill()
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("fsdp", "tensor_parallel", "pipeline")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("zero2", "fsdp", "tensor_parallel", "pipeline")]
 
 
-@pytest.mark.parametrize("name", ["ddp", "zero2", *SLOW])
+@pytest.mark.parametrize("name", ["ddp", *SLOW])
 def test_a_killed_process_ends_the_job_which_then_goes_on(config, alone, tmp_path, name):
     ranks = 1 if name in ("tensor_parallel", "pipeline") else 2
     command = fit(config, tmp_path, "gpt", ranks, "--config", f"configs/strategy/{name}.yaml", "--trainer.devices", "2")

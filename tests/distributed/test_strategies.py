@@ -14,6 +14,8 @@ from tests.distributed.jobs import HALFWAY, STEPS, fit, losses, run_job, write_c
 KINDS = ("gpt", "bert", "transformer")
 # strategy -> how many processes share the rows of a batch
 STRATEGIES = {"ddp": 2, "fsdp": 2, "zero1": 2, "zero2": 2, "zero3": 2, "tensor_parallel": 1, "pipeline": 1}
+# of ZeRO-1 the code is that of stage 2, which is run always
+PARAMS = [pytest.param(name, marks=pytest.mark.slow if name == "zero1" else ()) for name in STRATEGIES]
 SHARDED = ("zero1", "zero2", "zero3")  # whose checkpoints are folders
 
 
@@ -34,7 +36,7 @@ def alone(configs, tmp_path_factory):
     return logs
 
 
-@pytest.fixture(scope="module", params=STRATEGIES)
+@pytest.fixture(scope="module", params=PARAMS)
 def spread(request, configs, alone, tmp_path_factory):
     """The runs of two, and those that go on from their checkpoints of half-way: the name of the strategy, and a folder.
 

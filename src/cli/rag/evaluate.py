@@ -1,4 +1,4 @@
-"""rag queries, rag eval: queries out of held-out documents, and how well their passages are found."""
+"""rag queries, rag mine, rag eval: queries out of documents, rows to train on, and how well passages are found."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.cli.parser import positive
-from src.cli.rag.search import add_search_options, open_searcher
+from src.cli.rag.search import add_mode, add_search_options, find_mode, open_searcher
 from src.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,8 +25,22 @@ def add_parsers(parts: Any) -> None:
     make.add_argument("--validation-fraction", type=float, default=0.1, help="as of the run (%(default)s)")
     make.add_argument("--test-fraction", type=float, default=0.2, help="as of the run (%(default)s)")
     make.add_argument("--every", type=positive, default=6, metavar="N", help="sentences a query (%(default)s)")
+    make.add_argument("--seed", type=int, default=0, help="another seed takes other sentences out (%(default)s)")
     make.add_argument("--output", required=True, type=Path, metavar="DIR", help="where to write")
     make.set_defaults(run=run_queries)
+    mine = parts.add_parser(
+        "mine",
+        description="Mine hard negatives: what a search finds for queries and does not answer them. Writes labelled "
+        "rows of a query, a positive and negatives, which train the reranker or the retriever.",
+    )
+    mine.add_argument("--index", required=True, type=Path, metavar="DIR", help="what rag index made")
+    mine.add_argument("--encoder", metavar="PATH", help="of the index; where it was when that was made, if not given")
+    mine.add_argument("--queries", required=True, type=Path, metavar="FILE", help="as rag queries writes them")
+    add_mode(mine)
+    mine.add_argument("--depth", type=positive, default=20, metavar="N", help="passages of a list (%(default)s)")
+    mine.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps, ... (%(default)s)")
+    mine.add_argument("--output", required=True, type=Path, metavar="FILE", help="a .jsonl file for the rows")
+    mine.set_defaults(run=run_mine, rerank=None, rerank_weight=1.0)
     measure = parts.add_parser(
         "eval", description="Recall, MRR and nDCG of each stage with 95%% bootstrap intervals, and the time of a query."
     )
@@ -55,7 +69,7 @@ def run_queries(options: argparse.Namespace) -> None:
     texts = list(documents(splits[options.split]))
     # a title is the first line; a number tells those of one title apart
     named = [Document(f"{i}: {text.strip().splitlines()[0][:60]}", text) for i, text in enumerate(texts)]
-    remaining, queries = make_queries(named, options.every)
+    remaining, queries = make_queries(named, options.every, options.seed)
     if not queries:
         raise InputError(f"the {options.split} split of {options.input} has no run of {options.every} sentences")
     options.output.mkdir(parents=True, exist_ok=True)
@@ -69,13 +83,34 @@ def run_queries(options: argparse.Namespace) -> None:
     )
 
 
+def run_mine(options: argparse.Namespace) -> None:
+    """Write labelled rows with what the search found as negatives."""
+    from src.files import write_whole
+    from src.retrieval.evaluation import read_queries
+    from src.retrieval.mining import mine
+
+    _check_folder(options.output)
+    queries = read_queries(options.queries)
+    mode = find_mode(options)
+    rows = list(mine(open_searcher(options, mode != "bm25"), queries, mode, options.depth))
+    if not rows:
+        raise InputError(f"nothing was found in {options.index} beside the answers of {options.queries}")
+    write_whole(options.output, "".join(json.dumps(row._asdict()) + "\n" for row in rows))
+    print(f"{options.output}: {len(rows):,} rows out of {len(queries):,} queries")
+
+
+def _check_folder(output: Path) -> None:
+    if not output.parent.is_dir():
+        raise InputError(f"there is no folder {output.parent} to write {output.name} into")
+
+
 def run_eval(options: argparse.Namespace) -> None:
     """Print a table of all stages, and write it if asked to."""
     from src.files import write_whole
     from src.retrieval.evaluation import evaluate, read_queries
 
-    if options.output and not options.output.parent.is_dir():
-        raise InputError(f"there is no folder {options.output.parent} to write {options.output.name} into")
+    if options.output:
+        _check_folder(options.output)
     queries = read_queries(options.queries)[: options.limit]
     searcher = open_searcher(options, True)
     modes: Any = ("bm25", "dense", "hybrid") if searcher.encoder else ("bm25",)
