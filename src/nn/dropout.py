@@ -18,11 +18,17 @@ def dropout(x: Tensor, p: float) -> Tensor:
         return x
     if x.device.type != "cpu" or type(x) is not Tensor or torch.compiler.is_compiling() or p == 1:
         return functional.dropout(x, p)
+    return x * dropout_factors(x, p)
+
+
+def dropout_factors(x: Tensor, p: float) -> Tensor:
+    """What dropout multiplies the elements of ``x`` by: 0, or 1 / (1 - p)."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or p == 1:
+        return functional.dropout(torch.ones_like(x), p)
     dropped = min(max(1, round(p * LEVELS)), LEVELS - 1)
     bits = torch.randint(-(1 << 63), (1 << 63) - 1, (-(-x.numel() // 4),), dtype=torch.int64)
     drawn = bits.view(torch.int16)[: x.numel()].view(x.shape)
-    kept = (drawn >= dropped - LEVELS // 2).to(x.dtype)
-    return x * kept.mul_(LEVELS / (LEVELS - dropped))
+    return (drawn >= dropped - LEVELS // 2).to(x.dtype).mul_(LEVELS / (LEVELS - dropped))
 
 
 class Dropout(nn.Dropout):
