@@ -66,6 +66,8 @@ class BenchCLI(TrainingCLI):
         # before anything is prepared: a file that is not there
         self.external = External(Path(options.against), unit) if options.against and not self.peers else None
         steps = (1 + options.rounds) * (options.warmup + options.steps)
+        if options.decode and not values_of(("--trainer.precision",), arguments):
+            arguments = [*arguments, "--trainer.precision", "32-true"]  # as the verbs that decode
         first = ["--trainer.devices", "1"]
         last = {
             "max_steps": 1 if options.decode else steps,
@@ -75,8 +77,6 @@ class BenchCLI(TrainingCLI):
             "fast_dev_run": "false",
             "default_root_dir": folder,
         }
-        if options.decode:
-            first += ["--trainer.precision", "32-true"]  # as the verbs that decode
         fixed = [text for name, value in last.items() for text in (f"--trainer.{name}", str(value))]
         super().__init__("fit", ["fit", *first, *arguments, *fixed])
 

@@ -117,7 +117,8 @@ def test_decoding_finds_the_same_tokens(kind, bench):
 def test_decoding_with_the_weights_of_a_checkpoint(bench, run, tmp_path, monkeypatch):
     config = write_config("gpt", tmp_path)
     config.rename(tmp_path / "gpt.yaml")
-    assert run("fit", "--config", tmp_path / "gpt.yaml", "--trainer.default_root_dir", tmp_path / "logs")[0] == 0
+    fit = ("fit", "--config", tmp_path / "gpt.yaml", "--trainer.default_root_dir", tmp_path / "logs")
+    assert run(*fit, "--trainer.precision", "bf16-mixed")[0] == 0
     checkpoint = next((tmp_path / "logs").rglob("last.ckpt"))
     weights, original = [], DecodingBench._rounds
 
@@ -131,6 +132,7 @@ def test_decoding_with_the_weights_of_a_checkpoint(bench, run, tmp_path, monkeyp
     trained = torch.load(checkpoint, weights_only=True)["state_dict"]
     assert all(torch.equal(tensor, trained[f"model.{name}"]) for name, tensor in weights[0].items())
     assert str(checkpoint)[-20:] in re.sub(r"\s+", "", out)
+    assert "32-true on cpu" in out  # as the verbs that decode, however it was trained
 
 
 @pytest.mark.parametrize(
