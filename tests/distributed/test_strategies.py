@@ -137,9 +137,10 @@ def test_shards_become_one_file(configs, alone, run, tmp_path):
 
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
-COMPILED = [pytest.mark.slow, pytest.mark.skipif(COMPILER is None, reason="torch.compile needs a C++ compiler")]
+COMPILED = pytest.mark.skipif(COMPILER is None, reason="torch.compile needs a C++ compiler")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["activation_checkpointing", pytest.param("compile", marks=COMPILED)])
 def test_an_option_works_with_each(configs, alone, tmp_path, option):
     """Activation checkpointing and compiled blocks change no loss."""
@@ -219,6 +220,7 @@ def test_windows_positions_and_documents(configs, tmp_path, strategies, names):
             assert found == pytest.approx(expected, abs=1e-4), (strategy, name)
 
 
+@pytest.mark.slow
 def test_two_dimensions(configs, alone, tmp_path):
     """FSDP over two groups of two tensor-parallel processes each."""
     more = ["--config", "configs/strategy/tensor_parallel.yaml", "--trainer.devices", "4"]
