@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from src.atomic import whole_file
 from src.errors import InputError
+from src.files import check_folder_of
 from src.models import ARCHITECTURES
 
 # without these a file is no checkpoint of this project
@@ -187,8 +188,7 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     Raises:
         InputError: there is no folder to write it into, or no room.
     """
-    if not path.parent.is_dir():
-        raise InputError(f"there is no folder {path.parent} to write {path.name} into")
+    check_folder_of(path)
     with whole_file(path) as file:
         torch.save(checkpoint, file)
 

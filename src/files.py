@@ -16,6 +16,16 @@ def open_binary(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
 
 
+def check_folder_of(path: Path) -> None:
+    """Whether there is a folder to write a file into.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {path.parent} to write {path.name} into")
+
+
 def check_file(path: Path, is_text: bool) -> None:
     """Whether a file can be read and has something in it.
 

@@ -28,9 +28,9 @@ def layer_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in yaml.safe_load(checkpoint["config"]).items() if key not in OF_THE_VERB}
 
 
-def differences(old: Any, new: Any, key: str = "") -> list[str]:
+def changes(old: Any, new: Any, key: str = "") -> list[str]:
     """The leaves of two nested configurations that differ, as ``key: old -> new``."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = dict.fromkeys([*old, *new])
-        return [line for k in keys for line in differences(old.get(k), new.get(k), f"{key}.{k}" if key else k)]
+        return [line for k in keys for line in changes(old.get(k), new.get(k), f"{key}.{k}" if key else k)]
     return [] if old == new else [f"{key}: {old} -> {new}"]

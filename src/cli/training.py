@@ -40,7 +40,7 @@ from src.callbacks import (
 from src.checkpoint import read_checkpoint
 from src.cli import classes, resume
 from src.cli.class_paths import allow_class_paths
-from src.cli.layers import OF_THE_VERB, differences, header_of, layer_of
+from src.cli.layers import OF_THE_VERB, changes, header_of, layer_of
 from src.cli.loggers import loggers
 from src.cli.messages import one_line, values_of
 from src.cli.quiet import quieten
@@ -49,8 +49,7 @@ from src.cli.runs import run_folder
 from src.distributed import WholeCheckpointIO
 from src.errors import InputError
 from src.hardware import native_precision
-from src.manifest import differences as record_differences
-from src.manifest import manifest
+from src.manifest import differences, manifest
 
 
 class TrainingCLI(LightningCLI):
@@ -153,7 +152,7 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         if self.checkpoint is not None:
             now = {key: value for key, value in self._plain_config().items() if key not in OF_THE_VERB}
-            changed = differences(layer_of(self.checkpoint), now)
+            changed = changes(layer_of(self.checkpoint), now)
             if changed:
                 rank_zero_only(print)("\n".join(["changed from the checkpoint's configuration:", *changed]))
 
@@ -240,7 +239,7 @@ class TrainingCLI(LightningCLI):
         record["checkpoint"] = self.config[self.verb].ckpt_path
         self.save_config_kwargs = {"record": record, "in_place": self.run is not None}
         if self.recorded is not None:
-            found = record_differences(self.recorded, record) or ["nothing"]
+            found = differences(self.recorded, record) or ["nothing"]
             rank_zero_only(print)("\n".join(["differs from the record:", *found]))
 
     def before_fit(self) -> None:

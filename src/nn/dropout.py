@@ -16,15 +16,21 @@ def dropout(x: Tensor, p: float) -> Tensor:
     """
     if p == 0:
         return x
-    if x.device.type != "cpu" or type(x) is not Tensor or torch.compiler.is_compiling() or p == 1:
+    if _is_torchs(x, p):
         return functional.dropout(x, p)
-    return x * dropout_factors(x, p)
+    return x * _factors(x, p)
 
 
 def dropout_factors(x: Tensor, p: float) -> Tensor:
     """What dropout multiplies the elements of ``x`` by: 0, or 1 / (1 - p)."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or p == 1:
-        return functional.dropout(torch.ones_like(x), p)
+    return functional.dropout(torch.ones_like(x), p) if _is_torchs(x, p) else _factors(x, p)
+
+
+def _is_torchs(x: Tensor, p: float) -> bool:
+    return x.device.type != "cpu" or type(x) is not Tensor or torch.compiler.is_compiling() or p == 1
+
+
+def _factors(x: Tensor, p: float) -> Tensor:
     dropped = min(max(1, round(p * LEVELS)), LEVELS - 1)
     bits = torch.randint(-(1 << 63), (1 << 63) - 1, (-(-x.numel() // 4),), dtype=torch.int64)
     drawn = bits.view(torch.int16)[: x.numel()].view(x.shape)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.cli.parser import positive
-from src.cli.rag.search import add_mode, add_search_options, find_mode, open_searcher
+from src.cli.rag.search import add_index_options, add_mode, add_search_options, find_mode, open_index, open_searcher
 from src.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,14 +33,12 @@ def add_parsers(parts: Any) -> None:
         description="Mine hard negatives: what a search finds for queries and does not answer them. Writes labelled "
         "rows of a query, a positive and negatives, which train the reranker or the retriever.",
     )
-    mine.add_argument("--index", required=True, type=Path, metavar="DIR", help="what rag index made")
-    mine.add_argument("--encoder", metavar="PATH", help="of the index; where it was when that was made, if not given")
+    add_index_options(mine)
     mine.add_argument("--queries", required=True, type=Path, metavar="FILE", help="as rag queries writes them")
     add_mode(mine)
     mine.add_argument("--depth", type=positive, default=20, metavar="N", help="passages of a list (%(default)s)")
-    mine.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps, ... (%(default)s)")
     mine.add_argument("--output", required=True, type=Path, metavar="FILE", help="a .jsonl file for the rows")
-    mine.set_defaults(run=run_mine, rerank=None, rerank_weight=1.0)
+    mine.set_defaults(run=run_mine)
     measure = parts.add_parser(
         "eval", description="Recall, MRR and nDCG of each stage with 95%% bootstrap intervals, and the time of a query."
     )
@@ -85,32 +83,29 @@ def run_queries(options: argparse.Namespace) -> None:
 
 def run_mine(options: argparse.Namespace) -> None:
     """Write labelled rows with what the search found as negatives."""
-    from src.files import write_whole
+    from src.files import check_folder_of, write_whole
     from src.retrieval.evaluation import read_queries
     from src.retrieval.mining import mine
+    from src.retrieval.search import Searcher
 
-    _check_folder(options.output)
+    check_folder_of(options.output)
     queries = read_queries(options.queries)
     mode = find_mode(options)
-    rows = list(mine(open_searcher(options, mode != "bm25"), queries, mode, options.depth))
+    searcher = Searcher(*open_index(options, mode != "bm25"))
+    rows = list(mine(searcher, queries, mode, options.depth))
     if not rows:
         raise InputError(f"nothing was found in {options.index} beside the answers of {options.queries}")
     write_whole(options.output, "".join(json.dumps(row._asdict()) + "\n" for row in rows))
     print(f"{options.output}: {len(rows):,} rows out of {len(queries):,} queries")
 
 
-def _check_folder(output: Path) -> None:
-    if not output.parent.is_dir():
-        raise InputError(f"there is no folder {output.parent} to write {output.name} into")
-
-
 def run_eval(options: argparse.Namespace) -> None:
     """Print a table of all stages, and write it if asked to."""
-    from src.files import write_whole
+    from src.files import check_folder_of, write_whole
     from src.retrieval.evaluation import evaluate, read_queries
 
     if options.output:
-        _check_folder(options.output)
+        check_folder_of(options.output)
     queries = read_queries(options.queries)[: options.limit]
     searcher = open_searcher(options, True)
     modes: Any = ("bm25", "dense", "hybrid") if searcher.encoder else ("bm25",)

@@ -7,17 +7,25 @@ from typing import TYPE_CHECKING, Any
 from src.cli.parser import fraction, positive
 
 if TYPE_CHECKING:  # nothing heavy before it is known what is to be run
+    from src.retrieval.encoder import Encoder
+    from src.retrieval.index import Index
     from src.retrieval.search import Searcher
 
 SHOWN = 300  # characters of a passage
 
 
-def add_search_options(options: argparse.ArgumentParser) -> None:
-    """What every part that searches takes."""
+def add_index_options(options: argparse.ArgumentParser) -> None:
+    """What every part that reads an index takes."""
     options.add_argument("--index", required=True, type=Path, metavar="DIR", help="what rag index made")
     options.add_argument(
         "--encoder", metavar="PATH", help="of the index; where it was when that was made, if not given"
     )
+    options.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps, ... (%(default)s)")
+
+
+def add_search_options(options: argparse.ArgumentParser) -> None:
+    """What every part that searches with a reranker takes."""
+    add_index_options(options)
     options.add_argument("--rerank", metavar="PATH", help="a checkpoint of a reranker, to order the candidates anew")
     options.add_argument(
         "--candidates", type=positive, default=50, metavar="N", help="passages that it reads (%(default)s)"
@@ -29,7 +37,6 @@ def add_search_options(options: argparse.ArgumentParser) -> None:
         metavar="W",
         help="of its scores beside those of the search; 1: they alone (%(default)s)",
     )
-    options.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps, ... (%(default)s)")
 
 
 def add_mode(options: argparse.ArgumentParser) -> None:
@@ -49,16 +56,14 @@ def add_parsers(parts: Any) -> None:
     options.set_defaults(run=run)
 
 
-def open_searcher(options: argparse.Namespace, needs_vectors: bool) -> "Searcher":
-    """The index with its encoder, and the reranker if one is named.
+def open_index(options: argparse.Namespace, needs_vectors: bool) -> "tuple[Index, Encoder | None]":
+    """The index, and its encoder if that is named or needed.
 
     Raises:
         InputError: one of them cannot be read, or the encoder is not that of the index.
     """
     from src.retrieval.encoder import load_encoder
     from src.retrieval.index import Index
-    from src.retrieval.rerank import load_reranker
-    from src.retrieval.search import Searcher
 
     index = Index(options.index)
     path: str | None = options.encoder or index.settings.encoder
@@ -66,6 +71,19 @@ def open_searcher(options: argparse.Namespace, needs_vectors: bool) -> "Searcher
     if path and (options.encoder or needs_vectors):
         encoder = load_encoder(path, options.device)
         index.check_encoder(encoder, path)
+    return index, encoder
+
+
+def open_searcher(options: argparse.Namespace, needs_vectors: bool) -> "Searcher":
+    """The index with its encoder, and the reranker if one is named.
+
+    Raises:
+        InputError: as :func:`open_index`, or the reranker cannot be read.
+    """
+    from src.retrieval.rerank import load_reranker
+    from src.retrieval.search import Searcher
+
+    index, encoder = open_index(options, needs_vectors)
     reranker = load_reranker(options.rerank, options.device) if options.rerank else None
     return Searcher(index, encoder, reranker, options.rerank_weight)
 
