@@ -7,8 +7,8 @@ from torch import Tensor
 class KVCache:
     """One attention layer's keys and values, in buffers of a fixed size that are allocated at the first use.
 
-    The buffers are (batch, size, heads, head_dim), so that what is held of a row is one piece of memory. With a window
-    they have room for it and one token more, and a new token takes the place of the one that has left it.
+    The buffers are (batch, heads, size, head_dim), so that what a query of one head reads is one piece of memory. With a
+    window they have room for it and one token more, and a new token takes the place of the one that has left it.
 
     Args:
         max_len: how many tokens may come; any number if null, with a window.
@@ -44,19 +44,29 @@ class KVCache:
             raise ValueError(f"{start + new} tokens do not fit into a cache of {self.max_len}")
         if self._keys is None or self._values is None:
             batch, heads, _, head_dim = keys.shape
-            self._keys = keys.new_empty(batch, self.size, heads, head_dim)
+            self._keys = keys.new_empty(batch, heads, self.size, head_dim)
             self._values = torch.empty_like(self._keys)
+        if start + new <= self.size:  # nothing is overwritten: what is held lies in order
+            self.length += new
+            for buffer, x in self._buffers(keys, values):
+                buffer[:, :, start : self.length] = x
+            return *self.keys_values(), torch.arange(self.length, device=keys.device)
+        return self._append_over_older(keys, values)
+
+    def _append_over_older(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """:meth:`append` where new tokens take the places of such as have left the window."""
+        start, new = self.length, keys.shape[2]
         whole = None
-        if new > 1 and start + new > self.size:  # some of them look at what the others overwrite
+        if new > 1:  # some of them look at what the others overwrite
             whole = [torch.cat([*self._in_order(buffer), x], 2) for buffer, x in self._buffers(keys, values)]
         self.length += new
         slots = torch.arange(max(start, self.length - self.size), self.length, device=keys.device) % self.size
         for buffer, x in self._buffers(keys, values):
-            buffer[:, slots] = x[:, :, -len(slots) :].transpose(1, 2)
+            buffer[:, :, slots] = x[:, :, -len(slots) :]
         if whole is not None:
             places = torch.arange(self.length - whole[0].shape[2], self.length, device=keys.device)
             return whole[0], whole[1], places
-        slots = torch.arange(min(self.length, self.size), device=keys.device)
+        slots = torch.arange(self.size, device=keys.device)
         return *self.keys_values(), self.length - 1 - (self.length - 1 - slots) % self.size
 
     def _buffers(self, keys: Tensor, values: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -69,14 +79,14 @@ class KVCache:
         if not self.length:
             return []
         places = torch.arange(max(0, self.length - self.size), self.length, device=buffer.device)
-        return [buffer[:, places % self.size].transpose(1, 2)]
+        return [buffer[:, :, places % self.size]]
 
     def keys_values(self) -> tuple[Tensor, Tensor]:
         """All that is held, as views: (batch, heads, held, head_dim) of each."""
         assert self._keys is not None
         assert self._values is not None
         held = min(self.length, self.size)
-        return self._keys[:, :held].transpose(1, 2), self._values[:, :held].transpose(1, 2)
+        return self._keys[:, :, :held], self._values[:, :, :held]
 
     def reorder(self, rows: Tensor) -> None:
         """Let row i hold what row ``rows[i]`` held; of rows that stay where they are, nothing is copied.
@@ -89,7 +99,7 @@ class KVCache:
         (moved,) = (rows != torch.arange(len(rows), device=rows.device)).nonzero(as_tuple=True)
         source = rows[moved]
         for buffer in (self._keys, self._values):
-            held = buffer[:, : self.length]
+            held = buffer[:, :, : self.length]
             # selecting makes a copy, before anything is overwritten
             held.index_copy_(0, moved, held.index_select(0, source))
         self._keys, self._values = self._keys[: len(rows)], self._values[: len(rows)]
