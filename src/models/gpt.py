@@ -10,7 +10,17 @@ from typing import Literal
 from torch import Tensor, nn
 
 from src.models.config import check, reach, self_attention
-from src.nn import Block, Dropout, KVCache, LearnedPositions, Mask, NormPlacement, SinusoidalPositions, position_ids
+from src.nn import (
+    Block,
+    Dropout,
+    KVCache,
+    LearnedPositions,
+    Linear,
+    Mask,
+    NormPlacement,
+    SinusoidalPositions,
+    position_ids,
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,7 @@ class GPT(nn.Module):
         )
         # the last block of a post-norm stack has normed its output already
         self.final_norm = nn.LayerNorm(config.d_model, bias=config.bias) if config.norm == "pre" else nn.Identity()
-        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.head = Linear(config.d_model, config.vocab_size, bias=False)
         self._init_weights()
         if config.tie_embeddings:
             self.head.weight = self.token_embedding.weight

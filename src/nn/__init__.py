@@ -9,6 +9,7 @@ from src.nn.dropout import Dropout
 from src.nn.feed_forward import FeedForward
 from src.nn.global_attention import GlobalSelfAttention
 from src.nn.kernels import KERNELS
+from src.nn.linear import Linear
 from src.nn.masks import GlobalTokens, Mask, Reach, padding_mask
 from src.nn.positions import LearnedPositions, SinusoidalPositions, alibi_slopes, position_ids
 
@@ -24,6 +25,7 @@ __all__ = [
     "GlobalTokens",
     "KVCache",
     "LearnedPositions",
+    "Linear",
     "Mask",
     "NormPlacement",
     "Reach",

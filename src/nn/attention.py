@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from src.nn.cache import KVCache
 from src.nn.kernels import KERNELS, dense
+from src.nn.linear import Linear
 from src.nn.masks import Mask, Reach
 from src.nn.positions import rotary_angles, rotate
 from src.nn.products import attend
@@ -24,7 +25,7 @@ class _Attention(nn.Module):
             raise ValueError(f"d_model {d_model} is not divisible by n_heads {n_heads}")
         self.head_dim = d_model // n_heads
         self.dropout = dropout
-        self.out = nn.Linear(d_model, d_model, bias=bias)
+        self.out = Linear(d_model, d_model, bias=bias)
 
     def _heads(self, projected: Tensor, n: int) -> tuple[Tensor, ...]:
         """(B, T, H·n·D) to ``n`` tensors (B, H, T, D).
@@ -80,7 +81,7 @@ class SelfAttention(_Attention):
     ) -> None:
         super().__init__(d_model, n_heads, dropout, bias)
         self.kernel, self.reach, self.rotary = KERNELS[kernel], reach, rotary
-        self.qkv = nn.Linear(d_model, 3 * d_model, bias=bias)
+        self.qkv = Linear(d_model, 3 * d_model, bias=bias)
 
     def keep_heads(self, part: int, parts: int) -> None:
         """Of what is set for each head, keep the heads of one of equal parts: those that a rank computes with."""
@@ -138,8 +139,8 @@ class CrossAttention(_Attention):
 
     def __init__(self, d_model: int, n_heads: int, dropout: float = 0.0, bias: bool = True) -> None:
         super().__init__(d_model, n_heads, dropout, bias)
-        self.q = nn.Linear(d_model, d_model, bias=bias)
-        self.kv = nn.Linear(d_model, 2 * d_model, bias=bias)
+        self.q = Linear(d_model, d_model, bias=bias)
+        self.kv = Linear(d_model, 2 * d_model, bias=bias)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Attend from ``x`` (B, T, C) to ``memory`` (B, S, C).

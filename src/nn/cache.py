@@ -7,8 +7,8 @@ from torch import Tensor
 class KVCache:
     """One attention layer's keys and values, in buffers of a fixed size that are allocated at the first use.
 
-    The buffers are (batch, heads, size, head_dim), so that what a query of one head reads is one piece of memory. With a
-    window they have room for it and one token more, and a new token takes the place of the one that has left it.
+    The buffers are (batch, heads, size, head_dim), so that what a query of one head reads is one piece of memory. With
+    a window they have room for it and one token more, and a new token takes the place of the one that has left it.
 
     Args:
         max_len: how many tokens may come; any number if null, with a window.

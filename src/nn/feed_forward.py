@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from src.nn.activations import GATED, activation
+from src.nn.linear import Linear
 
 
 class FeedForward(nn.Module):
@@ -14,11 +15,11 @@ class FeedForward(nn.Module):
 
     def __init__(self, d_model: int, d_ff: int, activation_name: str, bias: bool = True) -> None:
         super().__init__()
-        self.up = nn.Linear(d_model, d_ff, bias=bias)
+        self.up = Linear(d_model, d_ff, bias=bias)
         self.activation = activation(activation_name)
         if activation_name in GATED:
-            self.gate = nn.Linear(d_model, d_ff, bias=bias)
-        self.down = nn.Linear(d_ff, d_model, bias=bias)
+            self.gate = Linear(d_model, d_ff, bias=bias)
+        self.down = Linear(d_ff, d_model, bias=bias)
         self.gated = activation_name in GATED
 
     def forward(self, x: Tensor) -> Tensor:

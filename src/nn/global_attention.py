@@ -3,11 +3,12 @@
 Shape letters: B batch, H heads, T tokens, G global tokens, C = d_model, D = C / H.
 """
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from src.nn.attention import SelfAttention
 from src.nn.cache import KVCache
+from src.nn.linear import Linear
 from src.nn.masks import Mask, Reach, padding_mask
 
 
@@ -27,8 +28,8 @@ class GlobalSelfAttention(SelfAttention):
         reach: Reach = Reach(),  # noqa: B008  frozen
     ) -> None:
         super().__init__(d_model, n_heads, dropout, bias, kernel, reach)
-        self.global_q = nn.Linear(d_model, d_model, bias=bias)
-        self.global_kv = nn.Linear(d_model, 2 * d_model, bias=bias)
+        self.global_q = Linear(d_model, d_model, bias=bias)
+        self.global_kv = Linear(d_model, 2 * d_model, bias=bias)
 
     def forward(self, x: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:
         """Attend: (B, T, C) to the same. There is no cache: this is for encoders."""
