@@ -31,6 +31,8 @@ def clip_by_global_norm(parameters: Iterable[nn.Parameter], max_norm: float | No
     total = torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
     if max_norm:
         scale = (max_norm / (total + 1e-6)).clamp(max=1.0).where(total.isfinite(), 1.0)
+        if scale.device.type == "cpu" and scale == 1:  # elsewhere, to look would wait for the device
+            return total
         for gradients in by_mesh.values():
             local = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
             torch._foreach_mul_(local, scale)

@@ -1,9 +1,10 @@
 """Activation functions by name. A new one is one line here; `docs/activations.md` shows them all."""
 
 from collections.abc import Callable
-from functools import partial
 
 from torch import nn
+
+from src.nn.gelu import GELUTanh
 
 # Classes and not functions, since some have parameters (PReLU); each block makes its own.
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -15,7 +16,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
     "swish": nn.SiLU,
     "gelu": nn.GELU,
-    "gelu_tanh": partial(nn.GELU, approximate="tanh"),
+    "gelu_tanh": GELUTanh,
     "swiglu": nn.SiLU,
     "geglu": nn.GELU,
 }
