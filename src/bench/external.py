@@ -29,7 +29,7 @@ class External:
     def __init__(self, path: Path, unit: str) -> None:
         check_file(path, is_text=True)
         self.path, self.unit = path, unit
-        self.about: dict[str, Any] = {"program": f"{path}: {path.read_text(encoding='utf-8').strip()}"}
+        self.about: dict[str, Any] = {"program": str(path), "script": path.read_text(encoding="utf-8")}
 
     def rate(self, batches: object = None) -> float:
         """Run it; the batches of the run here are not for it.

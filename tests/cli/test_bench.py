@@ -101,7 +101,7 @@ def test_rounds_take_turns_and_hand_on_their_batches(bench, monkeypatch):
     _, record = bench("gpt", *SHORT, "--against", "peer.sh")
     assert ends == [[10, 5], [10, 10], [10, 15]]
     assert [each["theirs"] for each in record["rounds"]] == [250, 250]
-    assert script in record["against"]["program"]
+    assert script in record["against"]["script"]
     assert all(each["ours"] > 4 * 16 * 2 / 0.4 for each in record["rounds"])  # without the half second
 
 

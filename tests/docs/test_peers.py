@@ -2,10 +2,13 @@
 
 import os
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from tokenizers import decoders
 
+from docs.peers.joeynmt import write_pieces
 from src.bench import External
 
 PEERS = Path(__file__).parents[2] / "docs/peers"
@@ -31,11 +34,26 @@ def test_nanogpt(checkout, monkeypatch):
 
 
 def test_joeynmt(checkout, monkeypatch):
-    monkeypatch.setenv("CONFIG", "x.yaml")
+    monkeypatch.setenv("PIECES", str(checkout))
     lines = [
         f"2026-01-01 10:00:0{i} - INFO - joeynmt.training - Epoch   1, Step:      {i}00, Batch Loss:     5.2, "
         f"Batch Acc: 0.05, Tokens per Sec:     {1000 + i}, Lr: 0.000300"
-        for i in (1, 2)
+        for i in (1, 4, 6)
     ]
     (checkout / "joeynmt.py").write_text(f"import sys\nprint({os.linesep.join(lines)!r}, file=sys.stderr)")
-    assert External(PEERS / "joeynmt.sh", "tokens/s").rate() == 1002
+    assert External(PEERS / "joeynmt.sh", "tokens/s").rate() == 1005  # the first starts everything
+
+
+def test_pieces_for_joeynmt_are_the_texts(tmp_path):
+    texts = {"de": ["Zwei Männer  gehen.", "Ein Hund!"], "en": ["Two men are walking.", "A dog – on grass!"]}
+    for language, lines in texts.items():
+        for split in ("train", "val"):
+            (tmp_path / f"{split}.{language}").write_text("\n".join(lines) + "\n")
+    write_pieces(str(tmp_path), ("de", "en"), 300, tmp_path / "pieces")
+    vocabulary = (tmp_path / "pieces/vocab.txt").read_text().splitlines()
+    assert len(vocabulary) == len(set(vocabulary))
+    for language, lines in texts.items():
+        for split in ("train", "val"):
+            rows = [row.split() for row in (tmp_path / f"pieces/{split}.{language}").read_text().splitlines()]
+            assert set(chain(*rows)) <= set(vocabulary)
+            assert [decoders.ByteLevel().decode(row) for row in rows] == lines

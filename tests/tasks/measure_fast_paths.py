@@ -1,0 +1,46 @@
+"""Losses of whole runs by the fast paths and by torch's plain ones, at equal tokens, for docs/benchmarks.md.
+
+    python -m tests.tasks.measure_fast_paths --config configs/shakespeare_char.yaml --data.source input.txt
+
+Any option of fit may follow. Three seeds each, in turns.
+"""
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import fmean, stdev
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+from src.cli import main
+from tests.distributed.jobs import losses
+
+SEEDS = 3
+NEVER = 1 << 62
+PLAIN = {
+    "src.tasks.base.Task.whole_head": False,
+    "src.nn.products.MOST_PAIRS": 0,
+    "src.nn.gelu.FEWEST": NEVER,
+    "src.nn.dropout._is_torchs": lambda *_: True,
+}
+
+
+def final_loss(arguments: list[str], seed: int, *, fast: bool) -> float:
+    """Of the last validation, in nats."""
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        if not fast:
+            for name, value in PLAIN.items():
+                stack.enter_context(patch(name, value))
+        main(["fit", *arguments, "--seed_everything", str(seed), "--trainer.default_root_dir", folder])
+        (run,) = Path(folder).glob("*/version_0")
+        return losses(run, "val/loss")[-1]
+
+
+if __name__ == "__main__":
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for seed in range(SEEDS):
+        for fast, values in found.items():
+            values.append(final_loss(sys.argv[1:], seed, fast=fast))
+    for fast, values in found.items():
+        each = ", ".join(f"{value:.4f}" for value in values)
+        print(f"{'fast' if fast else 'plain'}: {each}; mean {fmean(values):.4f}, deviation {stdev(values):.4f}")
