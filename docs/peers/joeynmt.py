@@ -16,7 +16,7 @@ def write_pieces(source: str, languages: tuple[str, str], vocab_size: int, outpu
     """Write both sides of the training and the validation split, and the joint vocabulary."""
     output.mkdir(parents=True, exist_ok=True)
     corpus = ParallelCorpus(source, *languages, splits={"validation": "val"})
-    splits = corpus.load(str(output))
+    splits = corpus.load(output)
     tokenizer = make_tokenizer("bpe", vocab_size, (text for pair in splits["train"] for text in pair))
     # JoeyNMT puts its own special tokens in front
     pieces = sorted(tokenizer.get_vocab().items(), key=lambda piece: piece[1])[1:]
