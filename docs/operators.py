@@ -42,8 +42,11 @@ def observe(arguments: list[str]) -> None:
         options = [text for name, value in limits.items() for text in (f"--{name}", str(value))]
         when = schedule(wait=BEFORE - 5, warmup=5, active=STEPS, repeat=1)
         with profile(schedule=when, on_trace_ready=show) as profiler:
-            register_optimizer_step_post_hook(lambda *_: profiler.step())
-            main(["fit", *arguments, *options])
+            hook = register_optimizer_step_post_hook(lambda *_: profiler.step())
+            try:
+                main(["fit", *arguments, *options])
+            finally:
+                hook.remove()
 
 
 if __name__ == "__main__":
