@@ -23,10 +23,10 @@ class GELUTanh(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape to the same."""
-        fast = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.numel() >= FEWEST
-        if not fast or torch.compiler.is_compiling():
-            return gelu(x, approximate="tanh")
-        return _GELUTanh.apply(x)
+        plain = type(x) is Tensor and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
+        if plain and x.numel() >= FEWEST and not torch.compiler.is_compiling():
+            return _GELUTanh.apply(x)
+        return gelu(x, approximate="tanh")
 
 
 class _GELUTanh(torch.autograd.Function):
