@@ -2,7 +2,8 @@
 
     python -m docs.operators --config configs/shakespeare_char.yaml --data.source input.txt
 
-Any option of fit may follow; the run ends after a few steps, and its files are thrown away.
+Any option of fit may follow, but an optimizer made of several (Muon) counts as several steps. The run ends after a few
+steps, and its files are thrown away.
 """
 
 import sys
@@ -23,8 +24,8 @@ def show(profiler: profile) -> None:
     found = sorted((row for row in found if not row[0].startswith("ProfilerStep")), key=lambda row: -row[1])
     print("\n| operator | ms a step |\n| --- | ---: |")
     for name, milliseconds in found[:ROWS]:
-        print(f"| {name.removeprefix('aten::')} | {milliseconds:.1f} |")
-    print(f"| all | {sum(milliseconds for _, milliseconds in found):.1f} |")
+        print(f"| {name.removeprefix('aten::')} | {milliseconds:.3f} |")
+    print(f"| all | {sum(milliseconds for _, milliseconds in found):.3f} |")
 
 
 def observe(arguments: list[str]) -> None:

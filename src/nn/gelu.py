@@ -37,7 +37,7 @@ class _GELUTanh(torch.autograd.Function):
         flat, n = x.reshape(-1), x.numel()
         # in float32 whatever the type of x; a buffer each, used again for every chunk
         u, z, w = torch.empty(3, min(CHUNK, n), dtype=torch.float32)
-        linear = torch.tensor(SLOPE)
+        linear = torch.tensor(SLOPE, dtype=torch.float32)
         for start in range(0, n, CHUNK):
             some = slice(start, start + CHUNK)
             u, z, w = u[: n - start], z[: n - start], w[: n - start]

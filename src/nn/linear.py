@@ -15,7 +15,7 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""
-        if torch.is_grad_enabled() or not self._few(x):
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or not self._few(x):
             return super().forward(x)
         columns = x.flatten(0, -2).t()
         y = self.weight @ columns if self.bias is None else torch.addmm(self.bias[:, None], self.weight, columns)

@@ -31,6 +31,17 @@ def test_value_and_derivative_of_any_shape(shape, dtype):
         torch.testing.assert_close(GELUTanh()(x), value, **tolerance)
 
 
+def test_a_network_in_bfloat16_computes_in_float32():
+    x = torch.linspace(-4, 4, FEWEST).bfloat16()
+    expected = GELUTanh()(x)
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        found = GELUTanh()(x)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)
+
+
 def test_what_is_large_stays_finite():
     x = torch.tensor([-1e12, -1e4, -30.0, 30.0, 1e4, 1e12]).repeat(FEWEST).requires_grad_()
     y = GELUTanh()(x)
