@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from src.data.parallel import ParallelCorpus
-from src.tokenization import make_tokenizer
+from src.tokenization import END_OF_TEXT, make_tokenizer
 
 
 def write_pieces(source: str, languages: tuple[str, str], vocab_size: int, output: Path) -> None:
@@ -18,14 +18,14 @@ def write_pieces(source: str, languages: tuple[str, str], vocab_size: int, outpu
     corpus = ParallelCorpus(source, *languages, splits={"validation": "val"})
     splits = corpus.load(output)
     tokenizer = make_tokenizer("bpe", vocab_size, (text for pair in splits["train"] for text in pair))
-    # JoeyNMT puts its own special tokens in front
-    pieces = sorted(tokenizer.get_vocab().items(), key=lambda piece: piece[1])[1:]
-    (output / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in pieces), encoding="utf-8")
-    for split, name in {"train": "train", "validation": "val"}.items():
+    vocabulary = tokenizer.get_vocab()
+    pieces = [piece for piece in sorted(vocabulary, key=vocabulary.__getitem__) if piece != END_OF_TEXT]
+    (output / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
+    for split in ("train", "validation"):
         for side, language in enumerate(languages):
             rows = tokenizer.encode_batch([pair[side] for pair in splits[split]])
             text = "".join(f"{' '.join(row.tokens)}\n" for row in rows)
-            (output / f"{name}.{language}").write_text(text, encoding="utf-8")
+            (output / f"{corpus.name_of(split)}.{language}").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

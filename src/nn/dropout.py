@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from src.nn.processor import eager_on_processor
+
 LEVELS = 1 << 16  # that 16 bits tell apart: the share that is dropped is the nearest of them
 
 
@@ -27,7 +29,7 @@ def dropout_factors(x: Tensor, p: float) -> Tensor:
 
 
 def _is_torchs(x: Tensor, p: float) -> bool:
-    return x.device.type != "cpu" or type(x) is not Tensor or torch.compiler.is_compiling() or p == 1
+    return not eager_on_processor(x) or p == 1
 
 
 def _factors(x: Tensor, p: float) -> Tensor:

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import gelu
 
+from src.nn.processor import eager_on_processor
+
 FEWEST = 1 << 14  # elements: for fewer, one kernel of torch's is faster than several
 CHUNK = 1 << 19  # elements at once, which stay in the processor's cache
 SLOPE = 2 * math.sqrt(2 / math.pi)
@@ -23,8 +25,7 @@ class GELUTanh(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape to the same."""
-        plain = type(x) is Tensor and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
-        if plain and x.numel() >= FEWEST and not torch.compiler.is_compiling():
+        if x.numel() >= FEWEST and x.dtype in (torch.float32, torch.bfloat16) and eager_on_processor(x):
             return _GELUTanh.apply(x)
         return gelu(x, approximate="tanh")
 

@@ -2,7 +2,8 @@
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+
+from src.nn.processor import eager_on_processor
 
 
 class Linear(nn.Linear):
@@ -15,7 +16,7 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""
-        if torch.compiler.is_compiling() or torch.is_grad_enabled() or not self._few(x):
+        if torch.is_grad_enabled() or not self._few(x):
             return super().forward(x)
         columns = x.flatten(0, -2).t()
         y = self.weight @ columns if self.bias is None else torch.addmm(self.bias[:, None], self.weight, columns)
@@ -24,9 +25,8 @@ class Linear(nn.Linear):
     def _few(self, x: Tensor) -> bool:
         most = 64 if self.out_features > self.in_features else 4
         return (
-            1 < x.numel() // self.in_features <= most
-            and x.device.type == "cpu"
+            eager_on_processor(x)
+            and 1 < x.numel() // self.in_features <= most
             and x.dtype == self.weight.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
-            and not isinstance(self.weight, DTensor)
         )

@@ -16,6 +16,7 @@ from src.data import LMDataModule
 from src.models import GPT
 from src.tasks import GPTModule
 from tests.distributed.jobs import losses
+from tests.tasks.measure_fast_paths import PLAIN
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,9 +74,8 @@ def test_in_bfloat16_the_fast_paths_learn_as_the_plain_ones(run, config, monkeyp
 
     monkeypatch.setattr("src.nn.gelu.FEWEST", 0)
     fast, another = validation(0), validation(1, "--seed_everything", 1)
-    monkeypatch.setattr(GPTModule, "whole_head", False)
-    monkeypatch.setattr("src.nn.products.MOST_PAIRS", 0)
-    monkeypatch.setattr("src.nn.gelu.FEWEST", 1 << 62)
+    for name, value in PLAIN.items():
+        monkeypatch.setattr(name, value)
     plain = validation(2)
     assert fast[-1] < fast[0] - 0.3
     assert (fast - plain).abs().max() < 0.01
