@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Set up .venv once, then run. Without arguments: train the GPT of configs/gpt.yaml.
-#   ./run.sh                                    ./run.sh fit --config configs/gpt.yaml --trainer.max_steps 50
-#   ./run.sh pytest [arguments]                 ./run.sh tensorboard [arguments]
-#   ./run.sh check       the linter, the layers and the type checker
-# PYTHON names the interpreter to make .venv with; EXTRAS the optional dependencies (default: dev).
+# Make .venv beside this file, install what the command needs, once, and run it. A relative path is the caller's.
+#   ./run.sh                     train the GPT of configs/gpt.yaml
+#   ./run.sh VERB [options]      python -m src VERB [options]; ./run.sh --help lists the verbs
+#   ./run.sh pytest [arguments]  the tests; all of them without arguments
+#   ./run.sh check               the formatter, the linter, the type checker and the layers
+#   ./run.sh tensorboard [arguments]
+# PYTHON names the interpreter to make .venv with. EXTRAS adds optional dependencies of pyproject.toml: EXTRAS=rag,deepspeed
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
-
-venv=.venv
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+venv="$root/.venv"
 stamp="$venv/.installed"
-extras="${EXTRAS:-dev}"
 
 find_python() {
     for python in ${PYTHON:-python3 python3.13 python3.12 python3.11 python}; do
@@ -22,46 +22,85 @@ find_python() {
     exit 2
 }
 
-install() {
-    # what is installed follows from these files and the extras: nothing to do while they are the same
-    local wanted
-    wanted="$extras $(cat pyproject.toml constraints.txt | cksum)"
-    if [[ -f $stamp && "$(cat "$stamp")" == "$wanted" ]]; then
-        return
-    fi
-    local python
-    python="$(find_python)"
-    echo "installing into $venv with $($python --version) (once)"
-    if [[ ! -x $venv/bin/python ]]; then
-        "$python" -m venv "$venv"
-    fi
-    # torch first and by itself: resolving the others must not pull another build of it
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-    if [[ $extras == *deepspeed* ]]; then
-        # it compiles against the torch that is installed, with tools that must be there before it
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools wheel ninja
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation deepspeed
-    fi
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt ".[$extras]"
-    echo "$wanted" >"$stamp"
+# standard output is the command's own
+say() { echo "[$((SECONDS / 60)):$(printf %02d $((SECONDS % 60)))] $*" >&2; }
+
+# not compiled ahead: the first import compiles the few modules in use
+pip_install() { "$venv/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check "$@" >&2; }
+
+install_locked() {
+    say "installing the $(grep -cE '^[A-Za-z0-9]' "$1") packages of $(basename "$1"), each checked by its hash"
+    pip_install --require-hashes --no-deps -r "$1"
 }
 
-install
-export PYTHONUNBUFFERED=1
+install_extra() {
+    case $1 in
+        dev) install_locked "$root/requirements-dev.lock" ;;
+        deepspeed)
+            # it is compiled against the torch that is installed, with tools that must be there before it
+            say "building DeepSpeed"
+            pip_install -c "$root/constraints.txt" setuptools wheel ninja
+            pip_install -c "$root/constraints.txt" --no-build-isolation deepspeed || {
+                say "DeepSpeed could not be built here; all but ZeRO works without it"
+                return
+            }
+            ;;
+        *)
+            say "installing the extra $1"
+            (cd "$root" && pip_install -c constraints.txt ".[$1]")
+            ;;
+    esac
+}
+
+# install EXTRA...: nothing to do while it is there and the files that name versions are the same
+install() {
+    local python versions extra
+    versions="$(cat "$root"/{pyproject.toml,constraints.txt,requirements.lock,requirements-dev.lock} | cksum)"
+    if [[ "$(head -n 1 "$stamp" 2>/dev/null)" != "$versions" ]]; then
+        python="$(find_python)"
+        say "making $venv with $("$python" --version)"
+        [[ -x $venv/bin/python ]] || "$python" -m venv "$venv"
+        say "installing torch"
+        # by itself: its build differs by machine, and resolving the others must not pull another one
+        pip_install -c "$root/constraints.txt" torch
+        install_locked "$root/requirements.lock"
+        echo "$versions" >"$stamp"
+    fi
+    for extra in "$@"; do
+        grep -qx -e "$extra" "$stamp" && continue
+        # dev has these within it
+        [[ $extra != @(bench|hub|rag|sweep) ]] || ! grep -qx dev "$stamp" || continue
+        install_extra "$extra"
+        echo "$extra" >>"$stamp"
+    done
+}
+
+command="${1:-}"
+case $command in
+    pytest) needed=(dev deepspeed) ;;
+    check) needed=(dev) ;;
+    rag | sweep) needed=("$command") ;;
+    report) needed=(sweep) ;;
+    *) needed=() ;;
+esac
+install ${EXTRAS:+${EXTRAS//,/ }} "${needed[@]}"
+
+export PYTHONUNBUFFERED=1 PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 # glibc gives large freed blocks back to the system, and a training step asks for the same ones again: keep them
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-1073741824}"
 export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-1073741824}"
 export MALLOC_TOP_PAD_="${MALLOC_TOP_PAD_:-268435456}"
-case "${1:-}" in
-    "") exec "$venv/bin/python" -m src fit --config configs/gpt.yaml ;;
+case $command in
+    "") exec "$venv/bin/python" -m src fit --config "$root/configs/gpt.yaml" ;;
     pytest)
         shift
         # a process a core, each with one thread
         export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-        [[ $# -gt 0 ]] || set -- -q -n auto
-        exec "$venv/bin/python" -m pytest "$@"
+        [[ $# -gt 0 ]] || set -- -q -n auto "$root/tests"
+        exec "$venv/bin/python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" "$@"
         ;;
     check)
+        cd "$root"
         "$venv/bin/ruff" format --check .
         "$venv/bin/ruff" check .
         "$venv/bin/mypy"

@@ -1,6 +1,8 @@
 """What several tests need: a small corpus, a small configuration, and a way to run the command line."""
 
+import re
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,28 @@ import yaml
 
 import src.cli
 from src.data import wikipedia
+
+# the reason of a test that is skipped begins with this where a package is all that it lacks
+LACKS = "needs the package"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests of ZeRO where DeepSpeed, which is compiled on the machine, could not be."""
+    if find_spec("deepspeed") is None:
+        for item in items:
+            if re.search(r"\[.*zero[123]|deepspeed", item.nodeid):
+                item.add_marker(pytest.mark.skip(reason=f"{LACKS} deepspeed"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say it in one line if tests were skipped for want of a package."""
+    reasons = [report.longrepr[2] for report in terminalreporter.stats.get("skipped", [])]
+    lacking = [reason.partition(LACKS)[2].strip() for reason in reasons if LACKS in reason]
+    if lacking:
+        terminalreporter.write_line(
+            f"{len(lacking)} tests were skipped for want of a package: {', '.join(sorted(set(lacking)))}", red=True
+        )
+
 
 # a pure function that takes the articles out of their markup for many seconds: once for all tests
 wikipedia.plain_text = cache(wikipedia.plain_text)

@@ -2,12 +2,16 @@
 
 import re
 import tomllib
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
-# their files differ by machine, or build what does: see requirements.lock
+# their files differ by machine, or build what does: see requirements-dev.lock
 NOT_LOCKED = {"torch", "deepspeed", "ninja"}
+LOCKS = ("requirements.lock", "requirements-dev.lock")
 
 
 def canonical(name: str) -> str:
@@ -19,12 +23,19 @@ def pins(path: str) -> dict[str, str]:
     return {canonical(name): version for name, version in found}
 
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def names_of(lines: Iterable[str]) -> set[str]:
+    return {canonical(re.match(r"[\w.-]+", line)[0]) for line in lines} - {
+        "transformer-template",
+        "setuptools",
+        "wheel",
+    }
+
+
 def direct() -> set[str]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = {name: lines for name, lines in project["optional-dependencies"].items() if name != "published"}
-    lines = chain(project["dependencies"], *extras.values())
-    names = {re.match(r"[\w.-]+", line)[0] for line in lines}
-    return {canonical(name) for name in names} - {"transformer-template", "setuptools", "wheel"}
+    return names_of(chain(PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()))
 
 
 def test_every_direct_dependency_is_pinned_and_its_licence_is_listed():
@@ -37,12 +48,19 @@ def test_every_direct_dependency_is_pinned_and_its_licence_is_listed():
         assert licences[name][1] != "not stated", name
 
 
-def test_the_lock_has_the_same_versions_with_hashes():
-    constraints, locked = pins("constraints.txt"), pins("requirements.lock")
-    assert direct() - NOT_LOCKED <= locked.keys()
+@pytest.mark.parametrize("lock", LOCKS)
+def test_the_locks_have_the_same_versions_with_hashes(lock):
+    constraints, locked = pins("constraints.txt"), pins(lock)
     assert {name: locked[name] for name in locked if name in constraints} == {
         name: version for name, version in constraints.items() if name in locked
     }
-    parts = re.split(r"^(?=[\w.-]+==)", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE)[1:]
+    parts = re.split(r"^(?=[\w.-]+==)", (ROOT / lock).read_text(), flags=re.MULTILINE)[1:]
     for part in parts:
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", part), part.splitlines()[0]
+
+
+def test_one_lock_has_what_the_project_runs_on_and_the_other_what_its_tests_need():
+    core, everything = (pins(lock).keys() for lock in LOCKS)
+    assert names_of(PROJECT["dependencies"]) - NOT_LOCKED <= core
+    assert core <= everything
+    assert direct() - NOT_LOCKED <= everything

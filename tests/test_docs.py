@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.optim._muon import _zeropower_via_newtonschulz
 
 import src.optim
 from src.nn import ACTIVATIONS, GATED, FeedForward, activation
+from src.optim.optimizers import orthogonalize
 
 DOCS = Path(__file__).parents[1] / "docs"
 PLAIN = [name for name in ACTIVATIONS if name not in GATED]
@@ -104,7 +104,7 @@ RULES = dict(
 
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
-    return _zeropower_via_newtonschulz(matrix, (3.4445, -4.775, 2.0315), 5, 1e-7).to(matrix.dtype)
+    return orthogonalize(matrix).to(matrix.dtype)
 
 
 @pytest.mark.parametrize("name", RULES)

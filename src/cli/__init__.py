@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(help_text())
         return
     try:
-        import_module(_module(arguments)).main(arguments)
+        _run(arguments)
     except InputError as error:
         _say("error", error)
         sys.exit(2)
@@ -76,6 +76,18 @@ def main(arguments: list[str] | None = None) -> None:
         where = f": {error.filename}" if error.filename else ""
         _say("error", InputError(f"{error.strerror}{where}; what was written before is as it was"))
         sys.exit(2)
+
+
+def _run(arguments: list[str]) -> None:
+    """Run the verb's module; a package of an extra that is not installed is one line too."""
+    try:
+        import_module(_module(arguments)).main(arguments)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "src":
+            raise
+        raise InputError(
+            f"the package {error.name} is not installed: EXTRAS=dev ./run.sh {arguments[0]} installs all there is"
+        ) from error
 
 
 def _module(arguments: list[str]) -> str:

