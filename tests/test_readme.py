@@ -17,7 +17,14 @@ from src.sweep.definition import sweep_of
 from src.sweep.scheduling import cell_config
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/activations.md", "docs/optimizers.md", "docs/dashboards.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/reading.md",
+    "docs/activations.md",
+    "docs/optimizers.md",
+    "docs/dashboards.md",
+)
 TEXT = "".join((ROOT / page).read_text() for page in PAGES)
 COMMANDS = list(dict.fromkeys(re.findall(r"\./run\.sh (\w[^`\n#]*?)\s*(?:#[^\n]*)?(?:`|\n)", TEXT)))
 VERBS = tuple(src.cli.VERBS)
