@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/activations.md and docs/optimizers.md from the code itself.
+"""Draw the pictures of docs/reading.md, docs/activations.md and docs/optimizers.md from the code itself.
 
 python -m docs.figures        writes docs/images/*.png; needs matplotlib, of the extra `sweep`
 """
@@ -11,8 +11,12 @@ import torch
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from torch import Tensor, nn
 
+from src.callbacks.attention import attention_maps
+from src.models import GPT, BERTConfig, BERTEncoder, GPTConfig
+from src.models.longformer import LongformerConfig, LongformerEncoder
 from src.nn import ACTIVATIONS, GATED, activation
 from src.optim import Constant, Cosine, InverseSquareRoot, Linear, Lion, Momentum, Nesterov, WarmupStableDecay
 
@@ -117,8 +121,47 @@ def schedules(total: int = 1000, warmup: int = 100) -> None:
     save(figure, "schedules.png")
 
 
+TOKENS = 12
+SHAPE = {"vocab_size": 2, "max_seq_len": TOKENS, "d_model": 4, "n_heads": 1, "n_layers": 1}
+REAL = torch.arange(TOKENS)[None] < TOKENS - 3  # then padding
+MASKS = {  # a network and what it is given beside the token ids
+    "causal (GPT)": (GPT(GPTConfig(**SHAPE)), {}),
+    "padding behind the text (BERT)": (BERTEncoder(BERTConfig(**SHAPE)), {"attention_mask": REAL.long()}),
+    "causal, window 3 (GPT)": (GPT(GPTConfig(**SHAPE, window=3)), {}),
+    "causal, padding before a prompt (GPT)": (GPT(GPTConfig(**SHAPE)), {"attention_mask": REAL.flip(1).long()}),
+    "causal, documents apart (GPT)": (
+        GPT(GPTConfig(**SHAPE)),
+        {"documents": torch.tensor([[0] * 4 + [1] * 5 + [2] * 3])},
+    ),
+    "window 2, token 0 global (Longformer)": (LongformerEncoder(LongformerConfig(**SHAPE, window=2)), {}),
+}
+
+
+def visible(network: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    """Which keys each query of a network of one block and one head gives weight to, (query, key)."""
+    (weights,) = attention_maps(network, {"input_ids": torch.zeros(1, TOKENS, dtype=torch.long), **inputs}).values()
+    return weights[0] > 0
+
+
+def masks() -> None:
+    """What each query sees under each mask."""
+    figure, grid = plt.subplots(2, 3, figsize=(11, 7.8), sharex=True, sharey=True)
+    for axes, (name, (network, inputs)) in zip(grid.flat, MASKS.items(), strict=True):
+        axes.pcolormesh(visible(network, inputs), cmap=ListedColormap(["0.93", CURVE]), edgecolors="white", linewidth=1)
+        axes.set_title(name, fontsize=10)
+        axes.set(aspect="equal", xticks=torch.arange(TOKENS) + 0.5, yticks=torch.arange(TOKENS) + 0.5)
+        axes.set(xticklabels=range(TOKENS), yticklabels=range(TOKENS))
+        axes.tick_params(length=0)
+    grid[0, 0].invert_yaxis()
+    figure.supxlabel("key")
+    figure.supylabel("query")
+    figure.tight_layout(h_pad=2)
+    save(figure, "masks.png")
+
+
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
+    masks()
     activations()
     optimizers()
     schedules()

@@ -17,7 +17,14 @@ from src.sweep.definition import sweep_of
 from src.sweep.scheduling import cell_config
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/activations.md", "docs/optimizers.md", "docs/dashboards.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/reading.md",
+    "docs/activations.md",
+    "docs/optimizers.md",
+    "docs/dashboards.md",
+)
 TEXT = "".join((ROOT / page).read_text() for page in PAGES)
 COMMANDS = list(dict.fromkeys(re.findall(r"\./run\.sh (\w[^`\n#]*?)\s*(?:#[^\n]*)?(?:`|\n)", TEXT)))
 VERBS = tuple(src.cli.VERBS)
@@ -171,7 +178,7 @@ def test_the_other_words_are_those_of_the_script():
 
 
 def test_every_path_that_the_documents_name_exists():
-    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "logs/README.md"]:
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "logs/README.md"]:
         for link in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text()):
             assert (document.parent / link).exists(), f"{document.name}: {link}"
         for path in re.findall(r"\b(?:configs|src|tests|docs)/[\w/]+\.(?:yaml|py|md)\b", document.read_text()):

@@ -35,7 +35,7 @@ class MLMDataModule(TextDataModule):
     test are always the same.
 
     Args:
-        source: ``wikipedia`` (100 articles that install with the project), files, a folder, or a hub dataset: see
+        source: ``wikipedia`` (106 articles that install with the project), files, a folder, or a hub dataset: see
             :class:`src.data.corpora.Corpus`, for this and the next ones.
         more_sources: further sources, whose documents are trained on as well.
         name: configuration of a hub dataset.

@@ -32,7 +32,7 @@ class RankingDataModule(TextDataModule):
     each epoch another of its sentences is the query. With ``query_column``, out of labelled rows.
 
     Args:
-        source: ``wikipedia`` (100 articles that install with the project), files, a folder, or a hub dataset: see
+        source: ``wikipedia`` (106 articles that install with the project), files, a folder, or a hub dataset: see
             :class:`src.data.corpora.Corpus`, for this and the next ones. Of labelled rows a .csv, .tsv, .json, .jsonl
             or .parquet file, or a hub dataset.
         name: configuration of a hub dataset.

@@ -45,7 +45,7 @@ def dump_path() -> Path:
 
 
 def articles() -> Iterator[tuple[str, str]]:
-    """Title and text of each article, in the order of the dump, without the redirects."""
+    """Title and text of each article, in the order of the dump: 106 of its 206 pages, the others being redirects."""
     with bz2.open(dump_path()) as dump:
         for _, element in ElementTree.iterparse(dump):
             namespace, _, tag = element.tag.rpartition("}")

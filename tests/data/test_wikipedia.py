@@ -1,6 +1,7 @@
 """The embedded corpus reads as prose."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from src.data import LMDataModule
 from src.data.wikipedia import plain_text
 from src.tokenization import END_OF_TEXT
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +27,17 @@ def test_the_articles_are_whole_and_there_are_no_redirects(found):
     assert {"Anarchism", "Albedo", "Abraham Lincoln"} <= set(titles)
     assert sum(len(text.split()) for _, text in found) > 400_000
     assert all(len(text) > 200 and "#REDIRECT" not in text.upper() for _, text in found)
+
+
+def test_every_text_that_counts_the_articles_gives_this_number(found):
+    counted = re.compile(r"\b(\d+|hundred) (?:(?:English |embedded )?Wikipedia articles|articles that install)")
+    counts = set()
+    for kind in ("*.md", "*.toml", "docs/**/*.md", "configs/**/*.yaml", "src/**/*.py"):
+        for path in ROOT.glob(kind):
+            unwrapped = re.sub(r"\s+(#\s+)?", " ", path.read_text(encoding="utf-8"))
+            counts |= {(str(path.relative_to(ROOT)), number) for number in counted.findall(unwrapped)}
+    assert "README.md" in {name for name, _ in counts}
+    assert {number for _, number in counts} == {str(len(found))}, counts
 
 
 def test_no_markup_is_left(found):
