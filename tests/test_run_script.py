@@ -1,0 +1,47 @@
+"""run.sh, from a folder that is not the checkout."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SET_UP = pytest.mark.skipif(not (ROOT / ".venv/.installed").exists(), reason="run.sh did not set up this checkout")
+
+
+def call(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
+    return subprocess.run([ROOT / "run.sh", *arguments], cwd=folder, capture_output=True, text=True)
+
+
+@SET_UP
+def test_a_relative_path_is_the_callers(tmp_path):
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text("experiment: mine\n")
+    base = str(ROOT / "configs/gpt.yaml")
+    done = call("fit", "--config", base, "--config", "mine.yaml", "--print_config", folder=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert yaml.safe_load(done.stdout)["experiment"] == "mine"
+
+
+@SET_UP
+def test_pytest_takes_the_callers_paths_too(tmp_path):
+    (tmp_path / "test_mine.py").write_text("def test_it():\n    import src.nn\n")
+    done = call("pytest", "-q", "test_mine.py", folder=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"), [({"PYTHON": "no-such-python"}, "Python 3.11 or newer"), ({"PYTHON": "cat"}, "Python 3.11")]
+)
+def test_without_a_python_it_says_what_is_needed(tmp_path, settings, said):
+    """A copy without .venv."""
+    for name in ("run.sh", "pyproject.toml", "constraints.txt", "requirements.lock", "requirements-dev.lock"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    command = ["bash", tmp_path / "run.sh", "fit"]
+    done = subprocess.run(command, env={"PATH": "/usr/bin:/bin", **settings}, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (tmp_path / ".venv").exists()
