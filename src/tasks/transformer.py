@@ -24,7 +24,6 @@ from src.nn import summed_cross_entropy
 from src.optim import Schedule
 from src.tasks.base import Batch, Task
 
-
 # of translations as text
 SCORES = {"bleu": sacrebleu.BLEU, "chrf": sacrebleu.CHRF}
 
