@@ -68,12 +68,12 @@ def baselines_of(trainer: L.Trainer) -> Baselines:
 def figures_table(figures: dict[str, float], baselines: Baselines) -> Table:
     """The last validation's figures by their metrics, and beside each what the baselines reach."""
     table = Table(title="Result", title_justify="left", title_style="bold", box=None, padding=(0, 0, 0, 2))
+    table.show_header = bool(figures and baselines.figures)
     table.add_column(style="cyan", no_wrap=True)
-    for model in ("this run", *baselines.figures) if baselines.figures else ("",):
+    for model in ("this run", *baselines.figures):
         table.add_column(model, justify="right", no_wrap=True)
     for metric, value in figures.items():
-        others = [found.get(metric) for found in baselines.figures.values()]
-        cells = [value, *others]
+        cells = [value, *(found.get(metric) for found in baselines.figures.values())]
         table.add_row(f"val/{metric}", *("" if cell is None else f"{cell:.4f}" for cell in cells))
     return table
 

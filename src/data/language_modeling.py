@@ -213,7 +213,8 @@ class LMDataModule(TextDataModule):
         """The tokens that a stream begins with."""
         end_id = require_token(self.tokenizer, self.end_token, "end_token")
         ids: list[int] = []
-        for document, _ in encode(self.tokenizer, self._open_stream(0), end_id, group=100):
+        texts = with_progress(self._open_stream(0), "counting the first documents of the stream")
+        for document, _ in encode(self.tokenizer, texts, end_id, group=100):
             ids += document
             if len(ids) >= most:
                 break
