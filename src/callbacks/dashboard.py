@@ -6,6 +6,8 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import nn
 
 from src.callbacks.recording import tensorboards
+from src.callbacks.report import baselines_of
+from src.data import Baselines
 from src.tasks import Task
 
 Layout = dict[str, dict[str, list[str]]]  # section -> chart -> tags of its curves
@@ -91,19 +93,50 @@ def network_table(model: nn.Module) -> str:
     return "\n".join(lines)
 
 
+def baseline_tags(tags: list[str], baselines: Baselines) -> dict[str, float]:
+    """The lines to draw into a chart, by their tags: what each of the baselines reaches in its validation metrics.
+
+    Of perplexities the best alone: the others are so far from it that the curve between them would look flat.
+    """
+    lines = {}
+    for metric in (tag.removeprefix("val/") for tag in tags if tag.startswith("val/")):
+        reached = {model: found[metric] for model, found in baselines.figures.items() if metric in found}
+        if "perplexity" in metric and reached:
+            best = min(reached, key=lambda model: reached[model])
+            reached = {best: reached[best]}
+        lines |= {f"val_baseline/{metric}/{model}": value for model, value in reached.items()}
+    return lines
+
+
 class Dashboard(L.Callback):
-    """Lay out TensorBoard's custom scalars for the task, and write the network as text."""
+    """Lay out TensorBoard's custom scalars for the task, draw the baselines into them, write the network as text."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, float] = {}  # constant curves by their tags
 
     @rank_zero_only
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Task)
         layout = {**LAYOUTS.get(pl_module.architecture, {}), **TRAINING}
-        charts = {
-            section: {chart: ["Multiline", [f"^{tag}$" for tag in tags]] for chart, tags in found.items()}
-            for section, found in layout.items()
-        }
+        charts: dict[str, dict[str, list[str | list[str]]]] = {}
+        for section, found in layout.items():
+            charts[section] = {}
+            for chart, tags in found.items():
+                lines = baseline_tags(tags, baselines_of(trainer))
+                self.lines |= lines
+                charts[section][chart] = ["Multiline", [f"^{tag}$" for tag in (*tags, *lines)]]
         with torch.device("meta"):  # this process may hold but a part of the network
             network = network_table(pl_module.build_model())
         for writer in tensorboards(trainer):
             writer.add_custom_scalars(charts)
             writer.add_text("network", network, 0)
+        self._draw(trainer)
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._draw(trainer)  # so that the lines are as long as the curves
+
+    def _draw(self, trainer: L.Trainer) -> None:
+        for writer in tensorboards(trainer):
+            for tag, value in self.lines.items():
+                writer.add_scalar(tag, value, trainer.global_step)

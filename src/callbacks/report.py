@@ -8,10 +8,14 @@ from rich.console import Console
 from rich.table import Table
 
 from src.callbacks.samples import TextSamples
+from src.data import Baselines
 from src.tasks import Task
 
+# what a network that has learnt anything is better at than the baselines are, and whether less of it is better
+DECISIVE = {"perplexity": True, "mlm_perplexity": True, "nsp_accuracy": False, "accuracy": False, "bleu": False}
 
-def _table(title: str) -> Table:
+
+def _table(title: str | None = None) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
@@ -19,7 +23,13 @@ def _table(title: str) -> Table:
 
 
 class Report(L.Callback):
-    """Print network, data and the length of the run in optimizer steps, tokens and epochs before the first step."""
+    """Print network, data and the length of the run in optimizer steps, tokens and epochs before the first step.
+
+    Its ``baselines`` are what the run's figures are printed beside at the end.
+    """
+
+    def __init__(self) -> None:
+        self.baselines = Baselines({})
 
     @rank_zero_only
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -46,16 +56,56 @@ class Report(L.Callback):
         table.add_row("validation", f"every {every:,} batches" if isinstance(every, int) else f"{1 / every:g} an epoch")
         table.add_row("run", trainer.default_root_dir)
         Console().print(table)
+        self.baselines = pl_module.baselines()
+
+
+def baselines_of(trainer: L.Trainer) -> Baselines:
+    """Those of the trainer's report, once a fit has started; without a report there are none."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return next((callback.baselines for callback in callbacks if isinstance(callback, Report)), Baselines({}))
+
+
+def figures_table(figures: dict[str, float], baselines: Baselines) -> Table:
+    """The last validation's figures by their metrics, and beside each what the baselines reach."""
+    table = Table(title="Result", title_justify="left", title_style="bold", box=None, padding=(0, 0, 0, 2))
+    table.show_header = bool(figures and baselines.figures)
+    table.add_column(style="cyan", no_wrap=True)
+    for model in ("this run", *baselines.figures):
+        table.add_column(model, justify="right", no_wrap=True)
+    for metric, value in figures.items():
+        cells = [value, *(found.get(metric) for found in baselines.figures.values())]
+        table.add_row(f"val/{metric}", *("" if cell is None else f"{cell:.4f}" for cell in cells))
+    return table
+
+
+def shortfalls(figures: dict[str, float], baselines: Baselines) -> list[str]:
+    """A line for each decisive metric in which a run is no better than the best of the baselines."""
+    lines = []
+    for metric, less_is_better in DECISIVE.items():
+        reached = {model: found[metric] for model, found in baselines.figures.items() if metric in found}
+        if not reached or metric not in figures:
+            continue
+        best = (min if less_is_better else max)(reached, key=lambda model: reached[model])
+        mine, other = figures[metric], reached[best]
+        if not (mine < other if less_is_better else mine > other):  # nor where it is not a number
+            line = f"val/{metric} {mine:.4f} is no better than the {best} baseline's {other:.4f}"
+            lines.append(f"{line}: the network has not learnt more than that")
+    return lines
 
 
 @rank_zero_only
 def print_results(trainer: L.Trainer) -> None:
     """Print the last validation's figures, a sample, where the run lies, and how to look at it."""
-    console = Console()
-    table = _table("Result")
-    for name, value in trainer.callback_metrics.items():
-        if name.startswith("val/"):
-            table.add_row(name, f"{value:.4f}")
+    console, baselines = Console(), baselines_of(trainer)
+    logged = trainer.callback_metrics.items()
+    figures = {name.removeprefix("val/"): float(value) for name, value in logged if name.startswith("val/")}
+    console.print(figures_table(figures, baselines))
+    notes = [baselines.note, *shortfalls(figures, baselines)]
+    if figures and baselines.figures and sum(trainer.num_val_batches) < len(trainer.val_dataloaders):  # type: ignore[arg-type]
+        notes.append("the baselines are of the whole validation split, this run's figures of its first batches")
+    for line in filter(None, notes):
+        console.print(f"  {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    table = _table()
     # not trainer.log_dir: that is a broadcast, and the other ranks are not here
     run = trainer.default_root_dir
     table.add_row("run", run)

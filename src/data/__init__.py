@@ -1,5 +1,6 @@
 """The LightningDataModules and their parts. Knows no model."""
 
+from src.data.baselines import Baselines
 from src.data.classification import ClassificationDataModule
 from src.data.datamodule import TextDataModule
 from src.data.language_modeling import LMDataModule
@@ -8,6 +9,7 @@ from src.data.ranking import RankingDataModule, RerankerDataModule, RetrieverDat
 from src.data.translation import TranslationDataModule
 
 __all__ = [
+    "Baselines",
     "ClassificationDataModule",
     "LMDataModule",
     "MLMDataModule",

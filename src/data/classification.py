@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from src.data.baselines import Targets
 from src.data.bucketing import BucketBatchSampler
 from src.data.datamodule import TextDataModule
 from src.data.labelled import MOVIE_REVIEWS, LabelledColumns, LabelledSource
@@ -195,6 +196,10 @@ class ClassificationDataModule(TextDataModule):
         if not train:
             return super().batch_sampler(rows, train=False)
         return BucketBatchSampler(len(rows), self.batch_size, rows.length, seed=self.seed, **self._ranks())
+
+    def targets(self, split: str) -> Targets:
+        """The labels of a split."""
+        return Targets(self.dataset(split).rows.labels)
 
     def summary(self) -> dict[str, dict[str, int]]:
         """Counts of each split, for people."""

@@ -6,16 +6,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from src.data.baselines import MOST_STREAMED, MOST_TOKENS, Targets, extent
 from src.data.corpora import EMBEDDED, Corpus, documents
 from src.data.datamodule import TextDataModule
 from src.data.loader import TokenCountingLoader
 from src.data.malformed import Malformed
-from src.data.packing import PackedBlocks, PackedInfo, count_blocks, is_whole, pack, read_info, write_info
+from src.data.packing import PackedBlocks, PackedInfo, count_blocks, encode, is_whole, pack, read_info, write_info
 from src.data.progress import announce, with_progress
 from src.data.streaming import StreamedBlocks
 from src.errors import InputError
@@ -197,6 +199,26 @@ class LMDataModule(TextDataModule):
         if self._stream is None:
             self._stream = self.corpus.splits(self.cache_dir)["train"]
         return documents(self._stream.shuffle(seed=self.seed + number, buffer_size=SHUFFLE_BUFFER))
+
+    def targets(self, split: str) -> Targets:
+        """The targets of a split, each with the token before it, for what only counts; no more than is counted fast."""
+        if split == "train" and self.corpus.streaming:
+            ids = self._first_of_stream(MOST_STREAMED + 1)
+            return Targets(ids[1:], ids[:-1], f"the first {len(ids) - 1:,} train tokens of the stream")
+        ids = self.dataset(split).ids
+        part = extent(MOST_TOKENS, len(ids) - 1, f"{split} tokens")
+        return Targets(ids[1 : MOST_TOKENS + 1], ids[:-1][:MOST_TOKENS], part)
+
+    def _first_of_stream(self, most: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The tokens that a stream begins with."""
+        end_id = require_token(self.tokenizer, self.end_token, "end_token")
+        ids: list[int] = []
+        texts = with_progress(self._open_stream(0), "counting the first documents of the stream")
+        for document, _ in encode(self.tokenizer, texts, end_id, group=100):
+            ids += document
+            if len(ids) >= most:
+                break
+        return np.array(ids[:most])
 
     def on_before_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """Add to a batch the number of each token's ``documents``, (batch, seq), where they are to be kept apart.

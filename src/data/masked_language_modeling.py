@@ -8,6 +8,7 @@ import numpy as np
 from tokenizers import Tokenizer
 from torch.utils.data import Dataset
 
+from src.data.baselines import MOST_PAIRS, MOST_TOKENS, Targets, extent
 from src.data.bucketing import BucketBatchSampler
 from src.data.corpora import EMBEDDED, Corpus, documents
 from src.data.datamodule import TextDataModule
@@ -193,6 +194,19 @@ class MLMDataModule(TextDataModule):
         if not train:
             return super().batch_sampler(rows, train=False)
         return BucketBatchSampler(len(rows), self.batch_size, rows.length, seed=self.seed, **self._ranks())
+
+    def targets(self, split: str) -> Targets:
+        """The tokens of a split that may be masked, each as likely as any other; no more than is counted fast."""
+        tokens = read_sentences(self.folder, split, self.info).tokens
+        part = extent(MOST_TOKENS, len(tokens), f"{split} tokens")
+        first = tokens[:MOST_TOKENS]
+        return Targets(first[~np.isin(first, list(bert_ids(self.tokenizer).values()))], extent=part)
+
+    def next_sentence_targets(self, split: str) -> Targets:
+        """The labels of the pairs of a split's first epoch, 1 where B does not follow A."""
+        rows = self.dataset(split)
+        assert isinstance(rows, MaskedPairs)
+        return Targets(rows.labels(MOST_PAIRS), extent=extent(MOST_PAIRS, len(rows), f"{split} pairs"))
 
     def summary(self) -> dict[str, dict[str, int]]:
         """Counts of each split, for people."""

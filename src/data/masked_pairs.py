@@ -1,6 +1,7 @@
 """Masked sentence pairs, BERT's pretraining data (Devlin et al. 2018, section 3.1)."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from src.data.masked_rows import MaskedRows, Row
 from src.data.masking import Masking
@@ -28,6 +29,10 @@ class MaskedPairs(MaskedRows):
     def _draw(self, key: Key) -> tuple[Pair, np.random.Generator]:
         rng = self.rng(key)
         return self.pairs.draw(key[1], rng), rng
+
+    def labels(self, most: int) -> NDArray[np.int64]:
+        """The next-sentence labels of the first pairs of the first epoch, ``most`` of them at most."""
+        return np.array([not self._draw((0, i))[0].is_next for i in range(min(most, len(self)))], np.int64)
 
     def length(self, key: Key) -> int:
         return self._draw(key)[0].length + 3

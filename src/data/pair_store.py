@@ -159,6 +159,14 @@ class TranslationPairs(Dataset[dict[str, Tensor]]):
         end = self._ends[index, side]
         return self._ids[side][end - self.lengths[index, side] : end].astype(np.int64)
 
+    def targets(self, most: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+        """What the decoder reads before each target token of the split, and the token; the first ``most`` of them."""
+        ids = self._ids[1][:most]
+        contexts = np.concatenate([ids[:1], ids[:-1]])
+        starts = self._ends[:, 1] - self.lengths[:, 1]
+        contexts[starts[starts < len(ids)]] = self.start_id
+        return contexts, ids
+
     def __getitems__(self, keys: list[Key]) -> dict[str, Tensor]:
         """A batch, padded on the right to its longest rows: S tokens of the sources, T of the targets.
 

@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 from torch.utils.data import Dataset
 
+from src.data.baselines import MOST_TOKENS, Targets, extent
 from src.data.datamodule import TextDataModule
 from src.data.malformed import Malformed
 from src.data.pair_store import SIDES, Filter, PairTokenizers, TranslationPairs, pairs_are_whole, write_pairs
@@ -223,6 +224,11 @@ class TranslationDataModule(TextDataModule):
         assert isinstance(rows, TranslationPairs)
         max_tokens = self.batch_size if train else self.eval_batch_size
         return TokenBatchSampler(rows.lengths, max_tokens, seed=self.seed, shuffle=train, **self._ranks())
+
+    def targets(self, split: str) -> Targets:
+        """The target tokens of a split, each with what the decoder reads before it; no more than is counted fast."""
+        contexts, ids = self.dataset(split).targets(MOST_TOKENS)
+        return Targets(ids, contexts, extent(MOST_TOKENS, self.info[split]["target"]["tokens"], f"{split} tokens"))
 
     def texts(self, split: str) -> list[Pair]:
         """The sources and references of ``validation`` or ``test``, as they were written."""

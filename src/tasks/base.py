@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.checkpoint import checkpoint
 
 from src.checkpoint import check_compatible, read_checkpoint
-from src.data import TextDataModule
+from src.data import Baselines, TextDataModule
 from src.distributed import PipelineStrategy, clip_by_global_norm
 from src.nn import Block
 from src.optim import Schedule, parameter_groups
@@ -123,6 +123,13 @@ class Task(L.LightningModule, ABC):
         Raises:
             InputError: naming both.
         """
+
+    def baselines(self) -> Baselines:
+        """What models that only count reach on the validation split, by the names that a validation logs.
+
+        Called by one process alone: it must wait for no other.
+        """
+        return Baselines({})
 
     def configure_model(self) -> None:
         """Build the network, once, under the precision and device of the strategy."""

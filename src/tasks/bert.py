@@ -1,5 +1,6 @@
 """BERT's pretraining: predict masked words, and whether a segment follows another."""
 
+import math
 from dataclasses import fields
 from typing import Any
 
@@ -11,7 +12,8 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from src.checkpoint import check_compatible
-from src.data import ClassificationDataModule, MLMDataModule, RankingDataModule, TextDataModule
+from src.data import Baselines, ClassificationDataModule, MLMDataModule, RankingDataModule, TextDataModule
+from src.data.baselines import majority_accuracy, mean_losses, note
 from src.errors import InputError
 from src.models import BERT, BERTConfig, BERTEncoder, Longformer
 from src.models.bert import BERTOutput
@@ -91,6 +93,24 @@ class BERTModule(Task):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.collect("padding_share", 1 - batch["attention_mask"].float().mean(), share=False)
         return super().training_step(batch, batch_idx)
+
+    def baselines(self) -> Baselines:
+        """Uniform and unigram for words, in the mean over all masks; for next sentences a coin, and the majority."""
+        data = self.data
+        assert isinstance(data, MLMDataModule)
+        train, validation = data.targets("train"), data.targets("validation")
+        extents = [train.extent, validation.extent]
+        accuracies = {"uniform": 1 / data.vocab_size, "unigram": majority_accuracy(train, validation)}
+        coin = {"nsp_loss": math.log(2)} if "nsp" in self.objectives else {}
+        figures = {}
+        for model, loss in mean_losses(train, validation, data.vocab_size).items():
+            words = {"mlm_loss": loss, "mlm_perplexity": math.exp(loss), "mlm_accuracy": accuracies[model]}
+            figures[model] = {"loss": loss + sum(coin.values()), **words, **coin}
+        if "nsp" in self.objectives:
+            labels = data.next_sentence_targets("validation")
+            figures["majority"] = {"nsp_accuracy": majority_accuracy(labels, labels)}
+            extents.append(labels.extent)
+        return Baselines(figures, note(*extents))
 
     def _metrics(self) -> dict[str, Metric]:
         names = [f"{objective}_{what}" for objective in self.objectives for what in ("loss", "accuracy")]

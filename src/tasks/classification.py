@@ -10,7 +10,8 @@ from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from src.data import ClassificationDataModule, TextDataModule
+from src.data import Baselines, ClassificationDataModule, TextDataModule
+from src.data.baselines import majority_accuracy, mean_losses
 from src.models import BERTClassifier, BERTClassifierConfig
 from src.optim import Schedule
 from src.tasks.base import Batch, Task
@@ -108,6 +109,18 @@ class ClassificationModule(Task):
         self.loss.update(self.summed_loss(outputs, batch) / rows.clamp(min=1), weight=rows)
         self.accuracy.update(outputs.argmax(-1), labels)
         self.f1.update(outputs.argmax(-1), labels)
+
+    def baselines(self) -> Baselines:
+        """A die, and the frequencies of the labels, whose answer always is the majority's."""
+        assert isinstance(self.data, ClassificationDataModule)
+        train, validation = self.data.targets("train"), self.data.targets("validation")
+        losses = mean_losses(train, validation, self.config.n_labels)
+        return Baselines(
+            {
+                "uniform": {"loss": losses["uniform"], "accuracy": 1 / self.config.n_labels},
+                "majority": {"loss": losses["unigram"], "accuracy": majority_accuracy(train, validation)},
+            }
+        )
 
     def _log_evaluation(self, prefix: str) -> None:
         for name, metric in (("loss", self.loss), ("accuracy", self.accuracy), ("f1", self.f1)):

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
 
-from src.data import LMDataModule, TextDataModule
+from src.data import Baselines, LMDataModule, TextDataModule
+from src.data.baselines import mean_losses, note
 from src.errors import InputError
 from src.models import GPT, GPTConfig
 from src.nn import summed_cross_entropy
@@ -85,14 +86,27 @@ class GPTModule(Task):
         # a batch may be all padding, where the ranks have unequal shares of the split
         self.loss.update(loss / targets.clamp(min=1), weight=targets)
 
+    def _figures(self, loss: Tensor, split: str) -> dict[str, Tensor]:
+        """What is told of a split, from its mean loss in nats."""
+        assert isinstance(self.data, LMDataModule)
+        bits_per_byte = loss / math.log(2) / self.data.bytes_per_token(split)
+        return {"loss": loss, "perplexity": torch.exp(loss), "bits_per_byte": bits_per_byte}
+
+    def baselines(self) -> Baselines:
+        """Uniform, unigram and bigram."""
+        assert isinstance(self.data, LMDataModule)
+        train, validation = self.data.targets("train"), self.data.targets("validation")
+        figures = {}
+        for model, loss in mean_losses(train, validation, self.data.vocab_size).items():
+            found = self._figures(torch.tensor(loss), "validation")
+            figures[model] = {name: figure.item() for name, figure in found.items()}
+        return Baselines(figures, note(train.extent, validation.extent))
+
     def _log_evaluation(self, split: str, prefix: str) -> None:
         loss = self.loss.compute()
         self.loss.reset()
-        assert isinstance(self.data, LMDataModule)
-        bytes_per_token = self.data.bytes_per_token(split)
-        self.log(f"{prefix}/loss", loss, prog_bar=True)
-        self.log(f"{prefix}/perplexity", torch.exp(loss))
-        self.log(f"{prefix}/bits_per_byte", loss / math.log(2) / bytes_per_token)
+        for name, figure in self._figures(loss, split).items():
+            self.log(f"{prefix}/{name}", figure, prog_bar=name == "loss")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch)

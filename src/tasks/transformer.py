@@ -1,5 +1,6 @@
 """Translation: predict the next token of the target, given the source and the target before it."""
 
+import math
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,7 +14,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
 
-from src.data import TextDataModule, TranslationDataModule
+from src.data import Baselines, TextDataModule, TranslationDataModule
+from src.data.baselines import MOST_PAIRS, extent, mean_losses, note
 from src.decoding import beam_search, greedy_search, wu_penalty
 from src.distributed import whole_model
 from src.errors import InputError
@@ -21,6 +23,9 @@ from src.models import Transformer, TransformerConfig
 from src.nn import summed_cross_entropy
 from src.optim import Schedule
 from src.tasks.base import Batch, Task
+
+# of translations as text
+SCORES = {"bleu": sacrebleu.BLEU, "chrf": sacrebleu.CHRF}
 
 
 class Example(NamedTuple):
@@ -189,10 +194,24 @@ class TransformerModule(Task):
         texts = self.data.texts(split)
         self.examples = [Example(*texts[i], translations[i]) for i in sorted(translations)]
         hypotheses, references = [e.translation for e in self.examples], [e.reference for e in self.examples]
-        for name, metric in (("bleu", sacrebleu.BLEU()), ("chrf", sacrebleu.CHRF())):
+        for name, kind in SCORES.items():
+            metric = kind()
             score = metric.corpus_score(hypotheses, [references]).score
             self.log(f"{prefix}/{name}", torch.tensor(score, dtype=torch.float64), prog_bar=name == "bleu")
             self._log_signature(f"{prefix}/{name}", str(metric.get_signature()))
+
+    def baselines(self) -> Baselines:
+        """Uniform, unigram and bigram of the target alone, and the source left as it is."""
+        train, validation = self.data.targets("train"), self.data.targets("validation")
+        losses = mean_losses(train, validation, self.data.vocab_size)
+        figures = {model: {"loss": loss, "perplexity": math.exp(loss)} for model, loss in losses.items()}
+        texts = self.data.texts("validation")
+        sources, references = zip(*texts[:MOST_PAIRS], strict=True)
+        figures["copied_source"] = {
+            name: kind().corpus_score(sources, [references]).score for name, kind in SCORES.items()
+        }
+        extents = train.extent, validation.extent, extent(MOST_PAIRS, len(texts), "validation pairs")
+        return Baselines(figures, note(*extents))
 
     def _gathered(self) -> dict[int, str]:
         """The translations of all ranks by the place of their sentence."""

@@ -64,6 +64,30 @@ def test_the_charts_are_of_curves_that_there_are(runs, kind):
     assert logged - charted <= {"epoch", "train/padding_share"}
 
 
+# of the lines that stand in a task's charts
+LINES = {
+    "gpt": ["loss/uniform", "loss/unigram", "loss/bigram", "perplexity/bigram", "bits_per_byte/uniform"],
+    "bert": ["mlm_loss/unigram", "mlm_perplexity/unigram", "nsp_loss/uniform", "nsp_accuracy/majority"],
+    "longformer": ["loss/unigram", "mlm_loss/unigram", "mlm_perplexity/unigram", "mlm_accuracy/unigram"],
+    "transformer": ["loss/bigram", "bleu/copied_source", "chrf/copied_source"],
+}
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_what_the_baselines_reach_is_a_line_as_long_as_the_curve(runs, kind):
+    events = events_of(runs[kind])
+    found = [tag.removeprefix("val_baseline/") for tag in events.Tags()["scalars"] if tag.startswith("val_baseline/")]
+    assert set(LINES[kind]) <= set(found)
+    assert sum("perplexity" in tag for tag in found) == 1
+    for tag in found:
+        line = events.Scalars(f"val_baseline/{tag}")
+        assert [point.step for point in line] == [0, 5, 10]
+        assert len({point.value for point in line}) == 1
+        assert np.isfinite(line[0].value)
+    with (runs[kind] / "metrics.csv").open() as rows:
+        assert "baseline" not in rows.readline()
+
+
 @pytest.mark.parametrize("kind", SAMPLES)
 def test_attention_is_shown_for_each_layer_at_each_validation(runs, kind):
     events = events_of(runs[kind])
