@@ -116,22 +116,21 @@ class SelfAttention(_Attention):
         """Of each head, (B, H, T, D), with their positions in them if these are rotary."""
         q, k, v = self._heads(self.qkv(x), 3)
         if self.rotary:
-            angles = mask.once(("rotary", x.dtype), lambda: self._angles(x, mask))
+            angles = mask.once(_angles, self.head_dim, x.device)
             q, k = rotate(q, *angles), rotate(k, *angles)
         return q, k, v
-
-    def _angles(self, x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
-        places = torch.arange(mask.past, mask.length, device=x.device)
-        return rotary_angles(places, self.head_dim)
 
     def weights(self, x: Tensor, mask: Mask) -> Tensor:
         """How much each query looks at each key, (B, H, T, T), rows that sum to 1: to look at, not to train."""
         q, k, _ = self._queries_keys_values(x, mask)
-        places = torch.arange(x.shape[1], device=x.device)
-        visible = mask.matrix(self.reach, places, q.dtype)
+        visible = mask.matrix(self.reach, q.dtype, q.device)
         if visible is None and mask.causal:
-            visible = places[None, :] <= places[:, None]
+            visible = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
         return self._weigh(q, k, visible)
+
+
+def _angles(mask: Mask, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    return rotary_angles(torch.arange(mask.past, mask.length, device=device), head_dim)
 
 
 class CrossAttention(_Attention):

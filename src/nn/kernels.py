@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from src.errors import InputError
+from src.nn.cache import KeyPositions
 from src.nn.masks import Mask, Reach
 from src.nn.products import attend
 from src.nn.sliding_window import sliding_window
@@ -29,15 +30,14 @@ def dense(
     mask: Mask,
     reach: Reach,
     dropout: float,
-    keys: Tensor | None = None,
+    keys: KeyPositions | None = None,
     attend: Callable[..., Tensor] = attend,
 ) -> Tensor:
     """All pairs, by whichever kernel of torch takes them, or by matrix products where those are faster.
 
-    Also from T queries to other S keys, whose places are then given by ``keys`` (S,).
+    Also from T queries to other S keys, whose positions are then given by ``keys``.
     """
-    places = torch.arange(k.shape[2], device=k.device) if keys is None else keys
-    visible = mask.matrix(reach, places, q.dtype)
+    visible = mask.matrix(reach, q.dtype, q.device, keys)
     is_causal = mask.causal and visible is None and not mask.past
     return attend(q, k, v, attn_mask=visible, dropout_p=dropout, is_causal=is_causal)
 
@@ -99,7 +99,7 @@ def flex(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: flo
     """
     if q.device.type != "cuda" and q.requires_grad:
         raise InputError(f"attention 'flex' trains on CUDA, not on {q.device.type}: choose 'sliding_window' or 'dense'")
-    block_mask = mask.once(("flex", reach), lambda: _block_mask(q, mask, reach))
+    block_mask = mask.once(_block_mask, reach, tuple(q.shape[:3]), q.device)
     score = None
     if reach.slopes:
         slopes = torch.tensor(reach.slopes, dtype=q.dtype, device=q.device)
@@ -110,17 +110,18 @@ def flex(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: flo
     return _flex_attention(q.device.type)(q, k, v, score_mod=score, block_mask=block_mask)
 
 
-def _block_mask(q: Tensor, mask: Mask, reach: Reach) -> Any:
+def _block_mask(mask: Mask, reach: Reach, shape: tuple[int, int, int], device: torch.device) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
-    dilation = torch.tensor(reach.dilation or (1,) * q.shape[1], device=q.device)
+    batch, n_heads, length = shape
+    dilation = torch.tensor(reach.dilation or (1,) * n_heads, device=device)
 
     def visible(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return mask.sees(query, key, reach.window, dilation[head], row)
 
-    rows = None if mask.attention_mask is None and mask.documents is None else q.shape[0]
-    heads = q.shape[1] if reach.dilation else None
-    return create_block_mask(visible, rows, heads, q.shape[2], q.shape[2], device=q.device)
+    rows = None if mask.attention_mask is None and mask.documents is None else batch
+    heads = n_heads if reach.dilation else None
+    return create_block_mask(visible, rows, heads, length, length, device=device)
 
 
 @cache
