@@ -9,8 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from src.hardware import compute_dtype, matmul_peak
-from src.nn import SelfAttention
-from src.nn.kernels import dense, sliding_window
+from src.nn import KERNELS, SelfAttention
 from src.tasks import Task
 
 SHAPES = 5  # of batches, whose work is counted
@@ -24,9 +23,9 @@ def training_flops(task: Task, batch: dict[str, Any]) -> int:
     with torch.device("meta"):
         model = task.build_model().eval()
     for module in model.modules():
-        if isinstance(module, SelfAttention) and module.kernel not in (dense, sliding_window):
+        if isinstance(module, SelfAttention) and module.kernel not in (KERNELS["dense"], KERNELS["sliding_window"]):
             # that device has no other kernels
-            module.kernel = dense if module.reach.window is None else sliding_window
+            module.kernel = KERNELS["dense" if module.reach.window is None else "sliding_window"]
     inputs = {name: tensor.to("meta") for name, tensor in task.inputs(batch).items()}
     with FlopCounterMode(display=False) as counter:
         model(**inputs)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from src.nn.cache import KVCache
-from src.nn.kernels import KERNELS, dense
+from src.nn.kernels import KERNELS
 from src.nn.linear import Linear
 from src.nn.masks import Mask, Reach
 from src.nn.positions import rotary_angles, rotate
@@ -106,11 +106,11 @@ class SelfAttention(_Attention):
     def _attend(self, x: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:
         """The heads' outputs, (B, H, T, D)."""
         q, k, v = self._queries_keys_values(x, mask)
+        behind = ()
         if cache is not None:
-            k, v, places = cache.append(k, v)
-            if mask.past:  # a few queries and many keys: a dense mask is small
-                return dense(q, k, v, mask, self.reach, self._dropout_now, places)
-        return self.kernel(q, k, v, mask, self.reach, self._dropout_now)
+            k, v, positions = cache.append(k, v)
+            behind = (positions,) if mask.past else ()
+        return self.kernel(q, k, v, mask, self.reach, self._dropout_now, *behind)
 
     def _queries_keys_values(self, x: Tensor, mask: Mask) -> tuple[Tensor, ...]:
         """Of each head, (B, H, T, D), with their positions in them if these are rotary."""

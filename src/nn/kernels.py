@@ -1,11 +1,12 @@
 """Implementations of attention by name: one interface, and `dense` is what each of the others must equal.
 
 Each takes queries, keys and values (B, H, T, D) of the same T tokens, a :class:`Mask`, the layer's :class:`Reach` and
-the share of attention weights to drop, and gives (B, H, T, D).
+the share of attention weights to drop, and gives (B, H, T, D). In decoding it is called with one more argument, the
+positions of the keys, which then are those of a cache and the T tokens: a layer has no other attention than its kernel.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,7 +21,7 @@ from src.nn.masks import Mask, Reach
 from src.nn.products import attend
 from src.nn.sliding_window import sliding_window
 
-Kernel = Callable[[Tensor, Tensor, Tensor, Mask, Reach, float], Tensor]
+Kernel = Callable[..., Tensor]
 
 
 def dense(
@@ -42,12 +43,29 @@ def dense(
     return attend(q, k, v, attn_mask=visible, dropout_p=dropout, is_causal=is_causal)
 
 
+def decoded_by_dense(kernel: Kernel) -> Kernel:
+    """Make :func:`dense` take queries behind a cache, which are few: for a kernel that equals it, and takes none."""
+
+    @wraps(kernel)
+    def either(
+        q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: float, keys: KeyPositions | None = None
+    ) -> Tensor:
+        if keys is None:
+            return kernel(q, k, v, mask, reach, dropout)
+        return dense(q, k, v, mask, reach, dropout, keys)
+
+    return either
+
+
+@decoded_by_dense
 def flash(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: float) -> Tensor:
     """All pairs, by torch's flash kernel or not at all (Dao et al. 2022).
 
     Raises:
         InputError: it has none for these inputs: on CUDA, none with a mask tensor; on a processor, none with dropout.
     """
+    # of a few rows `Linear` gives columns, which the kernel does not take
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     try:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
             return dense(q, k, v, mask, reach, dropout, attend=scaled_dot_product_attention)
@@ -63,6 +81,7 @@ def flash(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: fl
         ) from error
 
 
+@decoded_by_dense
 def flash_attn(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: float) -> Tensor:
     """All pairs or a window, by the package flash-attn (Dao 2023), in half precision on CUDA.
 
@@ -91,6 +110,7 @@ def flash_attn(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropou
     return y.transpose(1, 2)
 
 
+@decoded_by_dense
 def flex(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: float) -> Tensor:
     """Any mask, by a kernel that torch compiles for it and that leaves out blocks of which nothing is seen.
 
@@ -136,6 +156,6 @@ KERNELS: dict[str, Kernel] = {
     "dense": dense,
     "flash": flash,
     "flash_attn": flash_attn,
-    "sliding_window": sliding_window,
+    "sliding_window": decoded_by_dense(sliding_window),
     "flex": flex,
 }
