@@ -8,6 +8,7 @@ import lightning as L
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from src.distributed import data_parallel_size
 from src.hardware import compute_dtype, matmul_peak
 from src.nn import KERNELS, SelfAttention
 from src.tasks import Task
@@ -35,6 +36,7 @@ def training_flops(task: Task, batch: dict[str, Any]) -> int:
 class Throughput(L.Callback):
     """Log ``throughput/tokens_per_second`` over all ranks, and ``throughput/peak_share`` of the matrix-product peak.
 
+    The ranks of a pipeline or of a tensor-parallel group read the same tokens, which count once, and share their work.
     Over the time of training alone: validation, sampling and the saving of checkpoints are left out.
     """
 
@@ -79,9 +81,11 @@ class Throughput(L.Callback):
             tokens = int(self._tokens)  # waits for a GPU, so that the time is that of the steps
             self._pause()
             speed = tokens / self._seconds
-            ranks = torch.tensor([speed, speed * self._flops_per_token(pl_module, batch) / self._peak])
-            tokens_per_second = trainer.strategy.reduce(ranks[0], reduce_op="sum")
-            peak_share = trainer.strategy.reduce(ranks[1], reduce_op="mean")
-            pl_module.log("throughput/tokens_per_second", tokens_per_second, prog_bar=True)
-            pl_module.log("throughput/peak_share", peak_share)
+            share = speed * self._flops_per_token(pl_module, batch) / self._peak
+            # on the device whose backend reduces it: nccl takes no tensor of a CPU
+            mine = torch.tensor([speed, share], device=trainer.strategy.root_device)
+            means = trainer.strategy.reduce(mine, reduce_op="mean")
+            replicas = data_parallel_size(trainer.strategy)
+            pl_module.log("throughput/tokens_per_second", means[0] * replicas, prog_bar=True)
+            pl_module.log("throughput/peak_share", means[1] * replicas / trainer.world_size)
             self.restart()
