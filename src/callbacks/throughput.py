@@ -80,12 +80,11 @@ class Throughput(L.Callback):
         if last_of_step and logging:
             tokens = int(self._tokens)  # waits for a GPU, so that the time is that of the steps
             self._pause()
-            speed = tokens / self._seconds
-            share = speed * self._flops_per_token(pl_module, batch) / self._peak
+            speed = tokens / self._seconds * data_parallel_size(trainer.strategy)
+            share = speed * self._flops_per_token(pl_module, batch) / (self._peak * trainer.world_size)
             # on the device whose backend reduces it: nccl takes no tensor of a CPU
-            mine = torch.tensor([speed, share], device=trainer.strategy.root_device)
-            means = trainer.strategy.reduce(mine, reduce_op="mean")
-            replicas = data_parallel_size(trainer.strategy)
-            pl_module.log("throughput/tokens_per_second", means[0] * replicas, prog_bar=True)
-            pl_module.log("throughput/peak_share", means[1] * replicas / trainer.world_size)
+            figures = torch.tensor([speed, share], device=trainer.strategy.root_device)
+            tokens_per_second, peak_share = trainer.strategy.reduce(figures, reduce_op="mean").unbind()
+            pl_module.log("throughput/tokens_per_second", tokens_per_second, prog_bar=True)
+            pl_module.log("throughput/peak_share", peak_share)
             self.restart()
