@@ -7,7 +7,9 @@ import lightning as L
 import numpy as np
 import torch
 import torch.distributed as dist
+from lightning.pytorch.strategies import Strategy
 
+from src.distributed import MeshStrategy
 from src.tasks import Task
 
 
@@ -33,8 +35,26 @@ def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
+def seed_random_states(*entropy: int) -> None:
+    """Seed the same generators by some numbers, independently for others."""
+    for_torch, for_numpy, for_python = map(int, np.random.SeedSequence(entropy).generate_state(3))
+    torch.manual_seed(for_torch)
+    np.random.seed(for_numpy)
+    random.seed(for_python)
+
+
+def random_stream(strategy: Strategy) -> int:
+    """The number of the stream that a process draws from: another for each, but one for a tensor-parallel group.
+
+    What is not cut over that group is computed by each of its processes, which must drop the same of it.
+    """
+    if isinstance(strategy, MeshStrategy):
+        return strategy.device_mesh["data_parallel"].get_local_rank()
+    return int(getattr(strategy, "global_rank", 0))
+
+
 class ExactResume(L.Callback):
-    """Save and restore, for each process, the random states and what was collected since the last log.
+    """Give each process its random stream; save and restore its state, and what was collected since the last log.
 
     They are restored just before the first batch: what Lightning does between loading a checkpoint and there, from the
     loaders on, draws random numbers that the uninterrupted run did not draw. Under another number of processes the
@@ -43,6 +63,11 @@ class ExactResume(L.Callback):
 
     def __init__(self) -> None:
         self._held: dict[str, Any] | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        stream = random_stream(trainer.strategy)
+        if stream:  # the first is that of one process; so far all have drawn alike, the initial weights among it
+            seed_random_states(torch.initial_seed(), stream)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         assert isinstance(pl_module, Task)

@@ -8,9 +8,9 @@ import lightning as L
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from src.distributed import data_parallel_size
 from src.hardware import compute_dtype, matmul_peak
-from src.nn import SelfAttention
-from src.nn.kernels import dense, sliding_window
+from src.nn import KERNELS, SelfAttention
 from src.tasks import Task
 
 SHAPES = 5  # of batches, whose work is counted
@@ -24,9 +24,9 @@ def training_flops(task: Task, batch: dict[str, Any]) -> int:
     with torch.device("meta"):
         model = task.build_model().eval()
     for module in model.modules():
-        if isinstance(module, SelfAttention) and module.kernel not in (dense, sliding_window):
+        if isinstance(module, SelfAttention) and module.kernel not in (KERNELS["dense"], KERNELS["sliding_window"]):
             # that device has no other kernels
-            module.kernel = dense if module.reach.window is None else sliding_window
+            module.kernel = KERNELS["dense" if module.reach.window is None else "sliding_window"]
     inputs = {name: tensor.to("meta") for name, tensor in task.inputs(batch).items()}
     with FlopCounterMode(display=False) as counter:
         model(**inputs)
@@ -36,6 +36,7 @@ def training_flops(task: Task, batch: dict[str, Any]) -> int:
 class Throughput(L.Callback):
     """Log ``throughput/tokens_per_second`` over all ranks, and ``throughput/peak_share`` of the matrix-product peak.
 
+    The ranks of a pipeline or of a tensor-parallel group read the same tokens, which count once, and share their work.
     Over the time of training alone: validation, sampling and the saving of checkpoints are left out.
     """
 
@@ -79,10 +80,11 @@ class Throughput(L.Callback):
         if last_of_step and logging:
             tokens = int(self._tokens)  # waits for a GPU, so that the time is that of the steps
             self._pause()
-            speed = tokens / self._seconds
-            ranks = torch.tensor([speed, speed * self._flops_per_token(pl_module, batch) / self._peak])
-            tokens_per_second = trainer.strategy.reduce(ranks[0], reduce_op="sum")
-            peak_share = trainer.strategy.reduce(ranks[1], reduce_op="mean")
+            speed = tokens / self._seconds * data_parallel_size(trainer.strategy)
+            share = speed * self._flops_per_token(pl_module, batch) / (self._peak * trainer.world_size)
+            # on the device whose backend reduces it: nccl takes no tensor of a CPU
+            figures = torch.tensor([speed, share], device=trainer.strategy.root_device)
+            tokens_per_second, peak_share = trainer.strategy.reduce(figures, reduce_op="mean").unbind()
             pl_module.log("throughput/tokens_per_second", tokens_per_second, prog_bar=True)
             pl_module.log("throughput/peak_share", peak_share)
             self.restart()

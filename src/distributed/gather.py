@@ -42,6 +42,12 @@ def gather_rows(strategy: Strategy, rows: Tensor) -> Tensor:
     return rows if group is None or dist.get_world_size(group) == 1 else _Gather.apply(rows, group)
 
 
+def data_parallel_size(strategy: Strategy) -> int:
+    """How many processes have rows of their own."""
+    group = _group(strategy)
+    return 1 if group is None else dist.get_world_size(group)
+
+
 def first_row(strategy: Strategy, n: int) -> int:
     """Where the rows of this process, ``n`` of them, begin among those of all."""
     group = _group(strategy)

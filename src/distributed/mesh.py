@@ -18,7 +18,7 @@ from torch.distributed.tensor.parallel import ParallelStyle, parallelize_module
 from src.distributed.plans import check_tensor_parallel, shard_units, tensor_plan
 from src.distributed.saving import whole_folder
 from src.errors import InputError
-from src.nn import SelfAttention
+from src.nn import CrossAttention, SelfAttention
 
 
 class MeshStrategy(ModelParallelStrategy):
@@ -114,6 +114,13 @@ class MeshStrategy(ModelParallelStrategy):
             return MixedPrecisionPolicy()
         return MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
 
+    def _get_process_group_backend(self) -> str:
+        backend = super()._get_process_group_backend()
+        if not self.cpu_offload or self.root_device.type == "cpu" or ":" in backend:
+            return backend
+        # the norm of offloaded gradients is summed where they lie, which nccl does not do
+        return f"cpu:gloo,{self.root_device.type}:{backend}"
+
     def model_to_device(self) -> None:
         if not self.cpu_offload:
             super().model_to_device()
@@ -160,6 +167,24 @@ def parallelize(model: nn.Module, mesh: DeviceMesh) -> None:
     for module in modules.values():
         if isinstance(module, SelfAttention):
             module.keep_heads(mesh.get_local_rank(), mesh.size())
+        if isinstance(module, SelfAttention | CrossAttention):
+            _draw_apart(module, mesh)
+
+
+def _draw_apart(module: SelfAttention | CrossAttention, mesh: DeviceMesh) -> None:
+    """Let the heads of each rank drop weights of their own, and all ranks go on from the same random state."""
+    attend = module.forward
+    devices = [torch.cuda.current_device()] if mesh.device_type == "cuda" else []
+
+    def forward(*inputs: Any, **options: Any) -> Tensor:
+        if not (module.training and module.dropout):
+            return attend(*inputs, **options)
+        seed = int(torch.randint(1 << 62, ()))  # the same on each
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(seed + mesh.get_local_rank())
+            return attend(*inputs, **options)
+
+    module.forward = forward  # type: ignore[method-assign]
 
 
 def _tied(model: nn.Module) -> list[list[tuple[nn.Module, str]]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from src.nn.cache import KVCache
-from src.nn.kernels import KERNELS, dense
+from src.nn.kernels import KERNELS
 from src.nn.linear import Linear
 from src.nn.masks import Mask, Reach
 from src.nn.positions import rotary_angles, rotate
@@ -106,32 +106,31 @@ class SelfAttention(_Attention):
     def _attend(self, x: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:
         """The heads' outputs, (B, H, T, D)."""
         q, k, v = self._queries_keys_values(x, mask)
+        behind = ()
         if cache is not None:
-            k, v, places = cache.append(k, v)
-            if mask.past:  # a few queries and many keys: a dense mask is small
-                return dense(q, k, v, mask, self.reach, self._dropout_now, places)
-        return self.kernel(q, k, v, mask, self.reach, self._dropout_now)
+            k, v, positions = cache.append(k, v)
+            behind = (positions,) if mask.past else ()
+        return self.kernel(q, k, v, mask, self.reach, self._dropout_now, *behind)
 
     def _queries_keys_values(self, x: Tensor, mask: Mask) -> tuple[Tensor, ...]:
         """Of each head, (B, H, T, D), with their positions in them if these are rotary."""
         q, k, v = self._heads(self.qkv(x), 3)
         if self.rotary:
-            angles = mask.once(("rotary", x.dtype), lambda: self._angles(x, mask))
+            angles = mask.once(_angles, self.head_dim, x.device)
             q, k = rotate(q, *angles), rotate(k, *angles)
         return q, k, v
-
-    def _angles(self, x: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
-        places = torch.arange(mask.past, mask.length, device=x.device)
-        return rotary_angles(places, self.head_dim)
 
     def weights(self, x: Tensor, mask: Mask) -> Tensor:
         """How much each query looks at each key, (B, H, T, T), rows that sum to 1: to look at, not to train."""
         q, k, _ = self._queries_keys_values(x, mask)
-        places = torch.arange(x.shape[1], device=x.device)
-        visible = mask.matrix(self.reach, places, q.dtype)
+        visible = mask.matrix(self.reach, q.dtype, q.device)
         if visible is None and mask.causal:
-            visible = places[None, :] <= places[:, None]
+            visible = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
         return self._weigh(q, k, visible)
+
+
+def _angles(mask: Mask, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    return rotary_angles(torch.arange(mask.past, mask.length, device=device), head_dim)
 
 
 class CrossAttention(_Attention):

@@ -1,7 +1,28 @@
 """The keys and values of tokens already seen, so that decoding computes each token once."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class KeyPositions:
+    """The positions of the tokens whose keys are at hand, in the order of the keys. Plain values.
+
+    Args:
+        start: of the oldest.
+        stop: behind the newest.
+        roll: how many of the newest lie before the oldest, in a buffer that is written round and round.
+    """
+
+    start: int
+    stop: int
+    roll: int = 0
+
+    def tensor(self, device: torch.device | str) -> Tensor:
+        """(keys,)."""
+        return torch.arange(self.start, self.stop, device=device).roll(self.roll)
 
 
 class KVCache:
@@ -29,7 +50,7 @@ class KVCache:
         """What the buffers take."""
         return sum(buffer.nbytes for buffer in (self._keys, self._values) if buffer is not None)
 
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, KeyPositions]:
         """Add tokens, and get what they may look at: themselves and those that were held.
 
         Args:
@@ -37,7 +58,7 @@ class KVCache:
             values: the same.
 
         Returns:
-            Keys and values, (batch, heads, held, head_dim), in any order, and the places of their tokens (held,).
+            Keys and values, (batch, heads, held, head_dim), in any order, and the positions of their tokens.
         """
         start, new = self.length, keys.shape[2]
         if self.max_len is not None and start + new > self.max_len:
@@ -50,10 +71,10 @@ class KVCache:
             self.length += new
             for buffer, x in self._buffers(keys, values):
                 buffer[:, :, start : self.length] = x
-            return *self.keys_values(), torch.arange(self.length, device=keys.device)
+            return *self.keys_values(), KeyPositions(0, self.length)
         return self._append_over_older(keys, values)
 
-    def _append_over_older(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _append_over_older(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, KeyPositions]:
         """:meth:`append` where new tokens take the places of such as have left the window."""
         start, new = self.length, keys.shape[2]
         whole = None
@@ -64,10 +85,8 @@ class KVCache:
         for buffer, x in self._buffers(keys, values):
             buffer[:, :, slots] = x[:, :, -len(slots) :]
         if whole is not None:
-            places = torch.arange(self.length - whole[0].shape[2], self.length, device=keys.device)
-            return whole[0], whole[1], places
-        slots = torch.arange(self.size, device=keys.device)
-        return *self.keys_values(), self.length - 1 - (self.length - 1 - slots) % self.size
+            return whole[0], whole[1], KeyPositions(self.length - whole[0].shape[2], self.length)
+        return *self.keys_values(), KeyPositions(self.length - self.size, self.length, self.length % self.size)
 
     def _buffers(self, keys: Tensor, values: Tensor) -> list[tuple[Tensor, Tensor]]:
         assert self._keys is not None

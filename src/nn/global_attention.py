@@ -33,6 +33,7 @@ class GlobalSelfAttention(SelfAttention):
 
     def forward(self, x: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:
         """Attend: (B, T, C) to the same. There is no cache: this is for encoders."""
+        assert cache is None
         y = self._attend(x, mask)
         if mask.global_tokens is not None and mask.global_tokens.index.shape[1]:
             q, k, v = self._global_queries_keys_values(x, mask.global_tokens.index)

@@ -1,11 +1,12 @@
 """Implementations of attention by name: one interface, and `dense` is what each of the others must equal.
 
 Each takes queries, keys and values (B, H, T, D) of the same T tokens, a :class:`Mask`, the layer's :class:`Reach` and
-the share of attention weights to drop, and gives (B, H, T, D).
+the share of attention weights to drop, and gives (B, H, T, D). In decoding it is called with one more argument, the
+positions of the keys, which then are those of a cache and the T tokens: a layer has no other attention than its kernel.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,11 +16,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from src.errors import InputError
+from src.nn.cache import KeyPositions
 from src.nn.masks import Mask, Reach
 from src.nn.products import attend
 from src.nn.sliding_window import sliding_window
 
-Kernel = Callable[[Tensor, Tensor, Tensor, Mask, Reach, float], Tensor]
+Kernel = Callable[..., Tensor]
 
 
 def dense(
@@ -29,25 +31,41 @@ def dense(
     mask: Mask,
     reach: Reach,
     dropout: float,
-    keys: Tensor | None = None,
+    keys: KeyPositions | None = None,
     attend: Callable[..., Tensor] = attend,
 ) -> Tensor:
     """All pairs, by whichever kernel of torch takes them, or by matrix products where those are faster.
 
-    Also from T queries to other S keys, whose places are then given by ``keys`` (S,).
+    Also from T queries to other S keys, whose positions are then given by ``keys``.
     """
-    places = torch.arange(k.shape[2], device=k.device) if keys is None else keys
-    visible = mask.matrix(reach, places, q.dtype)
+    visible = mask.matrix(reach, q.dtype, q.device, keys)
     is_causal = mask.causal and visible is None and not mask.past
     return attend(q, k, v, attn_mask=visible, dropout_p=dropout, is_causal=is_causal)
 
 
+def decoded_by_dense(kernel: Kernel) -> Kernel:
+    """Make :func:`dense` take queries behind a cache, which are few: for a kernel that equals it, and takes none."""
+
+    @wraps(kernel)
+    def either(
+        q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: float, keys: KeyPositions | None = None
+    ) -> Tensor:
+        if keys is None:
+            return kernel(q, k, v, mask, reach, dropout)
+        return dense(q, k, v, mask, reach, dropout, keys)
+
+    return either
+
+
+@decoded_by_dense
 def flash(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: float) -> Tensor:
     """All pairs, by torch's flash kernel or not at all (Dao et al. 2022).
 
     Raises:
         InputError: it has none for these inputs: on CUDA, none with a mask tensor; on a processor, none with dropout.
     """
+    # of a few rows `Linear` gives columns, which the kernel does not take
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     try:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
             return dense(q, k, v, mask, reach, dropout, attend=scaled_dot_product_attention)
@@ -63,6 +81,7 @@ def flash(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: fl
         ) from error
 
 
+@decoded_by_dense
 def flash_attn(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: float) -> Tensor:
     """All pairs or a window, by the package flash-attn (Dao 2023), in half precision on CUDA.
 
@@ -91,6 +110,7 @@ def flash_attn(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropou
     return y.transpose(1, 2)
 
 
+@decoded_by_dense
 def flex(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: float) -> Tensor:
     """Any mask, by a kernel that torch compiles for it and that leaves out blocks of which nothing is seen.
 
@@ -99,7 +119,7 @@ def flex(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: flo
     """
     if q.device.type != "cuda" and q.requires_grad:
         raise InputError(f"attention 'flex' trains on CUDA, not on {q.device.type}: choose 'sliding_window' or 'dense'")
-    block_mask = mask.once(("flex", reach), lambda: _block_mask(q, mask, reach))
+    block_mask = mask.once(_block_mask, reach, tuple(q.shape[:3]), q.device)
     score = None
     if reach.slopes:
         slopes = torch.tensor(reach.slopes, dtype=q.dtype, device=q.device)
@@ -110,17 +130,18 @@ def flex(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: flo
     return _flex_attention(q.device.type)(q, k, v, score_mod=score, block_mask=block_mask)
 
 
-def _block_mask(q: Tensor, mask: Mask, reach: Reach) -> Any:
+def _block_mask(mask: Mask, reach: Reach, shape: tuple[int, int, int], device: torch.device) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
-    dilation = torch.tensor(reach.dilation or (1,) * q.shape[1], device=q.device)
+    batch, n_heads, length = shape
+    dilation = torch.tensor(reach.dilation or (1,) * n_heads, device=device)
 
     def visible(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return mask.sees(query, key, reach.window, dilation[head], row)
 
-    rows = None if mask.attention_mask is None and mask.documents is None else q.shape[0]
-    heads = q.shape[1] if reach.dilation else None
-    return create_block_mask(visible, rows, heads, q.shape[2], q.shape[2], device=q.device)
+    rows = None if mask.attention_mask is None and mask.documents is None else batch
+    heads = n_heads if reach.dilation else None
+    return create_block_mask(visible, rows, heads, length, length, device=device)
 
 
 @cache
@@ -135,6 +156,6 @@ KERNELS: dict[str, Kernel] = {
     "dense": dense,
     "flash": flash,
     "flash_attn": flash_attn,
-    "sliding_window": sliding_window,
+    "sliding_window": decoded_by_dense(sliding_window),
     "flex": flex,
 }

@@ -5,10 +5,14 @@ Shape letters: B batch, H heads, T queries, S keys (the cached ones and the quer
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from src.nn.cache import KeyPositions
+
+Made = TypeVar("Made")
 
 
 def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
@@ -97,12 +101,20 @@ class Mask:
     attention_mask: Tensor | None = None
     documents: Tensor | None = None
     global_tokens: GlobalTokens | None = None
-    _made: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
+    # not an argument: a copy with another field has made nothing yet
+    _made: dict[Hashable, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
-    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What ``make`` makes, once for all layers that ask by an equal key."""
+    def once(self, make: Callable[..., Made], *arguments: Hashable) -> Made:
+        """Return ``make(self, *arguments)``, made once for all layers that ask with equal arguments.
+
+        Args:
+            make: a function without a closure, so that what it makes can depend on nothing but what is the key.
+            arguments: plain values; a tensor would be told apart by its identity.
+        """
+        assert make.__closure__ is None, "what is made must depend on the arguments alone"  # type: ignore[attr-defined]
+        key = (make, *arguments)
         if key not in self._made:
-            self._made[key] = make()
+            self._made[key] = make(self, *arguments)
         return self._made[key]
 
     def sees(
@@ -135,13 +147,16 @@ class Mask:
             seen = seen & (self.documents[row, asking] == self.documents[row, held])
         return seen | (distance == 0)
 
-    def matrix(self, reach: Reach, keys: Tensor, dtype: torch.dtype) -> Tensor | None:
+    def matrix(
+        self, reach: Reach, dtype: torch.dtype, device: torch.device, keys: KeyPositions | None = None
+    ) -> Tensor | None:
         """For :func:`scaled_dot_product_attention`: which pairs are seen, or what each pair is given.
 
         Args:
             reach: of the layer.
-            keys: (S,), the places of the keys at hand.
             dtype: of the queries.
+            device: of the queries.
+            keys: where the keys at hand stand; all S in order if None.
 
         Returns:
             Broadcast to (B, H, T, S): boolean, or with slopes a number to add. Null where all is seen, as by a single
@@ -152,12 +167,12 @@ class Mask:
                 return padding_mask(self.attention_mask)
             if self.attention_mask is None and self.past in (0, self.length - 1):
                 return None
-        return self.once((reach, dtype), lambda: self._matrix(reach, keys, dtype))
+        return self.once(Mask._matrix, reach, dtype, device, keys)
 
-    def _matrix(self, reach: Reach, keys: Tensor, dtype: torch.dtype) -> Tensor:
-        query = torch.arange(self.past, self.length, device=keys.device)[None, :, None]
-        key = keys[None, None, :]
-        dilation = torch.tensor(reach.dilation or (1,), device=keys.device)[:, None, None]
+    def _matrix(self, reach: Reach, dtype: torch.dtype, device: torch.device, keys: KeyPositions | None) -> Tensor:
+        query = torch.arange(self.past, self.length, device=device)[None, :, None]
+        key = (torch.arange(self.length, device=device) if keys is None else keys.tensor(device))[None, None, :]
+        dilation = torch.tensor(reach.dilation or (1,), device=device)[:, None, None]
         seen = self.sees(query, key, reach.window, dilation)
         if self.global_tokens is not None:
             seen = seen | self.global_tokens.flags[:, None, None, :]

@@ -40,8 +40,10 @@ def products(
     """Equation 1 of Vaswani et al. 2017. Arguments as :func:`attend`; products in the type of the inputs.
 
     A causal mask goes by blocks of queries, each with the keys up to its end: what is hidden behind is not computed,
-    which is nearly half of a long sequence. No gradient goes to the mask.
+    which is nearly half of a long sequence.
     """
+    if attn_mask is not None and is_causal:  # as torch's kernel does
+        raise ValueError("attention takes attn_mask or is_causal, not both")
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = _hiding(~attn_mask, q.dtype)
     return _Products.apply(q, k, v, attn_mask, dropout_p, is_causal)
@@ -87,6 +89,7 @@ class _Products(torch.autograd.Function):
             saved += [weights, factors]
         ctx.save_for_backward(q, k, v, *saved)
         ctx.heads, ctx.is_causal = (batch, heads), is_causal
+        ctx.mask_shape = None if attn_mask is None else attn_mask.shape
         return y
 
     @staticmethod
@@ -105,6 +108,8 @@ class _Products(torch.autograd.Function):
             dq[:, rows] = d_scores @ k[:, seen]
             dk[:, seen] += d_scores.transpose(1, 2) @ q[:, rows]
             dv[:, seen] += (weights if factors is None else weights * factors).transpose(1, 2) @ dy
+        # with a mask there is one block
+        d_mask = d_scores.unflatten(0, ctx.heads).sum_to_size(ctx.mask_shape) if ctx.needs_input_grad[3] else None
         scale = q.shape[2] ** -0.5
         gradients = dq.mul_(scale), dk.mul_(scale), dv
-        return *(x.unflatten(0, ctx.heads) for x in gradients), None, None, None
+        return *(x.unflatten(0, ctx.heads) for x in gradients), d_mask, None, None

@@ -44,9 +44,7 @@ def _same_dilation(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, di
     before = -(-window // b)
     after = 0 if mask.causal else before
     n = -(-q.shape[2] // (b * dilation))
-    visible = mask.once(
-        ("blocks", reach, dilation, q.dtype), lambda: _visible(mask, reach, dilation, (n, b, before, after), q)
-    )
+    visible = mask.once(_visible, reach, dilation, (n, b, before, after), q.shape[0], q.dtype, q.device)
     queries, keys, values = (_blocks(x, n, b, dilation) for x in (q, k, v))
     shape, places = queries.shape[:3], None if mask.global_tokens is None else mask.global_tokens.index
     keys = _with_neighbours(keys, before, after, _everywhere(k, places, shape))
@@ -80,14 +78,21 @@ def _everywhere(x: Tensor, index: Tensor | None, shape: tuple[int, ...]) -> list
     return [held[:, None, None].expand(-1, *shape[1:3], -1, -1, -1)]
 
 
-def _visible(mask: Mask, reach: Reach, dilation: int, shape: tuple[int, int, int, int], q: Tensor) -> Tensor:
+def _visible(
+    mask: Mask,
+    reach: Reach,
+    dilation: int,
+    shape: tuple[int, int, int, int],
+    batch: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
     """What the queries of each block see, (B·d·n, 1, b, keys) boolean, or with slopes (B·d·n, H, b, keys) to add."""
     n, b, before, after = shape
-    batch = q.shape[0]
-    block = torch.arange(n, device=q.device)[:, None] * b
-    query = block + torch.arange(b, device=q.device)
-    key = block + torch.arange(-before * b, (1 + after) * b, device=q.device)
-    turn = torch.arange(dilation, device=q.device)[:, None, None]  # which of the d texts
+    block = torch.arange(n, device=device)[:, None] * b
+    query = block + torch.arange(b, device=device)
+    key = block + torch.arange(-before * b, (1 + after) * b, device=device)
+    turn = torch.arange(dilation, device=device)[:, None, None]  # which of the d texts
     query, key = (query * dilation + turn)[..., :, None], (key * dilation + turn)[..., None, :]
     seen = mask.sees(query, key, reach.window, dilation)
     if seen.dim() == query.dim():
@@ -101,4 +106,4 @@ def _visible(mask: Mask, reach: Reach, dilation: int, shape: tuple[int, int, int
     if not reach.slopes:
         return seen
     distance = (query - key)[0, :1]  # the same in every block
-    return penalties(reach.slopes, distance, q.dtype).masked_fill(~seen, -torch.inf)
+    return penalties(reach.slopes, distance, dtype).masked_fill(~seen, -torch.inf)

@@ -1,6 +1,7 @@
 """GPT with each kind of position, with windows, documents and a cache: the same function, however it is computed."""
 
-from itertools import pairwise
+from contextlib import suppress
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from src.decoding import generate, left_pad
 from src.models import GPT, GPTConfig
+from src.nn import KERNELS
 
 POSITIONS = ("learned", "sinusoidal", "rotary", "alibi")
 SMALL = {"vocab_size": 61, "max_seq_len": 40, "d_model": 32, "n_heads": 4, "n_layers": 2}
@@ -47,15 +49,53 @@ def test_left_padding_changes_nothing(positions, window):
     near(model(padded, mask)[0, 8:], model(row)[0])
 
 
-@pytest.mark.parametrize("attention", ["dense", "sliding_window"])
-@pytest.mark.parametrize("positions", POSITIONS)
-def test_the_cache_gives_the_same_logits(positions, attention):
-    model = network(positions=positions, attention=attention, window=6, dilation=[1, 1, 2, 3])
+def allowed(**changes) -> bool:
+    """Whether there is such a network on a CPU: `flash_attn` refuses to run there."""
+    with suppress(ValueError):
+        return GPTConfig(**SMALL, **changes).attention != "flash_attn"
+    return False
+
+
+EVERY = [
+    {"attention": name, "positions": positions, "attention_dropout": 0.0, **span}
+    for name, positions, span in product(KERNELS, POSITIONS, [{}, {"window": 6, "dilation": [1, 1, 2, 3]}])
+]
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("changes", [c for c in EVERY if allowed(**c)], ids=str)
+def test_the_cache_gives_the_same_logits(changes):
+    """Of each kernel that a network may be trained with, in pieces, with padding."""
+    model = network(**changes)
     padded, mask = left_pad([ids(1, 30)[0].tolist(), ids(1, 36)[0].tolist()], pad_id=3)
     cache = model.new_cache()
     cuts = [0, 9, 10, 11, 25, 26, 36]
     found = [model(padded[:, a:b], mask[:, :b], cache) for a, b in pairwise(cuts)]
     near(torch.cat(found, 1), model(padded, mask))
+    near(torch.cat(found, 1), network(**{**changes, "attention": "dense"})(padded, mask))
+
+
+@torch.no_grad()
+def test_a_kernel_that_is_trained_with_is_decoded_with(monkeypatch):
+    """One with an attention of its own decodes by it, and one that takes no cache is not replaced in silence."""
+
+    def sharp(q, k, v, mask, reach, dropout, keys=None):
+        return KERNELS["dense"](3 * q, k, v, mask, reach, dropout, keys)
+
+    monkeypatch.setitem(KERNELS, "sharp", sharp)
+    monkeypatch.setitem(KERNELS, "uncached", lambda q, k, v, mask, reach, dropout: sharp(q, k, v, mask, reach, dropout))
+    row = ids(2, 12)
+    for name in ("sharp", "uncached"):
+        model = network(attention=name)
+        whole, cache = model(row), model.new_cache()
+        assert not torch.allclose(whole, network()(row), atol=1e-2)
+        first = model(row[:, :7], cache=cache)
+        if name == "sharp":
+            near(torch.cat([first, model(row[:, 7:], cache=cache)], 1), whole)
+        else:
+            with pytest.raises(TypeError, match="positional arguments"):
+                model(row[:, 7:], cache=cache)
 
 
 @pytest.mark.parametrize("positions", POSITIONS)

@@ -43,6 +43,26 @@ def test_it_is_that_of_torch(mask, keys, block, monkeypatch):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(9, 9), (9,), (3, 9, 9), (1, 3, 1, 9), (2, 1, 9, 9), (2, 3, 9, 9)])
+def test_a_mask_of_numbers_has_its_gradient(dtype, shape):
+    """A learned bias of positions, whatever the type and however it is broadcast."""
+    exact = torch.randn(shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64).requires_grad_()
+    bias = exact.detach().to(dtype).requires_grad_()
+    weights = torch.randn(2, 3, 9, 8, generator=torch.Generator().manual_seed(3))
+    for function, mask, kind in ((attend, bias, dtype), (scaled_dot_product_attention, exact, torch.float64)):
+        (function(*inputs(kind), attn_mask=mask) * weights).sum().backward()
+    assert bias.grad.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 0.03
+    assert (bias.grad - exact.grad).norm() < tolerance * exact.grad.norm()
+
+
+def test_a_mask_and_a_causal_one_are_refused_as_by_torch():
+    bias = torch.zeros(9, 9, dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="attn_mask or is_causal, not both"):
+        attend(*inputs(torch.bfloat16), attn_mask=bias, is_causal=True)
+
+
 @pytest.mark.parametrize("mask", ["none", "causal", "padding"])
 def test_in_bfloat16_it_is_about_as_near_to_the_truth_as_torchs_kernel(mask):
     shape, arguments = (4, 4, 96, 32), masks(96, 96)[mask]

@@ -1,0 +1,67 @@
+"""What is reduced lies where the process group has a backend for it: nccl takes no tensor of a CPU.
+
+Without a GPU, by torch's fake tensors: they have a device and no values.
+"""
+
+import pytest
+import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed import Backend
+from torch.distributed.distributed_c10d import BackendConfig
+
+from src.callbacks import Throughput, throughput
+from src.data import LMDataModule
+from src.distributed import MeshStrategy
+from src.models import GPTConfig
+from src.optim import Constant
+from src.tasks import GPTModule
+
+GPU = torch.device("cuda", 0)
+
+
+class Nccl(SingleDeviceStrategy):
+    """Reduces what lies on a GPU, and nothing else."""
+
+    def reduce(self, tensor, *_, **__):
+        assert tensor.device == GPU, f"No backend type associated with device type {tensor.device.type}"
+        return tensor
+
+
+class Trainer:
+    """What is asked of a trainer at a step that is logged."""
+
+    strategy, world_size = Nccl(GPU), 2
+    accumulate_grad_batches = log_every_n_steps = global_step = 1
+    precision = "32-true"
+
+
+def test_figures_of_speed_are_reduced_on_the_device(monkeypatch):
+    monkeypatch.setattr(throughput, "matmul_peak", lambda *_: 1e9)
+    monkeypatch.setattr(throughput, "training_flops", lambda *_: 1e6)
+    config = GPTConfig(vocab_size=8, max_seq_len=8, d_model=8, n_heads=2, n_layers=1)
+    task, meter, logged = GPTModule(config, torch.optim.AdamW, Constant()), Throughput(), {}
+    monkeypatch.setattr(task, "log", lambda name, value, **_: logged.update({name: value.device}))
+    with FakeTensorMode():
+        meter.on_train_start(Trainer, task)
+        meter.on_train_batch_end(Trainer, task, None, {"input_ids": torch.zeros(2, 8, device=GPU)}, 0)
+    assert logged == {"throughput/tokens_per_second": GPU, "throughput/peak_share": GPU}
+
+
+def test_counts_of_targets_are_reduced_on_the_device_and_come_back():
+    data = LMDataModule("text.txt")
+    data.trainer = Trainer
+    with FakeTensorMode():
+        assert data._mean_over_ranks(torch.ones(2)).device.type == "cpu"
+
+
+@pytest.mark.parametrize(("offload", "on_a_cpu"), [(True, "gloo"), (False, None)])
+def test_offloaded_shards_have_a_backend(offload, on_a_cpu):
+    """Their norm is summed where they lie."""
+    strategy = MeshStrategy(cpu_offload=offload)
+    strategy.parallel_devices = [GPU]
+    name = strategy._get_process_group_backend()
+    backends = BackendConfig(Backend(name)).device_backend_map
+    assert backends["cuda"] == "nccl"
+    if on_a_cpu:
+        assert backends["cpu"] == on_a_cpu
