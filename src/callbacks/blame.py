@@ -148,22 +148,20 @@ def cause_of_spike(task: Task, before: Sequence[Batches], limit: float, margin: 
         margin: how far that is above the mean.
     """
     if not task.whole_head:
-        return "its cause is not looked for where the network is in parts"
+        return "its cause is looked for on one device and under DDP alone"
     if not before:
         return "there are no rows of steps before it to compare with"
     own, *others = _losses_without_dropout(task, [task.batches, *before])
     found = _gathered(task, (own, others, place_of(task.trainer, task)))
     own = fmean(one for one, _, _ in found)
     worst = max(map(fmean, zip(*(many for _, many, _ in found), strict=True)))
-    losses = (
-        f"without dropout they have {own:.4f}, and those of the {len(before)} usual steps before at most {worst:.4f}"
-    )
+    losses = f"without dropout these have {own:.4f}, and the rows of the {len(before)} steps before at most {worst:.4f}"
     if worst > limit:
-        return f"the weights are the cause, not the rows of the step: {losses}, on the same weights"
+        return f"the weights are the cause, not the rows of the step: {losses}"
     if own > worst + margin:
         place = max(found, key=lambda one: one[0])[2]
-        return f"the rows are the cause, not the weights: {losses}, on the same weights; {place}"
-    return f"neither the rows nor the weights are unusual by themselves: {losses}"
+        return f"the weights are not the cause, but the rows of the step: {losses}; {place}"
+    return f"neither the weights are the cause, nor the rows of the step: {losses}"
 
 
 def _losses_without_dropout(task: Task, steps: Sequence[Batches]) -> list[float]:
@@ -172,7 +170,9 @@ def _losses_without_dropout(task: Task, steps: Sequence[Batches]) -> list[float]
     task.model.eval()
     try:
         with _aside(task):
-            losses = [[sum(task.losses(batch).values()) for _, batch, _ in batches] for batches in steps]
+            losses = [
+                [torch.stack(list(task.losses(batch).values())).sum() for _, batch, _ in batches] for batches in steps
+            ]
     finally:
         for module in training:
             module.training = True

@@ -264,7 +264,7 @@ def test_what_lightning_refuses_once_it_has_the_data_is_one_line_too(run, config
 
 
 def test_what_lightning_refuses_in_the_middle_of_a_run_leaves_what_was_done(run, config, tmp_path):
-    status, out, err = run("fit", "--config", config, "--checkpoint.monitor", "val/nothing")
+    status, _, err = run("fit", "--config", config, "--checkpoint.monitor", "val/nothing")
     assert status == 2
     assert err.count("\n") == 1
     assert "val/nothing" in err

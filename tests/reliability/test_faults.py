@@ -134,7 +134,7 @@ def test_a_poisoned_row_is_the_cause_of_its_spike_and_is_named(run, tmp_path):
     status, out, err = run("fit", "--config", path)
     assert status == 0, err
     (line,) = spikes(out)
-    assert "the rows are the cause, not the weights" in line
+    assert "the weights are not the cause, but the rows of the step" in line
     data = LMDataModule(**settings["data"]["init_args"])
     named = map(int, re.search(r"\(rows ([\d, ]+) of the training split\)", line)[1].split(", "))
     texts = [data.tokenizer.decode(data.dataset("train")[0, row]["input_ids"].tolist()) for row in named]
