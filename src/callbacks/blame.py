@@ -1,53 +1,115 @@
-"""Where a number that is not finite comes from."""
+"""Where a number that is not finite comes from, and what a loss spike is due to."""
 
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils._pytree import tree_leaves
 
 from src.tasks import Task
+from src.tasks.base import Batch
+
+Batches = Sequence[tuple[int, Batch, Tensor]]  # of one optimizer step: index, batch and loss, as `Task.batches`
 
 
-def first_fault(task: Task) -> str | None:
+class Fault(NamedTuple):
+    """Something that is not finite."""
+
+    order: int  # of computing: the smallest is the first
+    what: str  # for people
+    place: str  # the batch and rows of the process that found it
+
+
+def first_fault(task: Task) -> Fault | None:
     """What is not finite first, in the order of computing: a weight, the output of a module, or a gradient.
 
     The batches of the step are computed once more for it, without dropout's luck of the first time: a fault of one draw
     alone is then found by its gradients, which are as they were.
+
+    Each process sees its own rows and its own shards, so that what one of them finds the others may not. All must call
+    this, and they agree after each search: the next one may be a forward pass, for which they need each other.
     """
-    for name, parameter in task.model.named_parameters():
-        if not _is_finite(parameter):
-            return f"the weights of {name} are not finite"
-    if task.pipeline is None:
-        module = _first_module(task)
-        if module is not None:
-            return f"the first module whose output is not finite is {module}"
-    bad = [name for name, parameter in task.model.named_parameters() if not _is_finite(parameter.grad)]
+    searches = [_first_weight, _first_output, _first_gradient]
+    if task.pipeline is not None:
+        searches.remove(_first_output)
+    for search in searches:
+        found = search(task)
+        if first := min((fault for fault in _gathered(task, found) if fault), key=lambda f: f.order, default=None):
+            return first
+    return None
+
+
+def _gathered(task: Task, mine: Any) -> list[Any]:
+    """An object of each process, by rank."""
+    found = [mine] * task.trainer.world_size
+    if len(found) > 1:
+        dist.all_gather_object(found, mine)
+    return found
+
+
+def _first_weight(task: Task) -> Fault | None:
+    return _first_parameter(task, lambda parameter: parameter, 1, "the weights of {} are not finite")
+
+
+def _first_gradient(task: Task) -> Fault | None:
     # a backward pass goes from the last module to the first, and spoils all that it comes to afterwards
-    return f"the outputs are finite: the first gradient that is not is that of {bad[-1]}" if bad else None
+    what = "the outputs are finite: the first gradient that is not is that of {}"
+    return _first_parameter(task, lambda parameter: parameter.grad, -1, what)
 
 
-def _first_module(task: Task) -> str | None:
+def _first_parameter(task: Task, of: Callable[[nn.Parameter], Any], direction: int, what: str) -> Fault | None:
+    bad = [name for name, parameter in task.model.named_parameters() if not _is_finite(of(parameter))]
+    if not bad:
+        return None
+    with torch.device("meta"):  # the process may hold a part of the network alone
+        names = [name for name, _ in task.build_model().named_parameters(remove_duplicate=False)]
+    order, name = min((direction * names.index(name), name) for name in bad)
+    return Fault(order, what.format(name), place_of(task.trainer, task))
+
+
+def _first_output(task: Task) -> Fault | None:
     names = {module: name for name, module in task.model.named_modules() if name}
-    found: list[str] = []
+    found: list[Fault] = []
+    calls = 0
 
     def look(module: nn.Module, inputs: Any, output: Any) -> None:
-        if not found and not all(_is_finite(leaf) for leaf in tree_leaves(output)):
-            found.append(f"{names[module]} ({type(module).__name__})")
+        nonlocal calls
+        calls += 1
+        if not all(_is_finite(leaf) for leaf in tree_leaves(output)):
+            what = f"the first module whose output is not finite is {names[module]} ({type(module).__name__})"
+            found.append(Fault(calls, what, place_of(task.trainer, task)))
 
     hooks = [module.register_forward_hook(look) for module in names]
-    devices = [task.device] if task.device.type == "cuda" else []
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices), task.trainer.precision_plugin.forward_context():
+        with _aside(task):
             for _, batch, _ in task.batches:
                 loss = torch.stack(list(task.losses(batch).values()))
                 if not found and not _is_finite(loss):
-                    found.append("the loss itself, out of finite outputs")
+                    what = "the first module whose output is not finite is the loss itself, out of finite outputs"
+                    found.append(Fault(calls, what, place_of(task.trainer, task)))
     finally:
         for hook in hooks:
             hook.remove()
     return found[0] if found else None
+
+
+@contextmanager
+def _aside(task: Task) -> Iterator[None]:
+    """Compute without a trace: gradients, random states and shards are as they were."""
+    devices = [task.device] if task.device.type == "cuda" else []
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices), task.trainer.precision_plugin.forward_context():
+            yield
+    finally:
+        for module in task.model.modules():
+            if isinstance(module, FSDPModule):  # else its parameters are the gathered ones, without the gradients
+                module.reshard()
 
 
 def _is_finite(tensor: Any) -> bool:
@@ -67,4 +129,51 @@ def place_of(trainer: L.Trainer, task: Task) -> str:
     batches = sampler.batches(trainer.current_epoch)  # type: ignore[union-attr]
     rows = [int(row) for number in numbers for row in batches[number] if row >= 0]
     shown = ", ".join(map(str, rows[:16])) + (", ..." if len(rows) > 16 else "")
-    return f"{text} (rows {shown} of the training split{' on rank 0' if trainer.world_size > 1 else ''})"
+    rank = f" on rank {trainer.global_rank}" if trainer.world_size > 1 else ""
+    return f"{text} (rows {shown} of the training split{rank})"
+
+
+def cause_of_spike(task: Task, before: Sequence[Batches], limit: float, margin: float) -> str:
+    """Whether the rows of the step or the weights make its loss high, for people; rows are named in the first case.
+
+    Both are evaluated on the weights at hand, without dropout: the rows of the step, and those of steps before it whose
+    losses were usual. Where these are high as well, the weights have changed, and the rows are like any others.
+
+    All processes must call it. It takes as many forward passes as these steps have batches.
+
+    Args:
+        task: before the optimizer makes the step.
+        before: the batches of those steps.
+        limit: the loss above which a step is a spike.
+        margin: how far that is above the mean.
+    """
+    if not task.whole_head:
+        return "its cause is looked for on one device and under DDP alone"
+    if not before:
+        return "there are no rows of steps before it to compare with"
+    own, *others = _losses_without_dropout(task, [task.batches, *before])
+    found = _gathered(task, (own, others, place_of(task.trainer, task)))
+    own = fmean(one for one, _, _ in found)
+    worst = max(map(fmean, zip(*(many for _, many, _ in found), strict=True)))
+    losses = f"without dropout these have {own:.4f}, and the rows of the {len(before)} steps before at most {worst:.4f}"
+    if worst > limit:
+        return f"the weights are the cause, not the rows of the step: {losses}"
+    if own > worst + margin:
+        place = max(found, key=lambda one: one[0])[2]
+        return f"the weights are not the cause, but the rows of the step: {losses}; {place}"
+    return f"neither the weights are the cause, nor the rows of the step: {losses}"
+
+
+def _losses_without_dropout(task: Task, steps: Sequence[Batches]) -> list[float]:
+    """The loss of each of some steps, as it would be in this process on the weights at hand."""
+    training = [module for module in task.model.modules() if module.training]
+    task.model.eval()
+    try:
+        with _aside(task):
+            losses = [
+                [torch.stack(list(task.losses(batch).values())).sum() for _, batch, _ in batches] for batches in steps
+            ]
+    finally:
+        for module in training:
+            module.training = True
+    return [float(torch.stack(parts).mean()) for parts in losses]

@@ -30,3 +30,7 @@ class Checkpoints(ModelCheckpoint):
             waiting, self._waiting = self._waiting, None
             super().on_train_batch_end(trainer, pl_module, *waiting)
         super().on_validation_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning's forgets to ask here alone
+            super().on_train_end(trainer, pl_module)

@@ -14,7 +14,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch import Tensor
 
-from src.callbacks.blame import first_fault, place_of
+from src.callbacks.blame import Batches, cause_of_spike, first_fault, place_of
 from src.callbacks.ema import EMA
 from src.callbacks.ending import requeue, save_last, validation_follows
 from src.distributed import ZeroStrategy
@@ -22,6 +22,7 @@ from src.errors import Diverged, InputError, Preempted
 from src.tasks import Task
 
 WINDOW, ENOUGH = 100, 20  # steps that a spike is measured against, and how few of them will do
+BEFORE = 4  # steps whose rows are kept, to see what a spike is due to
 EVERY = 10  # batches of a validation between two looks at the signals, where several processes must agree
 
 
@@ -42,7 +43,8 @@ class Guard(L.Callback):
             (Chowdhery et al. 2022, section 5.1).
         max_faults: how often to skip or roll back, in a whole run, before it stops after all.
         rollback_factor: what a rollback multiplies the learning rate by.
-        spike: a loss that is more standard deviations than this above the mean of the last 100 steps is reported.
+        spike: a loss that is more standard deviations than this above the mean of the last 100 steps is reported, with
+            whether it is due to the rows of the step or to the weights.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Guard(L.Callback):
         self.rollback_factor, self.spike = rollback_factor, spike
         self.faults = 0  # since the start of the run, those before a resume among them
         self._losses: deque[float] = deque(maxlen=WINDOW)
+        self._usual: deque[Batches] = deque(maxlen=BEFORE)  # the batches of steps that were no spikes
         self._signal: int | None = None  # what this process received
         self._ending = False  # what all of them agreed on
         self._in_validation = False  # whether the checkpoint of a preemption is to begin with a validation
@@ -123,15 +126,19 @@ class Guard(L.Callback):
             self._look_for_spike(trainer, task, loss_now)
 
     def _look_for_spike(self, trainer: L.Trainer, task: Task, loss: float) -> None:
-        if len(self._losses) >= ENOUGH:
-            mean = sum(self._losses) / len(self._losses)
-            deviation = math.sqrt(sum((x - mean) ** 2 for x in self._losses) / len(self._losses))
-            if loss > mean + self.spike * deviation:
-                above = f"the mean of the last {len(self._losses)} steps is {mean:.4f} ± {deviation:.4f}"
-                self._warn(
-                    f"loss spike at step {trainer.global_step + 1}: {loss:.4f}, {above}; {place_of(trainer, task)}"
-                )
-        self._losses.append(loss)
+        losses, usual = self._losses, True
+        if len(losses) >= ENOUGH:
+            mean = sum(losses) / len(losses)
+            deviation = math.sqrt(sum((x - mean) ** 2 for x in losses) / len(losses))
+            margin = self.spike * deviation
+            usual = loss <= mean + margin
+            if not usual:
+                above = f"the mean of the last {len(losses)} steps is {mean:.4f} ± {deviation:.4f}"
+                cause = cause_of_spike(task, self._usual, mean + margin, margin)
+                self._warn(f"loss spike at step {trainer.global_step + 1}: {loss:.4f}, {above}; {cause}")
+        if usual:
+            self._usual.append(list(task.batches))
+        losses.append(loss)
 
     @rank_zero_only
     def _warn(self, message: str) -> None:
@@ -139,15 +146,10 @@ class Guard(L.Callback):
 
     def _fault(self, trainer: L.Trainer, task: Task, loss: float, norm: float) -> None:
         what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
-        where = first_fault(task)
-        if trainer.world_size > 1:  # each has looked at its own batches: the first that found something tells
-            found: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(found, where)
-            where = next((one for one in found if one), None)
-        message = (
-            f"{what} at step {trainer.global_step + 1}, {place_of(trainer, task)}; "
-            f"{where or 'no module by itself: it must be in the optimizer state or in the reduction'}"
-        )
+        found = first_fault(task)
+        place = found.place if found else place_of(trainer, task)
+        where = found.what if found else "no module by itself: it must be in the optimizer state or in the reduction"
+        message = f"{what} at step {trainer.global_step + 1}, {place}; {where}"
         self.faults += 1
         if self.on_fault == "stop":
             raise Diverged(f"{message}; the weights are as before it: lower the rate, or set guard.on_fault to skip")
@@ -206,6 +208,8 @@ class Guard(L.Callback):
             exception.args = (self._end(trainer),)
 
     def _end(self, trainer: L.Trainer) -> str:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return f"asked to end at step {trainer.global_step} of a trial, of which nothing is kept"
         path = save_last(trainer)
         note = requeue(trainer) if self._signal != signal.SIGTERM else ""
         return f"asked to end at step {trainer.global_step}: saved {path}; the command with --resume auto goes on{note}"

@@ -17,6 +17,8 @@ class Predictions(BasePredictionWriter):
     def write_on_epoch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, predictions: Any, batch_indices: Any
     ) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         run = Path(trainer.strategy.broadcast(trainer.default_root_dir))
         path = run / f"predictions_{trainer.global_rank}.pt"
         torch.save(predictions, path)

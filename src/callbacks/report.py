@@ -1,6 +1,7 @@
 """What a run is going to do, printed at its start, and what came out, printed at its end."""
 
 import math
+from pathlib import Path
 
 import lightning as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
@@ -54,7 +55,8 @@ class Report(L.Callback):
             table.add_row("strategy", type(trainer.strategy).__name__)
         every = trainer.val_check_interval
         table.add_row("validation", f"every {every:,} batches" if isinstance(every, int) else f"{1 / every:g} an epoch")
-        table.add_row("run", trainer.default_root_dir)
+        trial = trainer.fast_dev_run  # type: ignore[attr-defined]
+        table.add_row("run", "a trial, of which nothing is kept" if trial else trainer.default_root_dir)
         Console().print(table)
         self.baselines = pl_module.baselines()
 
@@ -107,10 +109,12 @@ def print_results(trainer: L.Trainer) -> None:
         console.print(f"  {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     table = _table()
     # not trainer.log_dir: that is a broadcast, and the other ranks are not here
-    run = trainer.default_root_dir
-    table.add_row("run", run)
-    table.add_row("checkpoint", f"{run}/checkpoints/last.ckpt")
-    table.add_row("look at it", f"./run.sh tensorboard --logdir {run}")
+    run, last = trainer.default_root_dir, Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+    if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        table.add_row("run", run)
+        if last.exists():  # not where no step was left to be done
+            table.add_row("checkpoint", str(last))
+        table.add_row("look at it", f"./run.sh tensorboard --logdir {run}")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, TextSamples) and callback.latest:
             table.add_row("sample", callback.latest[-1])

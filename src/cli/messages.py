@@ -8,6 +8,9 @@ from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from pydoc import locate
+from traceback import walk_tb
+
+from src.errors import InputError
 
 # what jsonargparse wraps around the line that matters
 NOISE = re.compile(
@@ -28,6 +31,19 @@ def values_of(options: tuple[str, ...], arguments: list[str]) -> list[str]:
     """The values of an option on a command line, as ``--option value`` or ``--option=value``."""
     values = [value for option, value in pairwise(arguments) if option in options]
     return values + [a.partition("=")[2] for a in arguments if a.partition("=")[0] in options and "=" in a]
+
+
+def refusal(error: Exception) -> InputError | None:
+    """The line for settings that a run refuses, Lightning's own refusals among them; None for a fault of the program.
+
+    Some settings Lightning checks only once it has data and loops, and not always by an exception of its own kind: so
+    it counts who raises it, and not who is called.
+    """
+    if isinstance(error, InputError):
+        return error
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    is_of_lightning = str(frame.f_globals.get("__name__")).startswith("lightning.")
+    return InputError(f"trainer: {error}") if is_of_lightning else None
 
 
 def one_line(message: str, options: Iterable[str], arguments: list[str]) -> str:

@@ -31,6 +31,19 @@ def requested(arguments: list[str]) -> bool:
     return bool(values) or (not named and put_back)
 
 
+def check_steps(done: int, max_steps: int, path: str) -> None:
+    """Refuse to go on from a checkpoint to fewer steps than it has done; -1 is no limit.
+
+    Raises:
+        InputError: naming both.
+    """
+    if 0 <= max_steps < done:
+        raise InputError(
+            f"trainer.max_steps is {max_steps}, and {path} has done {done} steps: ask for more, or start a run from "
+            f"its weights by --model.pretrained {path}"
+        )
+
+
 def newest_checkpoint(arguments: list[str]) -> Path | None:
     """The newest whole checkpoint of the newest run of a command line's experiment that has one.
 

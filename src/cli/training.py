@@ -1,10 +1,10 @@
 """fit, validate, test and predict: a LightningCLI over this project's tasks and data."""
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +42,7 @@ from src.cli import classes, resume
 from src.cli.class_paths import allow_class_paths
 from src.cli.layers import OF_THE_VERB, changes, header_of, layer_of
 from src.cli.loggers import loggers
-from src.cli.messages import one_line, values_of
+from src.cli.messages import one_line, refusal, values_of
 from src.cli.quiet import quieten
 from src.cli.records import SaveConfig
 from src.cli.runs import run_folder
@@ -77,6 +77,7 @@ class TrainingCLI(LightningCLI):
         self.checkpoint, self.callbacks = checkpoint, callbacks
         self.arguments = arguments
         self.run, self.recorded = run, recorded
+        self._new_run: Path | None = None  # the folder that this process has made
         classes.install()
         strict = {"allow_abbrev": False, "exit_on_error": False}
         super().__init__(
@@ -180,7 +181,6 @@ class TrainingCLI(LightningCLI):
                 raise InputError(f"trainer.{setting} is {value}: it must be at least 1")
         self._check_optimizer()
         settings: dict[str, Any] = dict(kwargs)
-        run = None
         plugins = as_list(self.config_init[self.verb].trainer.plugins)
         if trainer.precision is None and not any(isinstance(plugin, Precision) for plugin in plugins):
             # into the configuration too, so that the run's record says what it was
@@ -189,6 +189,8 @@ class TrainingCLI(LightningCLI):
         self._record()
         if not trainer.fast_dev_run:
             run = self.run or run_folder(Path(trainer.default_root_dir), self.config[self.verb].experiment)
+            if self.run is None and not rank_zero_only.rank:  # type: ignore[attr-defined]
+                self._new_run = run
             settings["default_root_dir"] = str(run)
             if trainer.logger is None:
                 step = self.checkpoint["global_step"] if self.run and self.checkpoint else 0
@@ -201,12 +203,25 @@ class TrainingCLI(LightningCLI):
             check_strategy(made, self.model)
             return made
         except InputError:
+            self._discard_run()
             raise
         except (ValueError, TypeError, MisconfigurationException) as error:
-            if run is not None:
-                with suppress(OSError):  # not empty, or another rank's
-                    run.rmdir()
+            self._discard_run()
             raise InputError(f"trainer: {error}") from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except (ValueError, MisconfigurationException) as error:
+            if not (refused := refusal(error)):
+                raise
+            if self.trainer.global_step <= (self.checkpoint or {}).get("global_step", 0):  # no step was made
+                self._discard_run()
+            raise refused from error
+
+    def _discard_run(self) -> None:
+        if self._new_run is not None:
+            shutil.rmtree(self._new_run, ignore_errors=True)
 
     def _check_checkpoint(self) -> None:
         """Refuse, before the run has a folder, a checkpoint that is not for this network, tokenizer and data.
@@ -225,6 +240,9 @@ class TrainingCLI(LightningCLI):
                 "the data are not those that the checkpoint was trained on: give it those, or start a run on these "
                 f"from its weights by --model.pretrained {self.config[self.verb].ckpt_path}"
             )
+        if self.verb == "fit":
+            settings = self.config[self.verb]
+            resume.check_steps(self.checkpoint["global_step"], settings.trainer.max_steps, settings.ckpt_path)
 
     def _check_optimizer(self) -> None:
         """Refuse, before the run has a folder, what the optimizer refuses: a negative rate, a wrong beta."""

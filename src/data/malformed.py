@@ -7,14 +7,18 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from filelock import FileLock
 
 from src.atomic import whole_file
 from src.data.progress import announce
 from src.errors import InputError
 from src.files import open_binary
 
+FORMAT = 1  # of the copies without malformed rows; counted up when other rows are kept
 EXAMPLES = 3  # of each reason
 SHOWN = 60  # characters of one
 
@@ -73,27 +77,28 @@ def readable(file: Path, kind: str, columns: tuple[str, ...], cache_dir: Path, m
         file: to be checked.
         kind: ``json``, one object a line, or ``csv``, with a header; a JSON array is left to `datasets`.
         columns: those that must be text.
-        cache_dir: where the copy goes.
+        cache_dir: where the copy goes; of several processes the first makes it.
         malformed: is told of the rows that are left out.
     """
     if kind == "json" and _starts_with(file, b"["):
         return file
-    rows = _json_rows(file, columns) if kind == "json" else _table_rows(file)
-    counts = Counter(row.objection is None for row in rows)
+    read = partial(_json_rows, file, columns) if kind == "json" else partial(_table_rows, file)
+    counts = Counter(row.objection is None for row in read())
     # where no row is right it is not the rows that are wrong: reading the file says what is
     if not counts[False] or counts[True] < (2 if kind == "csv" else 1):
         return file
+    for row in read():
+        if row.objection is not None:
+            malformed.add(row.objection, f"row {row.number:,}", _text(row.raw))
     stat = file.stat()
-    key = hashlib.sha256(f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns} {columns}".encode()).hexdigest()[:20]
-    name = file.name.removesuffix(".gz")
-    copy = cache_dir / "readable" / key / name
+    shaped_by = f"{FORMAT} {file.resolve()} {stat.st_size} {stat.st_mtime_ns} {columns}"
+    key = hashlib.sha256(shaped_by.encode()).hexdigest()[:20]
+    copy = cache_dir / "readable" / key / file.name.removesuffix(".gz")
     copy.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(copy) as written:
-        for row in _json_rows(file, columns) if kind == "json" else _table_rows(file):
-            if row.objection is None:
-                written.write(row.raw)
-            else:
-                malformed.add(row.objection, f"row {row.number:,}", _text(row.raw))
+    with FileLock(f"{copy}.lock"):  # the ranks of a stream, or the runs of a sweep, come here at once
+        if not copy.exists():
+            with whole_file(copy) as written:
+                written.writelines(row.raw for row in read() if row.objection is None)
     return copy
 
 

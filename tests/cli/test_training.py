@@ -241,3 +241,88 @@ def test_a_checkpoint_that_does_not_fit_is_refused(run, config, tmp_path):
         assert status == 2
         assert re.search(r"damaged\.ckpt.*(truncated|damaged)", err), err
     assert last.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--trainer.check_val_every_n_epoch", 1, "--trainer.val_check_interval", 1000],
+            r"`val_check_interval` \(1000\)",
+        ),
+        (["--trainer.limit_train_batches", 0.001], r"limit_train_batches"),
+        (["--trainer.limit_val_batches", 0.001], r"limit_val_batches"),
+    ],
+)
+def test_what_lightning_refuses_once_it_has_the_data_is_one_line_too(run, config, tmp_path, arguments, message):
+    status, out, err = run("fit", "--config", config, *arguments)
+    assert status == 2
+    assert re.match(rf"error: trainer: .*{message}", err), err
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    assert list((tmp_path / "logs").glob("*/*")) == []
+
+
+def test_what_lightning_refuses_in_the_middle_of_a_run_leaves_what_was_done(run, config, tmp_path):
+    status, _, err = run("fit", "--config", config, "--checkpoint.monitor", "val/nothing")
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "val/nothing" in err
+    assert (tmp_path / "logs/tiny/version_0/config.yaml").is_file()
+
+
+def test_an_evaluation_that_lightning_refuses_is_one_line_too(run, config, tmp_path):
+    run("fit", "--config", config, "--trainer.max_steps", 2)
+    last = tmp_path / "logs/tiny/version_0/checkpoints/last.ckpt"
+    status, _, err = run("validate", "--ckpt_path", last, "--trainer.limit_val_batches", 0.001)
+    assert status == 2
+    assert re.match(r"error: trainer: .*limit_val_batches", err), err
+    assert err.count("\n") == 1
+    assert [path.name for path in (tmp_path / "logs/tiny").iterdir()] == ["version_0"]
+
+
+def test_a_trial_of_a_few_batches_writes_nothing(run, config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("fit", "--config", config, "--trainer.max_steps", 2)[0] == 0  # which prepares the data
+    before = sorted(tmp_path.rglob("*"))
+    last = "logs/tiny/version_0/checkpoints/last.ckpt"
+    shown = ("--trainer.callbacks", "[{class_path: TextSamples}, {class_path: AttentionMaps}]")
+    for command in (
+        ("fit", "--config", config, *shown),
+        ("validate", "--ckpt_path", last),
+        ("predict", "--ckpt_path", last),
+    ):
+        status, out, err = run(*command, "--trainer.fast_dev_run", 1)
+        assert status == 0, err
+        assert ".ckpt" not in out
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_resume_to_fewer_steps_than_were_done_is_refused(run, config, tmp_path):
+    run("fit", "--config", config, "--trainer.max_steps", 4)
+    last = tmp_path / "logs/tiny/version_0/checkpoints/last.ckpt"
+    for resume in (("--ckpt_path", last), ("--resume", "auto")):
+        status, _, err = run("fit", "--config", config, *resume, "--trainer.max_steps", 2)
+        assert status == 2
+        assert re.search(r"trainer\.max_steps is 2, and .*last\.ckpt has done 4 steps", err), err
+        assert err.count("\n") == 1
+    assert [path.name for path in (tmp_path / "logs/tiny").iterdir()] == ["version_0"]
+
+
+def test_a_resume_to_as_many_steps_as_were_done_names_no_file_that_is_not_there(run, config, tmp_path):
+    run("fit", "--config", config, "--trainer.max_steps", 4)
+    status, out, _ = run("fit", "--ckpt_path", tmp_path / "logs/tiny/version_0/checkpoints/last.ckpt")
+    assert status == 0
+    assert "version_1" in out
+    assert "version_1/checkpoints" not in "".join(out.split())
+
+
+def test_a_resume_to_fewer_epochs_than_were_done_is_refused(run, config, tmp_path):
+    epochs = ("--trainer.max_steps", -1, "--trainer.limit_train_batches", 2, "--trainer.max_epochs")
+    assert run("fit", "--config", config, *epochs, 3, "--checkpoint.every_n_epochs", 1)[0] == 0
+    last = tmp_path / "logs/tiny/version_0/checkpoints/last.ckpt"
+    status, out, err = run("fit", "--ckpt_path", last, "--trainer.max_epochs", 1)
+    assert status == 2, out + err
+    assert "max_epochs=1" in err
+    assert err.count("\n") == 1
+    assert [path.name for path in (tmp_path / "logs/tiny").iterdir()] == ["version_0"]

@@ -2,10 +2,12 @@
 
 import gzip
 import json
+from multiprocessing import get_context
 
 import pytest
 
 from src.data import ClassificationDataModule, LMDataModule, MLMDataModule, TranslationDataModule
+from src.data.malformed import Malformed, readable
 from src.errors import InputError
 from src.tokenization import train_wordpiece
 
@@ -56,6 +58,22 @@ def test_the_count_and_the_first_of_each_kind_are_told(tmp_path, capsys):
     assert "7 rows, wrong type (row 41: '{\"text\": 5}', row 42: " in out
     assert "row 43: '{\"text\": 5}', ...)" in out
     assert "row 44" not in out
+
+
+def test_processes_that_read_one_file_at_once_get_the_same_copy(tmp_path):
+    """As the ranks of a stream do; each file is another chance to meet."""
+    files = [tmp_path / f"{i}.jsonl" for i in range(40)]
+    for file in files:
+        file.write_bytes(b"\n".join([*good_lines(), BAD_LINES["no JSON"]]))
+    with get_context("fork").Pool(2) as pool:
+        copies = pool.map(_copy_of, [file for file in files for _ in (0, 1)], chunksize=1)
+    for first, second in zip(copies[::2], copies[1::2], strict=True):
+        assert first == second
+        assert first.read_bytes().splitlines() == good_lines()
+
+
+def _copy_of(file):
+    return readable(file, "json", ("text",), file.parent / "cache", Malformed(str(file), strict=False))
 
 
 def test_a_table_loses_what_is_not_utf8_or_of_another_width(tmp_path, capsys):

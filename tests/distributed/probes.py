@@ -117,3 +117,18 @@ class Clock(L.Callback):
         seconds = count()
         throughput.time = SimpleNamespace(perf_counter=lambda: next(seconds))
         throughput.matmul_peak = lambda *_: 1e9
+
+
+class Batches(L.Callback):
+    """Keep the ids of the batches that each process trains on in ``FOLDER/RANK.json``."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self.ids: list[int] = []
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, *_: Any) -> None:
+        self.ids += batch["input_ids"].flatten().tolist()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(self.ids))

@@ -17,8 +17,10 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -72,9 +74,20 @@ def start(arguments: list[str], log: Path, processes: int) -> list[int]:
     return found
 
 
-def wait(pids: list[int]) -> list[int]:
-    """The statuses of processes, as a shell has them."""
-    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+def wait(pids: list[int], limit: float = 300.0) -> list[int]:
+    """The statuses of processes, as a shell has them; those that hang for ``limit`` seconds are killed."""
+
+    def kill() -> None:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    timer = threading.Timer(limit, kill)
+    timer.start()
+    try:
+        return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    finally:
+        timer.cancel()
 
 
 def where(root: Path) -> str:

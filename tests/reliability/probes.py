@@ -63,8 +63,9 @@ class Poison(L.Callback):
     """Makes something infinite or not a number at some steps.
 
     Args:
-        where: ``weight`` of the first norm, ``output`` of the first block, ``gradient`` of the last norm, or
-            ``loss``; ``jump`` makes the loss large and finite.
+        where: ``weight`` of the first norm, ``shard`` of the first projection, as much of it as the process has,
+            ``output`` of the first block, ``gradient`` of the last norm, or ``loss``; ``jump`` makes the loss large and
+            finite, and ``rate`` the learning rate.
         steps: optimizer steps done before it happens.
         rank: the process that it happens on; on all if null.
     """
@@ -90,10 +91,17 @@ class Poison(L.Callback):
                 pl_module._loss_from_hidden = lambda *a: from_hidden(*a) + (more if self._active else 0.0)
         self._first = first
 
-    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         self._active = trainer.global_step in self.steps and self.rank in (None, trainer.global_rank)
         if self._active and self.where == "weight":
             self._first.weight.data[0] = float("nan")
+        if self._active and self.where == "shard":
+            projection = next(module for module in pl_module.model.modules() if isinstance(module, nn.Linear))
+            local = getattr(projection.weight, "to_local", lambda: projection.weight)()
+            local.data[0] = float("nan")
+        if self._active and self.where == "rate":
+            for group in trainer.optimizers[0].param_groups:
+                group["lr"] = 1.0
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         self._active = False

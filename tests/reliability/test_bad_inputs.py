@@ -168,6 +168,8 @@ BAD = [
     (*FIT, "--trainer.precision", "17"),
     (*FIT, "--trainer.val_check_interval", "-1"),
     (*FIT, "--trainer.accumulate_grad_batches", "0"),
+    (*FIT, "--trainer.limit_train_batches", "0.001"),
+    (*FIT, "--trainer.check_val_every_n_epoch", "1", "--trainer.val_check_interval", "999"),
     (*FIT, "--trainer.default_root_dir", "three.txt"),
     (*FIT, "--model.optimizer", "Adamm"),
     (*FIT, "--model.optimizer.lr", "-1"),

@@ -1,6 +1,7 @@
 """Numbers that are not finite: caught at their step, named, and dealt with as the configuration says."""
 
 import csv
+import random
 import re
 
 import pytest
@@ -112,16 +113,49 @@ def test_a_rollback_without_a_checkpoint_stops(run, tmp_path):
     assert "there is no checkpoint yet to go back to" in err
 
 
-def test_a_spike_is_reported_and_a_falling_loss_is_not(run, tmp_path):
-    path = config("gpt", tmp_path, checkpoint__every_n_train_steps=None, trainer__max_steps=40)
-    status, out, _ = run("fit", "--config", path, "--trainer.limit_val_batches", 0)
-    assert status == 0
-    assert "loss spike" not in out
+def spikes(out):
+    return [line for line in out.splitlines() if "loss spike" in line]
+
+
+def test_a_poisoned_row_is_the_cause_of_its_spike_and_is_named(run, tmp_path):
+    """One document of noise among good ones; that the loss falls before it is no spike."""
+    from src.data import LMDataModule
+
+    good = "the cat sat on the mat while seven dogs ran over it. " * 12
+    noise = "".join(random.Random(0).choices("0123456789#@%&", k=20))
+    still = {"dropout": 0.0, "attention_dropout": 0.0}
+    changes = {"trainer__max_steps": 165, "trainer__accumulate_grad_batches": 1, "data__init_args__batch_size": 4}
+    path = config("gpt", tmp_path, checkpoint__every_n_train_steps=None, trainer__limit_val_batches=0, **changes)
+    (tmp_path / "text.txt").write_text("\n\n".join([*[good] * 18, noise, *[good] * 6]))
     settings = yaml.safe_load(path.read_text())
-    probe = {"class_path": "tests.reliability.probes.Poison", "init_args": {"where": "jump", "steps": [30]}}
-    settings["trainer"]["callbacks"].append(probe)
+    settings["model"]["init_args"]["config"] |= still
+    settings["data"]["init_args"]["max_documents"] = None
     path.write_text(yaml.safe_dump(settings))
-    status, out, _ = run("fit", "--config", path, "--trainer.limit_val_batches", 0, "--allow_class_paths", "tests")
-    assert status == 0
-    (line,) = [line for line in out.splitlines() if "loss spike" in line]
-    assert "at step 31: " in line
+    status, out, err = run("fit", "--config", path)
+    assert status == 0, err
+    (line,) = spikes(out)
+    assert "the weights are not the cause, but the rows of the step" in line
+    data = LMDataModule(**settings["data"]["init_args"])
+    named = map(int, re.search(r"\(rows ([\d, ]+) of the training split\)", line)[1].split(", "))
+    texts = [data.tokenizer.decode(data.dataset("train")[0, row]["input_ids"].tolist()) for row in named]
+    assert [set(text) & set(noise) != set() for text in texts].count(True) == 1
+
+
+def test_weights_gone_bad_are_the_cause_of_their_spike_and_no_rows_are_named(run, tmp_path):
+    command = poisoned(tmp_path, "rate", [30], checkpoint__every_n_train_steps=None, trainer__max_steps=34)
+    status, out, err = run(*command, "--trainer.limit_val_batches", 0, "--trainer.gradient_clip_val", "null")
+    assert status == 0, err
+    first = spikes(out)[0]
+    assert "at step 32: " in first
+    assert "the weights are the cause, not the rows of the step" in first
+    assert "(rows" not in first
+
+
+def test_to_look_into_spikes_changes_nothing(run, tmp_path):
+    """With dropout and weight averaging; every other step is taken for a spike."""
+    path = config("gpt", tmp_path, checkpoint__every_n_train_steps=None, trainer__max_steps=30)
+    for spike in (1e9, 1e-9):
+        status, out, err = run("fit", "--config", path, "--guard.spike", spike, "--model.optimizer.lr", 1e-5)
+        assert status == 0, err
+    assert len(spikes(out)) >= 2
+    assert_same(final(tmp_path / "logs/gpt/version_1"), final(tmp_path / "logs/gpt/version_0"))
