@@ -124,7 +124,7 @@ def _check_network(checkpoint: dict[str, Any], path: Path) -> None:
     try:
         with torch.device("meta"):
             expected = model_class(config_class(**checkpoint["model_config"])).state_dict()
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"checkpoint {path} describes a network that cannot be built: {error}") from error
     for name, tensor in expected.items() if "state_dict" in checkpoint else ():
         held = checkpoint["state_dict"].get(f"model.{name}")

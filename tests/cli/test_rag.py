@@ -95,6 +95,8 @@ def test_queries_out_of_documents_and_their_evaluation(run, folder):
     assert f"{len(rows)} rows" in out
     assert all(set(row) == {"query", "positive", "negatives"} and 3 <= len(row["negatives"]) <= 5 for row in rows)
     assert "there is no folder nowhere" in run(*mine, "nowhere/rows.jsonl")[2]
+    assert "docs is a folder: name a file" in run(*mine, "docs")[2]
+    assert not (folder / "docs.part").exists()
     measure = ("rag", "eval", "--index", "index", "--queries", "eval/queries.jsonl", "--rerank", "reranker.ckpt")
     status, out, err = run(*measure, "--candidates", 10, "--output", "figures.json")
     assert status == 0, err

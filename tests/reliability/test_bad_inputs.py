@@ -70,6 +70,7 @@ def _bad_checkpoints(root: Path) -> None:
     torch.save({"state_dict": {}}, root / "foreign.ckpt")
     changed(root / "gpt.ckpt", root / "unknown.ckpt", architecture="rnn")
     changed(root / "gpt.ckpt", root / "shapeless.ckpt", model_config={"d_model": "wide"})
+    changed(root / "gpt.ckpt", root / "headless.ckpt", model_config={"n_heads": False})
     changed(root / "gpt.ckpt", root / "weightless.ckpt", state_dict={})
     changed(root / "gpt.ckpt", root / "speechless.ckpt", tokenizer="{}")
     changed(root / "gpt.ckpt", root / "endless.ckpt", special_tokens={"eos_token": "<none>"})
@@ -218,7 +219,7 @@ BAD = [
     *[("validate", "--ckpt_path", f"{name}.ckpt") for name in ("missing", "cut", "evil", "wider", "weightless")],
     *[("generate", "--checkpoint", f"{name}.ckpt") for name in (
         "missing", "empty", "cut", "flipped", "folder", "evil", "pickle", "list", "foreign", "unknown", "shapeless",
-        "weightless", "speechless", "endless", "nameless", "numbered", "wider", "bert",
+        "weightless", "speechless", "endless", "nameless", "numbered", "headless", "wider", "bert",
     )],
     # prompts and options of the other verbs
     ("generate",),
@@ -251,6 +252,7 @@ BAD = [
     ("translate", *TRANSFORMER, "--text", "a", "--device", "toaster"),
     ("translate", *TRANSFORMER, "--text", "\udcff"),
     ("translate", *GPT, "--text", "a"),
+    ("fit", "--config", "transformer.yaml", "--model.config.window", "[]"),
     ("compare", "--system", "three.txt", "--reference", "four.txt"),
     ("compare", "--system", "three.txt", "--reference", "missing.txt"),
     ("compare", "--system", "nothing.txt", "--reference", "three.txt"),
