@@ -39,7 +39,7 @@ def setting(settings: Mapping[str, Any], key: str, kind: type[T], default: D, fi
         return default
     if not has_type(value, kind):
         raise InputError(f"{file} has {key} {shown(value)}, which is not {DESCRIPTIONS[kind]}")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def has_type(value: Any, kind: type) -> bool:
