@@ -18,6 +18,7 @@ from src.atomic import whole_file
 from src.errors import InputError
 from src.files import check_folder_of
 from src.models import ARCHITECTURES
+from src.tokenization import BERT_SPELLINGS
 
 # without these a file is no checkpoint of this project
 REQUIRED_KEYS = {
@@ -28,6 +29,8 @@ REQUIRED_KEYS = {
     "state_dict": dict,
     "config": str,
 }
+# architecture -> the special tokens that its checkpoints name; those of the others are BERT's
+SPECIAL_TOKENS = {"gpt": ("eos_token",), "transformer": ("eos_token", "decoder_start_token")}
 HEADER = "meta.pt"  # in the folder of a sharded checkpoint: all but weights and optimizer state
 CHECKSUMS = "checksums.json"  # in that folder: the size and the CRC of each of its files, by their names
 
@@ -84,21 +87,36 @@ def check_content(checkpoint: Any, path: Path, keys: Iterable[str]) -> None:
     for key in keys:
         if not isinstance(checkpoint.get(key), REQUIRED_KEYS[key]):
             raise InputError(f"{path} is no checkpoint of this project: it has no {key!r}, or none that is meant")
-    try:
-        tokenizer = Tokenizer.from_str(checkpoint["tokenizer"])
-    except Exception as error:  # the library raises nothing narrower
-        raise InputError(f"checkpoint {path} has a tokenizer that cannot be read: {error}") from error
-    for name, token in checkpoint["special_tokens"].items():
-        if tokenizer.token_to_id(token) is None and name != "decoder_start_token":
-            raise InputError(f"checkpoint {path} has {name} {token!r}, which its tokenizer does not have")
+    architecture = checkpoint["architecture"]
+    if architecture not in ARCHITECTURES:
+        raise InputError(f"checkpoint {path} holds a {architecture}: what is known here is {', '.join(ARCHITECTURES)}")
+    _check_tokenizer(checkpoint, path)
     try:
         settings = yaml.safe_load(checkpoint["config"])
     except yaml.YAMLError as error:
         raise InputError(f"checkpoint {path} has a configuration that is no YAML") from error
     if not isinstance(settings, dict):
         raise InputError(f"checkpoint {path} has a configuration that is none")
-    if checkpoint["architecture"] in ARCHITECTURES:
-        _check_network(checkpoint, path)
+    _check_network(checkpoint, path)
+
+
+def _check_tokenizer(checkpoint: dict[str, Any], path: Path) -> None:
+    architecture = checkpoint["architecture"]
+    try:
+        tokenizer = Tokenizer.from_str(checkpoint["tokenizer"])
+        if architecture == "transformer":
+            Tokenizer.from_str(checkpoint.get("source_tokenizer", ""))
+    except Exception as error:  # the library raises nothing narrower
+        raise InputError(f"checkpoint {path} has a tokenizer that cannot be read: {error}") from error
+    for name in SPECIAL_TOKENS.get(architecture, BERT_SPELLINGS):
+        if name not in checkpoint["special_tokens"]:
+            raise InputError(f"checkpoint {path} names no {name}, which a {architecture} needs")
+    for name, token in checkpoint["special_tokens"].items():
+        is_known = isinstance(token, str) and (
+            tokenizer.token_to_id(token) is not None or name == "decoder_start_token"
+        )
+        if not is_known:
+            raise InputError(f"checkpoint {path} has {name} {token!r}, which its tokenizer does not have")
 
 
 def _check_network(checkpoint: dict[str, Any], path: Path) -> None:
@@ -106,7 +124,7 @@ def _check_network(checkpoint: dict[str, Any], path: Path) -> None:
     try:
         with torch.device("meta"):
             expected = model_class(config_class(**checkpoint["model_config"])).state_dict()
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"checkpoint {path} describes a network that cannot be built: {error}") from error
     for name, tensor in expected.items() if "state_dict" in checkpoint else ():
         held = checkpoint["state_dict"].get(f"model.{name}")

@@ -20,10 +20,12 @@ def check_folder_of(path: Path) -> None:
     """Whether there is a folder to write a file into.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or the file's name is that of a folder itself.
     """
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent} to write {path.name} into")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file")
 
 
 def check_file(path: Path, is_text: bool) -> None:

@@ -67,6 +67,7 @@ def to_device(model: nn.Module, name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
+        torch.Generator(device)  # refuses what cannot compute, such as meta
         model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from error

@@ -30,8 +30,12 @@ VERBS = {
     "export": ("src.cli.export", "write a checkpoint in HuggingFace's format"),
 }
 
-# a full disk, a quota, a folder that may not be written: the user's to mend, wherever the program meets it
-OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+# a full disk, a quota, a folder that may not be written, a file where a folder was meant or the other way round: the
+# user's to mend, wherever the program meets it
+OF_THE_USER = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
+)
 
 HELP = """usage: python -m src VERB [options]
 
@@ -70,11 +74,11 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # whoever read our output has gone: not a fault
         sys.stderr.close()
         sys.exit(141)
-    except OSError as error:
-        if error.errno not in OF_THE_MACHINE:
+    except (OSError, MemoryError, RuntimeError) as error:
+        said = _for_the_user(error)
+        if said is None:
             raise
-        where = f": {error.filename}" if error.filename else ""
-        _say("error", InputError(f"{error.strerror}{where}; what was written before is as it was"))
+        _say("error", InputError(said))
         sys.exit(2)
 
 
@@ -99,6 +103,16 @@ def _module(arguments: list[str]) -> str:
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(VERBS)}"
         raise InputError(f"unknown verb {arguments[0]!r}; {hint}")
     return VERBS[arguments[0]][0]
+
+
+def _for_the_user(error: Exception) -> str | None:
+    """What to tell of an error that is the user's to mend, wherever it was met; None for a fault of the program."""
+    if isinstance(error, OSError) and error.errno in OF_THE_USER:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}; what was written before is as it was"
+    # PyTorch has a class for the memory of a GPU, and none for that of a CPU
+    is_memory = type(error).__name__ in ("MemoryError", "OutOfMemoryError") or "can't allocate memory" in str(error)
+    return f"there is not enough memory ({error}): take a smaller model, batch or context" if is_memory else None
 
 
 def _say(what: str, error: Exception) -> None:

@@ -37,13 +37,21 @@ def average(paths: list[str]) -> dict[str, Any]:
             raise InputError(f"{path} and {paths[0]} cannot be averaged: {error}") from error
         for name, weight in checkpoint["state_dict"].items():
             total[name] += weight.double()
-        if checkpoint["global_step"] > newest["global_step"]:
+        if _steps(checkpoint, path) > _steps(newest, paths[0]):
             newest = checkpoint
     kept = {key: newest[key] for key in KEPT if key in newest}
     kept["state_dict"] = {
         name: (weight / len(paths)).to(first["state_dict"][name].dtype) for name, weight in total.items()
     }
     return kept
+
+
+def _steps(checkpoint: dict[str, Any], path: str) -> int:
+    """The optimizer steps of a checkpoint."""
+    steps = checkpoint.get("global_step")
+    if not isinstance(steps, int):
+        raise InputError(f"checkpoint {path} does not say after how many steps it was written")
+    return steps
 
 
 def main(arguments: list[str]) -> None:

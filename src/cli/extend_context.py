@@ -65,7 +65,7 @@ def extend(checkpoint: dict[str, Any], max_seq_len: int, window: int | None) -> 
         "model_config": settings,
         "state_dict": {f"model.{name}": tensor for name, tensor in weights.items()},
         # what Lightning needs of a file to evaluate it
-        **{key: checkpoint[key] for key in ("pytorch-lightning_version", "epoch", "global_step")},
+        **{key: checkpoint[key] for key in ("pytorch-lightning_version", "epoch", "global_step") if key in checkpoint},
     }
 
 

@@ -48,7 +48,10 @@ def pick(
     """The next token of each row: (batch, vocabulary) to (batch,). Temperature 0 takes the likeliest."""
     if temperature == 0:
         return logits.argmax(-1)
-    filtered = filter_logits(logits.float() / temperature, top_k, top_p)
+    logits = logits.float()
+    # the likeliest at 0, so that the smallest temperature divides none to infinity
+    logits = (logits - logits.amax(-1, keepdim=True)) / max(temperature, torch.finfo(torch.float32).tiny)
+    filtered = filter_logits(logits, top_k, top_p)
     return torch.multinomial(filtered.softmax(-1), 1, generator=generator)[:, 0]
 
 

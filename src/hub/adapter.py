@@ -45,6 +45,8 @@ class Adapter(ABC):
 
     architecture: ClassVar[str]
     table: ClassVar[ConfigTable]
+    # HuggingFace's classes that it reads
+    reads: ClassVar[tuple[str, ...]]
     # in front of the names of the network without its heads; left out in files of that network alone
     prefix: ClassVar[str]
     # buffers of some files, which follow from the configuration
@@ -74,18 +76,25 @@ class Adapter(ABC):
         """What the tensor of an older file is called today."""
         return name
 
-    def read_config(self, theirs: dict[str, Any]) -> Any:
-        """The configuration here.
+    def read_fields(self, theirs: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
+        """The fields of the configuration here, by ``config.json`` and by what it leaves to the tensors.
 
         Raises:
             InputError: naming the key of ``config.json`` that has no counterpart.
         """
+        return self.table.read(theirs)
+
+    def read_config(self, theirs: dict[str, Any], tensors: Tensors) -> Any:
+        """The configuration here.
+
+        Raises:
+            InputError: naming the key of ``config.json`` that has no counterpart, or the field that cannot work.
+        """
+        fields = self.read_fields(theirs, tensors)
         try:
-            return ARCHITECTURES[self.architecture][0](**self.table.read(theirs))
-        except TypeError as error:  # such as text where a number belongs
-            raise InputError(f"config.json: {error}") from error
+            return ARCHITECTURES[self.architecture][0](**fields)
         except ValueError as error:
-            raise error if isinstance(error, InputError) else InputError(f"config.json: {error}") from error
+            raise InputError(f"config.json: {error}") from error
 
     def write_config(self, config: Any) -> dict[str, Any]:
         """HuggingFace's configuration, without what follows from the tokenizer.
@@ -101,7 +110,7 @@ class Adapter(ABC):
         Raises:
             InputError: naming the key or tensor that has no counterpart, is missing, or is of another shape.
         """
-        config = self.read_config(theirs)
+        config = self.read_config(theirs, tensors)
         source = self._canonical(config, tensors)
         untrained = self._check_tensors(config, source)
         first = self._first_weights(config) if untrained else {}

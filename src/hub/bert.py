@@ -1,13 +1,16 @@
 """BERT and HuggingFace's: with both heads, some, none, or a classifier."""
 
 import re
-from dataclasses import replace
 from typing import Any
 
+from src.errors import InputError
 from src.hub.adapter import Adapter, Exported
 from src.hub.config_table import ConfigTable
 from src.hub.matching import Match, Tensors, head_by_head, layer
+from src.hub.settings import setting
 from src.models import BERTClassifierConfig, BERTConfig
+
+SOFTMAX = "single_label_classification"  # HuggingFace's name of what a classifier is trained for, if nothing is said
 
 
 class BERTAdapter(Adapter):
@@ -42,6 +45,7 @@ class BERTAdapter(Adapter):
         },
         only={"window": None},
     )
+    reads = ("BertForPreTraining", "BertForMaskedLM", "BertForNextSentencePrediction", "BertModel")
     prefix = "bert."
     derived = re.compile(r"embeddings\.position_ids$")
 
@@ -89,6 +93,7 @@ class BERTClassifierAdapter(BERTAdapter):
     """A BERT with a classifier on [CLS] and HuggingFace's ``BertForSequenceClassification``."""
 
     architecture = "bert_classifier"
+    reads = ("BertForSequenceClassification",)
 
     def parts(self) -> dict[str, str]:
         return {}
@@ -96,9 +101,21 @@ class BERTClassifierAdapter(BERTAdapter):
     def model_class(self, untrained: tuple[str, ...]) -> str:
         return "BertForSequenceClassification"
 
-    def read_config(self, theirs: dict[str, Any]) -> BERTClassifierConfig:
-        labels = theirs.get("id2label") or range(theirs.get("num_labels", 2))
-        return replace(super().read_config(theirs), n_labels=len(labels))
+    def read_fields(self, theirs: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
+        """As the base class, with as many labels as the classifier has biases.
+
+        Raises:
+            InputError: also for a classifier that was trained with another loss than that of a softmax.
+        """
+        problem = setting(theirs, "problem_type", str, SOFTMAX)
+        n_labels = tensors["classifier.bias"].numel() if "classifier.bias" in tensors else 2
+        if problem != SOFTMAX or n_labels == 1:
+            what = f"with problem_type {problem!r}" if problem != SOFTMAX else "of one label, which is a regression"
+            raise InputError(
+                f"config.json describes a {self.reads[0]} {what}: here a classifier chooses one of several labels, by "
+                "a softmax"
+            )
+        return {**super().read_fields(theirs, tensors), "n_labels": n_labels}
 
     def tied(self, config: BERTConfig) -> dict[str, str]:
         return {}
@@ -115,6 +132,7 @@ class BiEncoderAdapter(BERTAdapter):
     """A retriever's encoder and HuggingFace's ``BertModel`` less its pooler; read back, it is a BERT without heads."""
 
     architecture = "bi_encoder"
+    reads = ()
 
     def parts(self) -> dict[str, str]:
         return {"encoder.pooler": "bert.pooler."}

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from src.errors import InputError
+from src.hub.settings import setting
 from src.nn import NormPlacement
 
 # ours -> HuggingFace's names, the one to write first; `elu` and the gated ones these networks have not there
@@ -25,7 +26,8 @@ class ConfigTable:
 
     Args:
         model_type: HuggingFace's name of the architecture.
-        keys: field here -> HuggingFace's key, and what that is where ``config.json`` leaves it out.
+        keys: field here -> HuggingFace's key, and what that is where ``config.json`` leaves it out; a number of its
+            own where that is None.
         activation: HuggingFace's key of the activation, and its default.
         norm: where HuggingFace's network norms.
         fixed: HuggingFace's keys whose other values no network here has.
@@ -43,18 +45,21 @@ class ConfigTable:
         """The fields here.
 
         Raises:
-            InputError: a key has a value without a counterpart.
+            InputError: a key has a value of another type, or without a counterpart.
         """
         for key, value in self.fixed.items():
-            if theirs.get(key, value) != value:
+            if setting(theirs, key, type(value), value) != value:
                 raise InputError(f"config.json has {key} {theirs[key]!r}: the network here can only have {value!r}")
         key, default = self.activation
-        activation = theirs.get(key, default)
+        activation = setting(theirs, key, str, default)
         ours = next((name for name, names in ACTIVATIONS.items() if activation in names), None)
         if ours is None:
             known = ", ".join(name for names in ACTIVATIONS.values() for name in names)
             raise InputError(f"config.json has {key} {activation!r}, which is none of {known}")
-        values = {name: theirs.get(key, default) for name, (key, default) in self.keys.items()}
+        values: dict[str, Any] = {
+            name: setting(theirs, key, int if default is None else type(default), default)
+            for name, (key, default) in self.keys.items()
+        }
         if values["d_ff"] == 4 * values["d_model"]:
             values["d_ff"] = None
         return {**values, "activation": ours, "norm": self.norm}

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from src.errors import InputError
+from src.hub.settings import shown
 
 # first what holds tensors and nothing else
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -38,11 +39,11 @@ def read_json(path: Path, *, needed: bool = False) -> dict[str, Any]:
             raise InputError(f"{path.parent} has no {path.name}: it is no model in HuggingFace's format")
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON: {error}") from error
     if not isinstance(found, dict):
-        raise InputError(f"{path} holds a {type(found).__name__}, not an object")
+        raise InputError(f"{path} does not hold an object: it begins {shown(found)}")
     return found
 
 

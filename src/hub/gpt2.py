@@ -39,6 +39,7 @@ class GPT2Adapter(Adapter):
         },
         only={"positions": "learned", "window": None},
     )
+    reads = ("GPT2LMHeadModel", "GPT2Model")
     prefix = "transformer."
     derived = re.compile(r"\.attn\.(masked_)?bias$")  # causal masks
 

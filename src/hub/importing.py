@@ -15,7 +15,8 @@ from src.hub.files import TARGET_TOKENIZER, read_json, read_tensors
 from src.hub.gpt2 import GPT2Adapter
 from src.hub.longformer import LongformerAdapter
 from src.hub.marian import MarianAdapter
-from src.hub.tokenizer_files import read_tokenizer, special_tokens
+from src.hub.settings import list_setting, setting
+from src.hub.tokenizer_files import read_tokenizer, special_token
 from src.tokenization import bert_tokens, require_token, vocabulary_size
 
 ADAPTERS: dict[str, Adapter] = {
@@ -68,6 +69,8 @@ def import_folder(folder: Path, name: str) -> Checkpoint:
     tokenizers = _tokenizers(adapter, theirs, folder)
     notes = [f"it has no {part}: that part has random weights" for part in imported.untrained]
     notes += _check_sizes(imported, tokenizers)
+    if "eos_token" in tokenizers.special and (more := list_setting(theirs, "eos_token_id", int)[1:]):
+        notes.append(f"config.json has more than one eos_token_id: the first ends a text here, {more} do not")
     content: dict[str, Any] = {
         "architecture": adapter.architecture,
         "model_config": asdict(imported.config),
@@ -83,20 +86,37 @@ def import_folder(folder: Path, name: str) -> Checkpoint:
     }
     if adapter.architecture == "transformer":
         content["source_tokenizer"] = tokenizers.source.to_str()
-    if "id2label" in theirs and adapter.architecture == "bert_classifier":
-        content["label_names"] = [theirs["id2label"][str(i)] for i in range(len(theirs["id2label"]))]
+    if adapter.architecture == "bert_classifier":
+        if names := _label_names(theirs, imported.config.n_labels):
+            content["label_names"] = names
+        else:
+            last = imported.config.n_labels - 1
+            notes.append(f"config.json names no labels from 0 to {last} by id2label: they are known by their numbers")
     layer = _layer(content)
     return Checkpoint({**content, "config": yaml.safe_dump(layer)}, layer, notes)
 
 
 def _adapter(theirs: dict[str, Any], names: set[str]) -> Adapter:
-    kind = theirs.get("model_type")
-    known = {adapter.table.model_type: adapter for adapter in reversed(ADAPTERS.values())}
-    if kind not in known:
-        raise InputError(f"config.json has model_type {kind!r}: of those known here it is none: {', '.join(known)}")
-    if kind == "bert" and "classifier.weight" in names:
-        return ADAPTERS["bert_classifier"]
-    return known[kind]
+    """What reads a model: by the class in ``architectures``, or where that is not set by the names of the tensors."""
+    model_type = setting(theirs, "model_type", str, None)
+    known = {model_class: adapter for adapter in ADAPTERS.values() for model_class in adapter.reads}
+    classes = [name for name, adapter in known.items() if adapter.table.model_type == model_type]
+    model_class = next(iter(list_setting(theirs, "architectures", str)), None)
+    if not classes or model_class not in (*classes, None):
+        what = f"a {model_class} (model_type {model_type!r})" if model_class else f"model_type {model_type!r}"
+        raise InputError(f"config.json describes {what}: what can be read is {', '.join(classes or known)}")
+    if model_class is None:
+        is_classifier = model_type == "bert" and "classifier.weight" in names
+        model_class = "BertForSequenceClassification" if is_classifier else classes[0]
+    return known[model_class]
+
+
+def _label_names(theirs: dict[str, Any], n_labels: int) -> list[str] | None:
+    """The names of the labels in their order; None unless ``id2label`` has one of its own for each."""
+    names = setting(theirs, "id2label", dict, {})
+    in_order = [names.get(str(i)) for i in range(n_labels)]
+    is_usable = len(names) == n_labels and all(isinstance(name, str) for name in in_order)
+    return in_order if is_usable and len(set(in_order)) == n_labels else None
 
 
 def _tokenizers(adapter: Adapter, theirs: dict[str, Any], folder: Path) -> _Tokenizers:
@@ -104,24 +124,28 @@ def _tokenizers(adapter: Adapter, theirs: dict[str, Any], folder: Path) -> _Toke
     if adapter.table.model_type in ("bert", "longformer"):
         return _Tokenizers(tokenizer, tokenizer, bert_tokens(tokenizer))
     if adapter.table.model_type == "gpt2":
-        end = _token(tokenizer, theirs.get("eos_token_id", 50256), "eos_token_id")
-        unknown = special_tokens(folder).get("unk_token", end)  # GPT-2 names its end token for it
-        return _Tokenizers(
-            tokenizer, tokenizer, {"eos_token": end} | ({"unk_token": unknown} if unknown != end else {})
-        )
+        end = _token(tokenizer, theirs, "eos_token_id", default=50256)
+        unknown = special_token(folder, "unk_token")
+        # GPT-2 names its end token for it
+        has_unknown = unknown not in (None, end) and tokenizer.token_to_id(unknown) is not None
+        return _Tokenizers(tokenizer, tokenizer, {"eos_token": end} | ({"unk_token": unknown} if has_unknown else {}))
     target = tokenizer
     if (folder / TARGET_TOKENIZER).is_dir():
         target = read_tokenizer(folder / TARGET_TOKENIZER, adapter.table.model_type)
     names = {"eos_token": "eos_token_id", "decoder_start_token": "decoder_start_token_id"}
-    special = {name: _token(target, theirs.get(key), key) for name, key in names.items()}
+    special = {name: _token(target, theirs, key) for name, key in names.items()}
     require_token(tokenizer, special["eos_token"], "eos_token")
     return _Tokenizers(tokenizer, target, special)
 
 
-def _token(tokenizer: Tokenizer, i: Any, key: str) -> str:
-    token = tokenizer.id_to_token(i) if isinstance(i, int) and i >= 0 else None
+def _token(tokenizer: Tokenizer, theirs: dict[str, Any], key: str, default: int | None = None) -> str:
+    """The token whose id a key holds: the first, where it holds several."""
+    i = next(iter(list_setting(theirs, key, int)), default)
+    if i is None:
+        raise InputError(f"config.json has no {key}, which says what begins or ends a text")
+    token = tokenizer.id_to_token(i) if i >= 0 else None
     if token is None:
-        raise InputError(f"config.json has {key} {i!r}, which is no token of the tokenizer")
+        raise InputError(f"config.json has {key} {i}, which is no token of the tokenizer")
     return token
 
 

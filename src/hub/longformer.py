@@ -11,6 +11,7 @@ from src.errors import InputError
 from src.hub.adapter import Adapter, Exported, Imported
 from src.hub.bert import BERTAdapter, encoder_matches
 from src.hub.matching import Match, Tensors, head_by_head, layer
+from src.hub.settings import list_setting, setting
 from src.models import LongformerConfig
 
 POSITIONS = "embeddings.position_embeddings.weight"
@@ -30,6 +31,7 @@ class LongformerAdapter(Adapter):
         fixed={"tie_word_embeddings": True, "hidden_act": "gelu"},  # which its masked-word head always has
         only={"dilation": 1, "activation": "gelu"},
     )
+    reads = ("LongformerForMaskedLM", "LongformerModel")
     prefix = "longformer."
     derived = re.compile(r"embeddings\.position_ids$|(^|\.)pooler\.dense\.")
 
@@ -39,10 +41,9 @@ class LongformerAdapter(Adapter):
     def model_class(self, untrained: tuple[str, ...]) -> str:
         return "LongformerModel" if "masked_words" in untrained else "LongformerForMaskedLM"
 
-    def read_config(self, theirs: dict[str, Any]) -> LongformerConfig:
-        windows = theirs.get("attention_window", 512)
-        sides = [window // 2 for window in (windows if isinstance(windows, list) else [windows])]
-        return replace(super().read_config(theirs), window=sides[0] if len(set(sides)) == 1 else sides)
+    def read_fields(self, theirs: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
+        sides = [window // 2 for window in list_setting(theirs, "attention_window", int) or [512]]
+        return {**super().read_fields(theirs, tensors), "window": sides[0] if len(set(sides)) == 1 else sides}
 
     def write_config(self, config: LongformerConfig) -> dict[str, Any]:
         """As the base class, with HuggingFace's windows."""
@@ -53,8 +54,8 @@ class LongformerAdapter(Adapter):
 
     def read(self, theirs: dict[str, Any], tensors: Tensors) -> Imported:
         """As the base class, without the positions that no token has."""
-        unused = theirs.get("pad_token_id", 1) + 1
-        positions = theirs.get("max_position_embeddings", 512) - unused
+        unused = setting(theirs, "pad_token_id", int, 1) + 1
+        positions = setting(theirs, "max_position_embeddings", int, 512) - unused
         cut = {name: t[unused:] if name.endswith(POSITIONS) else t for name, t in tensors.items()}
         return super().read({**theirs, "max_position_embeddings": positions}, cut)
 

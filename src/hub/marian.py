@@ -10,6 +10,7 @@ from src.errors import InputError
 from src.hub.adapter import Adapter, Exported, Imported
 from src.hub.config_table import ConfigTable
 from src.hub.matching import Match, Tensors, head_by_head, layer
+from src.hub.settings import setting
 from src.models import TransformerConfig
 from src.nn import SinusoidalPositions
 
@@ -49,21 +50,22 @@ class MarianAdapter(Adapter):
         fixed={"scale_embedding": True, "normalize_before": False, "normalize_embedding": False},
         only={"window": None},
     )
+    reads = ("MarianMTModel",)
     prefix = "model."
     derived = re.compile(rf"embed_positions\.weight$|^{FINAL_BIAS}$")
 
     def model_class(self, untrained: tuple[str, ...]) -> str:
         return "MarianMTModel"
 
-    def read_config(self, theirs: dict[str, Any]) -> TransformerConfig:
+    def read_fields(self, theirs: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
         for one, other, default in PAIRS:
-            first, second = theirs.get(one, default), theirs.get(other, default)
+            first, second = (setting(theirs, key, type(default), default) for key in (one, other))
             if first != second:
                 raise InputError(f"config.json has {one} {first!r} and {other} {second!r}: here the two are the same")
-        sizes = {"vocab_size": theirs.get("vocab_size", 58101)}
-        sizes["decoder_vocab_size"] = theirs.get("decoder_vocab_size") or sizes["vocab_size"]
         # HuggingFace's class leaves the embeddings unscaled where nothing is said
-        return super().read_config({"scale_embedding": False, **theirs, **sizes})
+        scaled = setting(theirs, "scale_embedding", bool, False)
+        fields = super().read_fields({**theirs, "scale_embedding": scaled}, tensors)
+        return {**fields, "vocab_size": fields["vocab_size"] or fields["source_vocab_size"]}
 
     def write_config(self, config: TransformerConfig) -> dict[str, Any]:
         theirs = super().write_config(config)
@@ -84,7 +86,7 @@ class MarianAdapter(Adapter):
         """
         if FINAL_BIAS in tensors and tensors[FINAL_BIAS].any():
             raise InputError(f"{FINAL_BIAS} is not zero: the output layer here has no bias")
-        config = self.read_config(theirs)
+        config = self.read_config(theirs, tensors)
         table = SinusoidalPositions(config.max_seq_len, config.d_model).table[:, stream(config.d_model).argsort()]
         for name in tensors:
             if name.endswith("embed_positions.weight") and not _close(tensors[name], table):

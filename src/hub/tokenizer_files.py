@@ -7,10 +7,14 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from src.errors import InputError
+from src.files import check_file
 from src.hub.files import read_json
-from src.tokenization import load_tokenizer
+from src.hub.settings import setting, token_setting
+from src.tokenization import END_OF_TEXT, load_tokenizer
 
 Settings = dict[str, Any]
+
+SETTINGS, SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
 
 
 def read_tokenizer(folder: Path, model_type: str) -> Tokenizer:
@@ -21,7 +25,7 @@ def read_tokenizer(folder: Path, model_type: str) -> Tokenizer:
     """
     if (folder / "tokenizer.json").is_file():
         return load_tokenizer(str(folder / "tokenizer.json"))
-    settings = read_json(folder / "tokenizer_config.json")
+    settings = read_json(folder / SETTINGS)
     if model_type == "gpt2" and (folder / "merges.txt").is_file():
         tokenizer = _from_merges(folder, settings)
     elif model_type == "bert" and (folder / "vocab.txt").is_file():
@@ -32,8 +36,11 @@ def read_tokenizer(folder: Path, model_type: str) -> Tokenizer:
         )
     else:
         raise InputError(f"{folder} has no tokenizer: neither tokenizer.json nor the older files of a {model_type}")
-    added = sorted(read_json(folder / "added_tokens.json").items(), key=lambda item: item[1])
-    for token, i in added:
+    added = read_json(folder / "added_tokens.json")
+    ids = [
+        (setting(added, token, int, None, "added_tokens.json"), token) for token in added if added[token] is not None
+    ]
+    for i, token in sorted(ids):
         tokenizer.add_tokens([token])
         if tokenizer.token_to_id(token) != i:
             raise InputError(
@@ -50,9 +57,11 @@ def _from_merges(folder: Path, settings: Settings) -> Tokenizer:
     except Exception as error:  # the library raises nothing narrower
         raise InputError(f"vocab.json and merges.txt of {folder} are no tokenizer: {error}") from error
     tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=settings.get("add_prefix_space", False))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(
+        add_prefix_space=setting(settings, "add_prefix_space", bool, False, SETTINGS)
+    )
     tokenizer.decoder = decoders.ByteLevel()
-    end = _text(settings.get("eos_token", "<|endoftext|>"))
+    end = special_token(folder, "eos_token") or END_OF_TEXT
     if tokenizer.token_to_id(end) is not None:
         tokenizer.add_special_tokens([end])
     return tokenizer
@@ -61,7 +70,9 @@ def _from_merges(folder: Path, settings: Settings) -> Tokenizer:
 def _from_vocabulary(folder: Path, settings: Settings) -> Tokenizer:
     """BERT's WordPiece out of ``vocab.txt``."""
     names = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]"}
-    special = {name: _text(settings.get(name, token)) for name, token in (names | {"mask_token": "[MASK]"}).items()}
+    names["mask_token"] = "[MASK]"
+    special = {name: special_token(folder, name) or token for name, token in names.items()}
+    check_file(folder / "vocab.txt", is_text=True)
     lines = (folder / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
     vocabulary = {line: i for i, line in enumerate(lines)}
     missing = [token for token in special.values() if token not in vocabulary]
@@ -69,28 +80,19 @@ def _from_vocabulary(folder: Path, settings: Settings) -> Tokenizer:
         raise InputError(f"{folder / 'vocab.txt'} has no {missing[0]}: it is no vocabulary of a BERT")
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=special["unk_token"]))
     tokenizer.normalizer = normalizers.BertNormalizer(
-        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-        strip_accents=settings.get("strip_accents"),
-        lowercase=settings.get("do_lower_case", True),
+        handle_chinese_chars=setting(settings, "tokenize_chinese_chars", bool, True, SETTINGS),
+        strip_accents=setting(settings, "strip_accents", bool, None, SETTINGS),
+        lowercase=setting(settings, "do_lower_case", bool, True, SETTINGS),
     )
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
     tokenizer.add_special_tokens(list(special.values()))
     return tokenizer
 
 
-def _text(token: str | dict[str, Any]) -> str:
-    """A token as ``tokenizer_config.json`` writes it: as text, or as an object with its ``content``."""
-    return token if isinstance(token, str) else token["content"]
-
-
-def special_tokens(folder: Path) -> dict[str, str]:
-    """The special tokens that a folder names, by HuggingFace's names such as ``eos_token``."""
-    named = read_json(folder / "special_tokens_map.json") | read_json(folder / "tokenizer_config.json")
-    return {
-        name: _text(token)
-        for name, token in named.items()
-        if name.endswith("_token") and (isinstance(token, str) or (isinstance(token, dict) and "content" in token))
-    }
+def special_token(folder: Path, name: str) -> str | None:
+    """A special token that a folder names, by HuggingFace's name such as ``unk_token``; None where it names none."""
+    named = [token_setting(read_json(folder / file), name, file) for file in (SETTINGS, SPECIAL)]
+    return next((token for token in named if token is not None), None)
 
 
 def write_tokenizer(tokenizer: Tokenizer, special: dict[str, str], settings: Settings, folder: Path) -> None:
@@ -107,8 +109,8 @@ def write_tokenizer(tokenizer: Tokenizer, special: dict[str, str], settings: Set
     tokenizer.add_special_tokens([token for token in dict.fromkeys(special.values()) if token not in marked])
     tokenizer.save(str(folder / "tokenizer.json"))
     common = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    write_json(folder / "tokenizer_config.json", common | special | settings)
-    write_json(folder / "special_tokens_map.json", special)
+    write_json(folder / SETTINGS, common | special | settings)
+    write_json(folder / SPECIAL, special)
 
 
 def with_end(tokenizer: Tokenizer, end: str) -> Tokenizer:

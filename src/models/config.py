@@ -30,7 +30,7 @@ def check(config: Any) -> None:
 
 def _check_window(config: Any) -> None:
     window, dilation = config.window, config.dilation
-    if isinstance(window, list) and len(window) != getattr(config, "n_layers", 0):
+    if isinstance(window, list) and len(window) != getattr(config, "n_layers", None):
         raise ValueError(f"window is {window}: it must be one number, or one for each of the n_layers blocks")
     if window is not None and min(_listed(window), default=0) < 0:
         raise ValueError(f"window is {window}: it must be at least 0")

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.data import wikipedia
-from src.data.corpora import EMBEDDED, FORMATS
+from src.data.corpora import COMPANIONS, EMBEDDED, FORMATS
+from src.data.malformed import Malformed
+from src.data.progress import announce
 from src.data.tables import check_columns, load_table
 from src.errors import InputError
 from src.files import check_file, open_binary
@@ -32,8 +34,8 @@ def read_documents(source: str, name: str | None, text_column: str, cache_dir: P
 
     Args:
         source: a file or folder of .txt, .md, .html and .pdf files, a document each; a .json, .jsonl, .csv, .tsv or
-            .parquet file, or a data set on the hub, a document a row, named by a column ``source`` if there is one; or
-            ``wikipedia``, the articles that install with the project.
+            .parquet file, a folder of such files and none of text, or a data set on the hub, a document a row, named by
+            a column ``source`` if there is one; or ``wikipedia``, the articles that install with the project.
         name: configuration of a hub dataset.
         text_column: the column that holds the text.
         cache_dir: where data sets are kept.
@@ -45,40 +47,62 @@ def read_documents(source: str, name: str | None, text_column: str, cache_dir: P
     if source == EMBEDDED:
         yield from (Document(title, text) for title, text in wikipedia.articles())
     elif path.is_dir():
-        yield from _from_folder(path)
+        yield from _from_folder(path, text_column, cache_dir)
     elif reader := READERS.get(path.suffix.lower()):
         check_file(path, is_text=path.suffix.lower() != ".pdf")
         yield Document(path.name, reader(path))
     elif path.is_file() and _kind(path) is None:
         raise InputError(f"{source} is no kind of file that can be read: give {', '.join([*READERS, *TABLES])}")
     else:
-        yield from _from_table(source, name, text_column, cache_dir)
+        yield from _from_table(source, Path(source).name, name, text_column, cache_dir)
 
 
 def _kind(path: Path) -> str | None:
     return next((ending for ending in TABLES if path.name.removesuffix(".gz").lower().endswith(ending)), None)
 
 
-def _from_folder(folder: Path) -> Iterator[Document]:
+def _from_folder(folder: Path, text_column: str, cache_dir: Path) -> Iterator[Document]:
+    """The files of text in a folder and below; where there are none, the rows of its tables. Other files are told."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
     if not files:
         raise InputError(f"the folder {folder} is empty: put {', '.join(READERS)} files into it")
-    readable = [file for file in files if file.suffix.lower() in READERS]
-    if not readable:
+    tables = [file for file in files if _kind(file)]
+    texts = [file for file in files if file.suffix.lower() in READERS]
+    if tables and all(file.name in COMPANIONS for file in texts):
+        texts = []
+    if not (tables or texts):
         raise InputError(f"the folder {folder} has no {', '.join(READERS)} files: it has {files[0].name}")
-    for file in readable:
+    for file in texts:
         check_file(file, is_text=file.suffix.lower() != ".pdf")
         yield Document(file.relative_to(folder).as_posix(), READERS[file.suffix.lower()](file))
+    for file in () if texts else tables:
+        yield from _from_table(str(file), file.relative_to(folder).as_posix(), None, text_column, cache_dir)
+    if left_out := [file.relative_to(folder).as_posix() for file in files if file not in (texts or tables)]:
+        kinds = ", ".join(READERS) if texts else ", ".join(TABLES)
+        more = ", ..." if len(left_out) > 1 else ""
+        announce(f"left out of {folder}: {len(left_out):,} files that are not {kinds} ({left_out[0]}{more})")
 
 
-def _from_table(source: str, name: str | None, text_column: str, cache_dir: Path) -> Iterator[Document]:
-    for split, rows in load_table(source, name, cache_dir).items():
+def _from_table(source: str, label: str, name: str | None, text_column: str, cache_dir: Path) -> Iterator[Document]:
+    """The rows of a table that have text, or nothing where it should be; the others are left out and counted.
+
+    Raises:
+        InputError: also where no row has any.
+    """
+    malformed, n_rows = Malformed(source, strict=False), 0
+    for split, rows in load_table(source, name, cache_dir, (text_column,)).items():
         check_columns(source, rows, [text_column])
         for i, row in enumerate(rows):
-            given = row.get("source")
-            label = str(given) if given else f"{Path(source).name}:{split}:{i}"
-            yield Document(label, row[text_column] or "")
+            n_rows += 1
+            given, text = row.get("source"), row[text_column]
+            if text is None or isinstance(text, str):
+                yield Document(f"{label}:{split}:{i}" if given in (None, "") else str(given), text or "")
+            else:
+                malformed.add("wrong type", f"row {i + 1:,}", text)
+    if n_rows and malformed.counts.total() == n_rows:
+        raise InputError(f"column {text_column!r} of {source} holds no text: name another one by --text-column")
+    malformed.announce()
 
 
 # ---- files
@@ -104,12 +128,11 @@ def _read_html(path: Path) -> str:
 
 def _read_pdf(path: Path) -> str:
     from pypdf import PdfReader
-    from pypdf.errors import PyPdfError
 
     logging.getLogger("pypdf").setLevel(logging.ERROR)
     try:
         return "\n".join(page.extract_text() for page in PdfReader(path).pages)
-    except (PyPdfError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # of many kinds, where a file is damaged
         raise InputError(f"the file {path} is no PDF that can be read: {error}") from error
 
 

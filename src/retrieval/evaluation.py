@@ -46,15 +46,28 @@ def read_queries(path: Path) -> list[Query]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-            queries.append(Query(str(row["query"]), str(row["source"]), int(row["start"]), int(row["end"])))
-        except (ValueError, KeyError, TypeError) as error:
+            queries.append(_query(json.loads(line)))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"line {n} of {path} is no query with query, source, start and end: {line[:60]}"
             ) from error
     if not queries:
         raise InputError(f"{path} has no queries")
     return queries
+
+
+def _query(row: dict[str, Any]) -> Query:
+    """A query out of JSON, which names its source as documents may: by text or by a number.
+
+    Raises:
+        ValueError: a value is of another type, or text that no file can hold.
+        KeyError: there is none.
+    """
+    text, source, start, end = (row[name] for name in ("query", "source", "start", "end"))
+    if not (isinstance(text, str) and type(source) in (str, int) and type(start) is type(end) is int):
+        raise ValueError("of another type")
+    text.encode()  # half of a surrogate pair is valid JSON, and no text
+    return Query(text, str(source), start, end)
 
 
 def relevant(index: Index, queries: Iterable[Query]) -> list[set[int]]:

@@ -95,6 +95,8 @@ def test_queries_out_of_documents_and_their_evaluation(run, folder):
     assert f"{len(rows)} rows" in out
     assert all(set(row) == {"query", "positive", "negatives"} and 3 <= len(row["negatives"]) <= 5 for row in rows)
     assert "there is no folder nowhere" in run(*mine, "nowhere/rows.jsonl")[2]
+    assert "docs is a folder: name a file" in run(*mine, "docs")[2]
+    assert not (folder / "docs.part").exists()
     measure = ("rag", "eval", "--index", "index", "--queries", "eval/queries.jsonl", "--rerank", "reranker.ckpt")
     status, out, err = run(*measure, "--candidates", 10, "--output", "figures.json")
     assert status == 0, err
@@ -105,6 +107,58 @@ def test_queries_out_of_documents_and_their_evaluation(run, folder):
     found = figures["measures"]["bm25"]["MRR@10"]
     assert 0 <= found["low"] <= found["mean"] <= found["high"] <= 1
     assert figures["milliseconds"]["rerank"][0] > 0
+
+
+QUERY = {"query": "river mountain", "source": "doc0.txt", "start": 0, "end": 9}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("query", value) for value in (5, None, ["a"], "\ud800 river")),
+        *(("source", value) for value in (None, True)),
+        *(("start", value) for value in ("0", None)),
+        *(("end", value) for value in (True, 1.5)),
+    ],
+)
+def test_a_query_of_another_type_is_refused_by_its_line(run, folder, key, value):
+    """A number would be searched for as text, and null as a word."""
+    assert run("rag", "index", "--input", "docs", "--output", "index")[0] == 0
+    (folder / "queries.jsonl").write_text("\n".join(json.dumps(row) for row in (QUERY, {**QUERY, key: value})))
+    index = ("--index", "index", "--queries", "queries.jsonl")
+    for verb in (("rag", "eval", *index), ("rag", "mine", *index, "--output", "rows.jsonl")):
+        status, _, err = run(*verb)
+        assert (status, err.count("\n")) == (2, 1)
+        assert "line 2 of queries.jsonl is no query" in err
+    assert not (folder / "rows.jsonl").exists()
+
+
+def test_documents_that_are_no_text_are_left_out_and_counted(run, folder):
+    values = ["A river is here.", 5, None, ["a"], 1.5, "A mountain is there.", True]
+    rows = "\n".join(json.dumps({"text": value}) for value in values)
+    (folder / "mixed.jsonl").write_text(rows)
+    status, out, err = run("rag", "index", "--input", "mixed.jsonl", "--output", "mixed")
+    assert (status, err) == (0, "")
+    assert "left out of mixed.jsonl: 4 rows, wrong type (row 2" in out
+    assert "mixed.jsonl: 2 new, 1 without words" in out
+    (folder / "numbers.jsonl").write_text('{"text": 1}\n{"text": 2}\n')
+    status, out, err = run("rag", "index", "--input", "numbers.jsonl", "--output", "numbers")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "column 'text' of numbers.jsonl holds no text" in err
+
+
+def test_what_can_be_written_nowhere_or_drawn_from_nothing(run, folder):
+    (folder / "file").write_text("x")
+    queries = ("rag", "queries", "--input", "docs/doc0.txt", "--test-fraction", "0.5", "--every", 2, "--output")
+    for arguments, message in [
+        ((*queries, "file"), "File exists: file"),
+        ((*queries, "file/below"), "Not a directory: file/below"),
+        ((*queries, "new", "--seed", -1), "--seed: '-1' is no whole number"),
+    ]:
+        status, _, err = run(*arguments)
+        assert (status, err.count("\n")) == (2, 1)
+        assert message in err
+    assert (folder / "file").read_text() == "x"
 
 
 def test_what_cannot_be_is_refused_in_one_line(run, folder):

@@ -70,9 +70,15 @@ def _bad_checkpoints(root: Path) -> None:
     torch.save({"state_dict": {}}, root / "foreign.ckpt")
     changed(root / "gpt.ckpt", root / "unknown.ckpt", architecture="rnn")
     changed(root / "gpt.ckpt", root / "shapeless.ckpt", model_config={"d_model": "wide"})
+    changed(root / "gpt.ckpt", root / "headless.ckpt", model_config={"n_heads": False})
     changed(root / "gpt.ckpt", root / "weightless.ckpt", state_dict={})
     changed(root / "gpt.ckpt", root / "speechless.ckpt", tokenizer="{}")
     changed(root / "gpt.ckpt", root / "endless.ckpt", special_tokens={"eos_token": "<none>"})
+    changed(root / "gpt.ckpt", root / "nameless.ckpt", special_tokens={})
+    changed(root / "gpt.ckpt", root / "numbered.ckpt", special_tokens={"eos_token": 5})
+    changed(root / "gpt.ckpt", root / "stepless.ckpt", global_step="many")
+    changed(root / "transformer.ckpt", root / "sourceless.ckpt", source_tokenizer=None)
+    changed(root / "transformer.ckpt", root / "source.ckpt", source_tokenizer="{}")
     changed(root / "gpt.ckpt", root / "untold.ckpt", config="a: [1\nb: {")
     changed(root / "gpt.ckpt", root / "stateless.ckpt", optimizer_states=None, loops=None)
     wider = {name: torch.cat([w, w]) for name, w in torch.load(root / "gpt.ckpt")["state_dict"].items()}
@@ -105,6 +111,7 @@ def _bad_texts(root: Path) -> None:
     (root / "no.parquet").write_text("text")
     (root / "no.json").write_text('[{"text": ')
     (root / "numbers.jsonl").write_text('{"text": 1}\n')
+    (root / "beside.tokenizer.json").mkdir()
     (root / "taken").mkdir()
     (root / "taken/file").touch()
     (root / "no-tokenizer.json").write_text("{}")
@@ -214,7 +221,7 @@ BAD = [
     *[("validate", "--ckpt_path", f"{name}.ckpt") for name in ("missing", "cut", "evil", "wider", "weightless")],
     *[("generate", "--checkpoint", f"{name}.ckpt") for name in (
         "missing", "empty", "cut", "flipped", "folder", "evil", "pickle", "list", "foreign", "unknown", "shapeless",
-        "weightless", "speechless", "endless", "wider", "bert",
+        "weightless", "speechless", "endless", "nameless", "numbered", "headless", "wider", "bert",
     )],
     # prompts and options of the other verbs
     ("generate",),
@@ -224,6 +231,7 @@ BAD = [
     ("generate", *GPT, "--seed", "9" * 40),
     ("generate", *GPT, "--max-new-tokens", "0"),
     ("generate", *GPT, "--device", "toaster"),
+    ("generate", *GPT, "--device", "meta"),
     ("fill-mask", *BERT, "--text", "no mask here"),
     ("fill-mask", *BERT, "--text", "[MASK] " * 99),
     ("fill-mask", *BERT, "--text", "[MASK]", "--device", "toaster"),
@@ -239,10 +247,14 @@ BAD = [
     ("translate", *TRANSFORMER, "--input", "cut.txt.gz"),
     ("translate", *TRANSFORMER, "--text", "a", "--output", "nowhere/out.txt"),
     ("translate", *TRANSFORMER, "--text", "a", "--output", "taken"),
+    ("translate", *TRANSFORMER, "--text", "a", "--output", "three.txt/out.txt"),
+    ("translate", "--checkpoint", "sourceless.ckpt", "--text", "a"),
+    ("translate", "--checkpoint", "source.ckpt", "--text", "a"),
     ("translate", *TRANSFORMER, "--text", "a", "--beam", "0"),
     ("translate", *TRANSFORMER, "--text", "a", "--device", "toaster"),
     ("translate", *TRANSFORMER, "--text", "\udcff"),
     ("translate", *GPT, "--text", "a"),
+    ("fit", "--config", "transformer.yaml", "--model.config.window", "[]"),
     ("compare", "--system", "three.txt", "--reference", "four.txt"),
     ("compare", "--system", "three.txt", "--reference", "missing.txt"),
     ("compare", "--system", "nothing.txt", "--reference", "three.txt"),
@@ -250,6 +262,13 @@ BAD = [
     ("average", "--checkpoints", "gpt.ckpt", "--output", "x.ckpt"),
     ("average", "--checkpoints", "gpt.ckpt", "bert.ckpt", "--output", "x.ckpt"),
     ("average", "--checkpoints", "gpt.ckpt", "evil.ckpt", "--output", "x.ckpt"),
+    ("average", "--checkpoints", "unknown.ckpt", "unknown.ckpt", "--output", "x.ckpt"),
+    ("average", "--checkpoints", "gpt.ckpt", "stepless.ckpt", "--output", "x.ckpt"),
+    ("average", "--checkpoints", "gpt.ckpt", "gpt.ckpt", "--output", "three.txt/x.ckpt"),
+    ("extend-context", "--checkpoint", "unknown.ckpt", "--max-seq-len", "99", "--output", "x.ckpt"),
+    ("extend-context", *GPT, "--max-seq-len", "1", "--output", "x.ckpt"),
+    ("extend-context", *GPT, "--max-seq-len", "9" * 14, "--output", "x.ckpt"),  # more memory than there is
+    ("extend-context", *GPT, "--max-seq-len", "99", "--output", "beside.ckpt"),
     ("average", "--checkpoints", "gpt.ckpt", "weightless.ckpt", "--output", "x.ckpt"),
     ("average", "--checkpoints", "gpt.ckpt", "gpt.ckpt", "--output", "nowhere/x.ckpt"),
     ("average", "--checkpoints", "gpt.ckpt", "gpt.ckpt", "--output", "taken"),
@@ -260,11 +279,15 @@ BAD = [
         "missing/../../x", "no-config", "no-weights", "bad-config", "bad-weights", "pickle", "unknown",
     )],
     ("import", "--from", "hf", "--output", "x.bin"),
+    ("import", "--from", "hf", "--output", "beside.ckpt"),
+    ("import", "--from", "three.txt/hf", "--output", "x.ckpt"),
     ("import", "--from", "hf", "--output", "nowhere/x.ckpt"),
     ("import", "--from", "taken", "--output", "x.ckpt"),
     ("export", *GPT, "--output", "taken"),
     ("export", *GPT, "--output", "three.txt"),
     ("export", "--checkpoint", "weightless.ckpt", "--output", "out"),
+    ("export", "--checkpoint", "unknown.ckpt", "--output", "out"),
+    ("export", "--checkpoint", "nameless.ckpt", "--output", "out"),
     ("export", "--checkpoint", "evil.ckpt", "--output", "out"),
     ("reproduce", "taken"),
     ("reproduce",),

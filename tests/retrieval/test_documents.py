@@ -1,5 +1,6 @@
 """Documents out of real files of every kind, and what cannot be read."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,33 @@ def test_a_row_is_a_document_named_by_its_source(tmp_path):
     ]
     (tmp_path / "rows.csv").write_text("text\nOne.\n")
     assert read(tmp_path / "rows.csv", tmp_path) == [Document("rows.csv:train:0", "One.")]
+
+
+def test_a_folder_of_tables_is_read_and_what_is_left_out_is_told(tmp_path, capsys):
+    """As a data set of the hub is laid out: the data are in a folder below, and a file describes them."""
+    data = tmp_path / "set/data"
+    data.mkdir(parents=True)
+    (tmp_path / "set/README.md").write_text("# A data set")
+    (data / "train.jsonl").write_text('{"text": "One."}\n{"text": "Two."}\n')
+    (data / "test.csv").write_text("text\nThree.\n")
+    assert [document.text for document in read(tmp_path / "set", tmp_path)] == ["Three.", "One.", "Two."]
+    assert "left out of" in (told := capsys.readouterr().out)
+    assert "1 files that are not .json, .jsonl, .csv, .tsv, .parquet (README.md)" in told
+    # beside documents tables are not: they may be anything
+    (tmp_path / "set/page.html").write_text("<p>Four.</p>")
+    assert [document.text for document in read(tmp_path / "set", tmp_path)] == ["# A data set", "Four."]
+    assert "2 files that are not .txt, .md, .html, .htm, .pdf (data/test.csv, ...)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("bad", [5, 1.5, True, ["a"], {"a": "b"}])
+def test_a_row_that_is_no_text_is_left_out_and_counted(tmp_path, capsys, bad):
+    rows = [{"text": "One."}, {"text": bad}, {"text": None}, {"text": "Two."}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    assert [document.text for document in read(tmp_path / "rows.jsonl", tmp_path)] == ["One.", "", "Two."]
+    assert "1 rows, wrong type" in capsys.readouterr().out
+    (tmp_path / "all.jsonl").write_text(json.dumps({"text": bad}))
+    with pytest.raises(InputError, match=r"column 'text' of .* holds no text"):
+        read(tmp_path / "all.jsonl", tmp_path)
 
 
 def test_what_cannot_be_read_is_refused(tmp_path):

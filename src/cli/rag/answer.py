@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from src.cli.parser import fraction, non_negative, positive
+from src.cli.parser import fraction, non_negative, positive, seed
 from src.cli.rag.search import add_mode, add_search_options, find_mode, open_searcher
 from src.errors import InputError
 
@@ -25,7 +25,7 @@ def add_parsers(parts: Any) -> None:
     options.add_argument("--temperature", type=non_negative, default=0.0, metavar="T", help="0 is greedy (%(default)s)")
     options.add_argument("--top-k", type=positive, metavar="K", help="draw from the K likeliest tokens")
     options.add_argument("--top-p", type=fraction, metavar="P", help="draw from the likeliest tokens that make up P")
-    options.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (%(default)s)")
+    options.add_argument("--seed", type=seed, default=0, metavar="N", help="of the draws (%(default)s)")
     options.set_defaults(run=run)
 
 

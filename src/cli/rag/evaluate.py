@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.cli.parser import positive
+from src.cli.parser import positive, seed
 from src.cli.rag.search import add_index_options, add_mode, add_search_options, find_mode, open_index, open_searcher
 from src.errors import InputError
 
@@ -25,7 +25,7 @@ def add_parsers(parts: Any) -> None:
     make.add_argument("--validation-fraction", type=float, default=0.1, help="as of the run (%(default)s)")
     make.add_argument("--test-fraction", type=float, default=0.2, help="as of the run (%(default)s)")
     make.add_argument("--every", type=positive, default=6, metavar="N", help="sentences a query (%(default)s)")
-    make.add_argument("--seed", type=int, default=0, help="another seed takes other sentences out (%(default)s)")
+    make.add_argument("--seed", type=seed, default=0, help="another seed takes other sentences out (%(default)s)")
     make.add_argument("--output", required=True, type=Path, metavar="DIR", help="where to write")
     make.set_defaults(run=run_queries)
     mine = parts.add_parser(

@@ -1,0 +1,80 @@
+"""Values out of HuggingFace's JSON: whatever a file holds, checked by type before it is used; null means not set."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from src.errors import InputError
+
+CONFIG = "config.json"
+LIMIT = 2**31  # of numbers: what is no smaller, infinite or no number at all is no setting of a network
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+DESCRIPTIONS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def setting(settings: Mapping[str, Any], key: str, kind: type[T], default: D, file: str = CONFIG) -> T | D:
+    """The value of a key, or the default where the key is missing or null.
+
+    Args:
+        settings: the object that the file holds.
+        key: of it.
+        kind: bool, int, float (which a whole number is, too), str, list or dict.
+        default: where it is not set.
+        file: for people.
+
+    Raises:
+        InputError: the value is of another type.
+    """
+    value = settings.get(key)
+    if value is None:
+        return default
+    if not has_type(value, kind):
+        raise InputError(f"{file} has {key} {shown(value)}, which is not {DESCRIPTIONS[kind]}")
+    return value
+
+
+def has_type(value: Any, kind: type) -> bool:
+    """Whether a value of JSON is of a type; true and false are no numbers, and neither is NaN."""
+    if kind in (int, float):
+        numbers = (int, float) if kind is float else int
+        return isinstance(value, numbers) and not isinstance(value, bool) and abs(value) < LIMIT
+    return isinstance(value, kind)
+
+
+def list_setting(settings: Mapping[str, Any], key: str, kind: type[T]) -> list[T]:
+    """The values of a key of ``config.json`` that holds a list, or one value, or nothing.
+
+    Raises:
+        InputError: one of the values is of another type.
+    """
+    value = settings.get(key)
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(has_type(one, kind) for one in values):
+        raise InputError(f"{CONFIG} has {key} {shown(value)}, which is not {DESCRIPTIONS[kind]} or a list of such")
+    return values
+
+
+def token_setting(settings: Mapping[str, Any], key: str, file: str) -> str | None:
+    """A token: text, or an object with its text under ``content``; None where it is not set.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(settings.get(key), dict):
+        return setting(settings[key], "content", str, None, f"{key} of {file}")
+    return setting(settings, key, str, None, file)
+
+
+def shown(value: Any) -> str:
+    """A value, for people: its beginning."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
