@@ -117,8 +117,8 @@ def write_pairs(
     np.save(folder / f"{split}.lengths.npy", np.stack([np.asarray(side.lengths, np.int32) for side in sides], 1))
     (folder / f"{split}.texts.json").write_text(json.dumps(texts), encoding="utf-8")
     infos = {name: side.info()._asdict() for name, side in zip(SIDES, sides, strict=True)}
-    for side, tokenizer in zip(SIDES, (tokenizers.source, tokenizers.target), strict=True):
-        counts[f"{side} characters not represented"] = tokenizer.lost.total()
+    for name, tokenizer in zip(SIDES, (tokenizers.source, tokenizers.target), strict=True):
+        counts[f"{name} characters not represented"] = tokenizer.lost.total()
     return {**infos, "counts": {what: n for what, n in counts.items() if n}}
 
 

@@ -162,7 +162,8 @@ class TranslationDataModule(TextDataModule):
                 MeasuredTokenizer(tokenizer, f"the {side} side of the {split} split of {self.corpus.source}")
                 for side, tokenizer in zip(SIDES, (source, target), strict=True)
             ]
-            infos[split] = write_pairs(folder, split, pairs, PairTokenizers(*measured, *ends), self.filter, malformed)
+            tokenizers = PairTokenizers(measured[0], measured[1], *ends)
+            infos[split] = write_pairs(folder, split, pairs, tokenizers, self.filter, malformed)
             malformed.announce()
             for tokenizer, kind in zip(measured, self.tokenizer_kinds, strict=True):
                 self.check_coverage(tokenizer, kind)
