@@ -20,9 +20,10 @@ BERT_SPELLINGS = {
     "mask_token": ("[MASK]", "<mask>"),
 }
 PRIVATE = 0xF0000  # the first of 131,000 characters that Unicode leaves to private use
+ASCII_SHARE = 0.995  # of the letters of a text in English; in German it is about 0.98
 
 
-def make_tokenizer(kind: str, vocab_size: int, texts: Iterable[str]) -> Tokenizer:
+def make_tokenizer(kind: str, vocab_size: int, texts: Iterable[str], cased: bool | None = None) -> Tokenizer:
     """A tokenizer of a kind, trained on texts where it needs that.
 
     Args:
@@ -30,6 +31,7 @@ def make_tokenizer(kind: str, vocab_size: int, texts: Iterable[str]) -> Tokenize
             one.
         vocab_size: of a trained ``bpe`` or ``wordpiece``.
         texts: the training documents.
+        cased: of a trained ``wordpiece``: see :func:`train_wordpiece`.
 
     Raises:
         InputError: an unknown kind, or a file that is no tokenizer.
@@ -39,7 +41,7 @@ def make_tokenizer(kind: str, vocab_size: int, texts: Iterable[str]) -> Tokenize
     if kind == "unigram":
         return train_unigram(texts, vocab_size)
     if kind == "wordpiece":
-        return train_wordpiece(texts, vocab_size)
+        return train_wordpiece(texts, vocab_size, cased)
     if kind == "char":
         return character_tokenizer(texts)
     if kind == "byte":
@@ -74,20 +76,29 @@ def train_unigram(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return Tokenizer.from_str(tokenizer.to_str())
 
 
-def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """WordPiece over lower-cased words without accents, as BERT's (Devlin et al. 2018, section 3).
+def train_wordpiece(texts: Iterable[str], vocab_size: int, cased: bool | None = None) -> Tokenizer:
+    """WordPiece as BERT's (Devlin et al. 2018, section 3), uncased or cased.
 
     The library's own trainer numbers the characters within words in an order that differs from run to run, and breaks
     ties by it. So byte-pair encoding is trained instead, which is the same, on words whose characters after the first
     stand for themselves as ones of their own.
+
+    Args:
+        texts: the training documents.
+        vocab_size: with the special tokens.
+        cased: whether case and accents are kept. If None, they are unless ``ASCII_SHARE`` of the letters are ASCII:
+            English loses little without them, where German loses the difference of schön and schon.
     """
     special = [spellings[0] for spellings in BERT_SPELLINGS.values()]
     if vocab_size <= len(special):
         raise InputError(f"a vocabulary of {vocab_size} has no room beside its {len(special)} special tokens")
-    normalizer, pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-    words: Counter[str] = Counter()
-    for text in texts:
-        words.update(word for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text)))
+    normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+    words = _count_words(normalizer, ((text, 1) for text in texts))
+    if cased is None:
+        cased = not _is_nearly_ascii(words)
+    if not cased:
+        normalizer = normalizers.BertNormalizer()
+        words = _count_words(normalizer, words.items())
     characters = sorted(set().union(*words))
     inside = {ord(character): PRIVATE + i for i, character in enumerate(characters)}
     outside = {PRIVATE + i: character for i, character in enumerate(characters)}
@@ -100,11 +111,31 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         ("##" if ord(token[0]) >= PRIVATE else "") + token.translate(outside): i
         for token, i in trained.get_vocab().items()
     }
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
+    # in Thai and Japanese a word is all that stands between two spaces, and one above this limit is unknown
+    limit = min(max([100, *map(len, words)]), 1000)
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=limit))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.add_special_tokens(special)
     return tokenizer
+
+
+def _count_words(normalizer: normalizers.Normalizer, texts: Iterable[tuple[str, int]]) -> Counter[str]:
+    """The words of texts, each text that many times."""
+    pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for text, n in texts:
+        for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text)):
+            words[word] += n
+    return words
+
+
+def _is_nearly_ascii(words: Counter[str]) -> bool:
+    letters = ascii_letters = 0
+    for word, n in words.items():
+        found = [character.isascii() for character in word if character.isalpha()]
+        letters, ascii_letters = letters + n * len(found), ascii_letters + n * sum(found)
+    return ascii_letters >= ASCII_SHARE * letters
 
 
 def byte_tokenizer() -> Tokenizer:
@@ -153,6 +184,12 @@ def bert_tokens(tokenizer: Tokenizer) -> dict[str, str]:
 def bert_ids(tokenizer: Tokenizer) -> dict[str, int]:
     """The ids of :func:`bert_tokens`."""
     return {name: require_token(tokenizer, token, name) for name, token in bert_tokens(tokenizer).items()}
+
+
+def text_ids(tokenizer: Tokenizer) -> list[int]:
+    """The ids of the tokens that stand for text, in order: not those of special tokens, nor any that is left out."""
+    special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    return sorted(set(tokenizer.get_vocab().values()) - special)
 
 
 def load_tokenizer(path: str) -> Tokenizer:

@@ -17,10 +17,13 @@ from src.tokenization import (
     load_tokenizer,
     make_tokenizer,
     require_token,
+    text_ids,
     tokenizer_text,
     train_bpe,
+    train_wordpiece,
     vocabulary_size,
 )
+from tests.outside import pieces_with_gaps
 
 TEXTS = ["The cat sat on the mat, again and again.\n", "Ein naïver Café-Besuch – über 3\u00a0€\r\n\tund 猫."] * 5
 BPE, BYTES = train_bpe(TEXTS, 300), byte_tokenizer()
@@ -133,3 +136,42 @@ def test_a_missing_end_token_is_refused_and_the_candidates_are_named():
     with pytest.raises(InputError, match=r"'</s>'.*end_token.*<\|endoftext\|>"):
         require_token(BPE, "</s>", "end_token")
     assert require_token(BPE, END_OF_TEXT, "end_token") == 0
+
+
+# ---- WordPiece, uncased and cased
+
+ENGLISH = ["The Cat sat on the mat in a house, again and again. " * 60 + "In a café."]
+GERMAN = ["Schön ist es schon, die Größe der Bäume über den Hügeln zu sehen. " * 20]
+PIECES = train_wordpiece(GERMAN, 80)
+
+
+def test_a_trained_wordpiece_keeps_accents_and_case_but_of_english():
+    assert train_wordpiece(GERMAN, 200).encode("Schön schon").tokens == ["Schön", "schon"]
+    english = train_wordpiece(ENGLISH, 200)
+    assert english.decode(english.encode("The CAFÉ").ids) == "the cafe"
+    assert train_wordpiece(["Сегодня ёж пришёл, а ещё ежи. " * 20], 200).encode("ещё").tokens == ["ещё"]
+
+
+@pytest.mark.parametrize("texts", [ENGLISH, GERMAN])
+@pytest.mark.parametrize(("cased", "expected"), [(True, "Café"), (False, "cafe")])
+def test_whether_it_keeps_them_can_be_chosen(texts, cased, expected):
+    tokenizer = make_tokenizer("wordpiece", 200, [*texts, "Café cafe " * 3], cased)
+    assert tokenizer.encode("Café").tokens == [expected]
+
+
+@given(st.lists(st.sampled_from(GERMAN[0].replace(",", "").replace(".", "").split())).map(" ".join))
+def test_cased_pieces_lose_nothing_but_the_form_of_spaces(text):
+    ids = PIECES.encode(text).ids
+    assert all(i in text_ids(PIECES) for i in ids)
+    assert PIECES.decode(ids).split() == text.split()
+
+
+def test_words_as_long_as_those_of_a_text_without_spaces_are_known():
+    clause = "สวัสดีครับผมชื่อสมชายและผมชอบอ่านหนังสือ" * 4
+    assert "[UNK]" not in train_wordpiece([clause], 200).encode(clause).tokens
+
+
+def test_the_ids_of_text_are_those_of_tokens_that_are_there_and_not_special():
+    tokenizer = pieces_with_gaps(["river", "bridge", "sea"], 100)
+    assert text_ids(tokenizer) == [5, 7, 106]
+    assert text_ids(BPE) == list(range(1, vocabulary_size(BPE)))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from src.callbacks.recording import record_samples
-from src.decoding import generate
+from src.decoding import decode_continuation, encode_prompt, generate
 from src.distributed import whole_model
 from src.models import GPT
 from src.tasks import GPTModule
@@ -43,10 +43,11 @@ class TextSamples(L.Callback):
         data = pl_module.data
         eos = data.tokenizer.token_to_id(data.special_tokens["eos_token"])
         assert eos is not None
+        prompts = [encode_prompt(data.tokenizer, prompt, eos) for prompt in self.prompts]
         with trainer.precision_plugin.val_step_context():
             texts = generate(
                 model,
-                [data.tokenizer.encode(prompt).ids or [eos] for prompt in self.prompts],
+                prompts,
                 max_new_tokens=self.max_new_tokens,
                 temperature=self.temperature,
                 top_k=self.top_k,
@@ -54,5 +55,6 @@ class TextSamples(L.Callback):
                 # the same draws at each validation, apart from the training's own random numbers
                 generator=torch.Generator(pl_module.device).manual_seed(0),
             )
-        self.latest = [p + data.tokenizer.decode(t) for p, t in zip(self.prompts, texts, strict=True)]
+        rows = zip(self.prompts, prompts, texts, strict=True)
+        self.latest = [text + decode_continuation(data.tokenizer, prompt, ids) for text, prompt, ids in rows]
         record_samples(trainer, self.latest, "\n\n--------\n\n")

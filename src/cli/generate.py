@@ -4,7 +4,8 @@ import torch
 
 from src.checkpoint import load_trained
 from src.cli.parser import VerbParser, fraction, non_negative, positive, seed
-from src.decoding import generate
+from src.coverage import MeasuredTokenizer
+from src.decoding import decode_continuation, encode_prompt, generate
 from src.errors import InputError
 from src.hardware import to_device
 from src.models import GPT
@@ -42,14 +43,18 @@ def main(arguments: list[str]) -> None:
     eos = tokenizer.token_to_id(special_tokens["eos_token"])
     texts = options.prompt or [""]
     assert eos is not None
-    prompts = [tokenizer.encode(text).ids or [eos] for text in texts]
-    unknown = tokenizer.token_to_id(special_tokens["unk_token"]) if "unk_token" in special_tokens else None
+    prompts = [encode_prompt(tokenizer, text, eos) for text in texts]
     for text, prompt in zip(texts, prompts, strict=True):
         context = model.config.context
         if context is not None and len(prompt) > context:
             raise InputError(f"prompt {text[:40]!r}... is {len(prompt)} tokens, the context {context}: shorten it")
-        if unknown in prompt:
-            raise InputError(f"prompt {text[:40]!r} has characters that are not in this checkpoint's vocabulary")
+        measured = MeasuredTokenizer(tokenizer, f"prompt {text[:40]!r}")
+        measured.encode([text])
+        if measured.lost:
+            lost = "".join(measured.lost)
+            raise InputError(
+                f"prompt {text[:40]!r} has characters that are not in this checkpoint's vocabulary: {lost[:40]!r}"
+            )
     device = to_device(model, options.device)
     generator = torch.Generator(device).manual_seed(options.seed)
     continuations = generate(
@@ -62,4 +67,5 @@ def main(arguments: list[str]) -> None:
         eos_id=eos,
         generator=generator,
     )
-    print("\n\n".join(text + tokenizer.decode(ids) for text, ids in zip(texts, continuations, strict=True)))
+    rows = zip(texts, prompts, continuations, strict=True)
+    print("\n\n".join(text + decode_continuation(tokenizer, prompt, ids) for text, prompt, ids in rows))

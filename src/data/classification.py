@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from src.coverage import MeasuredTokenizer
 from src.data.baselines import Targets
 from src.data.bucketing import BucketBatchSampler
 from src.data.datamodule import TextDataModule
@@ -71,11 +72,11 @@ class LabelledRows(Dataset[dict[str, Tensor]]):
         return {name: torch.from_numpy(rows) for name, rows in batch.items()}
 
 
-def tokenize(tokenizer: Tokenizer, seq_len: int, columns: LabelledColumns) -> LabelledTokens:
+def tokenize(tokenizer: MeasuredTokenizer, seq_len: int, columns: LabelledColumns) -> LabelledTokens:
     """Texts to tokens with the special ones, cut to ``seq_len``."""
-    special = bert_ids(tokenizer)
+    special = bert_ids(tokenizer.tokenizer)
     encodings = [
-        [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+        [encoding.ids for encoding in tokenizer.encode(texts)]
         for texts in filter(None, (columns.firsts, columns.seconds))
     ]
     made = [bert_row(parts, seq_len, special) for parts in zip(*encodings, strict=True)]
@@ -157,7 +158,11 @@ class ClassificationDataModule(TextDataModule):
         splits, names = self.source.splits(self.cache_dir)
         (folder / "labels.json").write_text(json.dumps(names), encoding="utf-8")
         for split, columns in splits.items():
-            np.savez(folder / f"{split}.npz", **tokenize(tokenizer, self.seq_len, columns)._asdict())
+            measured = MeasuredTokenizer(tokenizer, f"the {split} split of {self.source.source}")
+            np.savez(folder / f"{split}.npz", **tokenize(measured, self.seq_len, columns)._asdict())
+            # told and not refused: a pretrained network cannot take another tokenizer than its own
+            if losses := measured.losses():
+                announce(losses)
         sums = {path.name: [entry.CRC for entry in zipfile.ZipFile(path).infolist()] for path in folder.glob("*.npz")}
         (folder / "checksums.json").write_text(json.dumps(sums, sort_keys=True), encoding="utf-8")
 

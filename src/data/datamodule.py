@@ -15,11 +15,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from src.coverage import MeasuredTokenizer
 from src.data.loader import TokenCountingLoader
+from src.data.progress import announce
 from src.data.sampling import EpochBatchSampler, ResumableBatchSampler
 from src.data.streaming import StreamedBlocks
 from src.errors import InputError
-from src.tokenization import vocabulary_size
+from src.tokenization import tokenizer_text, vocabulary_size
 
 
 class TextDataModule(L.LightningDataModule, ABC):
@@ -126,6 +128,17 @@ class TextDataModule(L.LightningDataModule, ABC):
     def prepare_data(self) -> None:
         """Prepare what is not prepared yet."""
         _ = self.folder
+
+    def check_coverage(self, tokenizer: MeasuredTokenizer, kind: str) -> None:
+        """Tell what a tokenizer of a kind has lost of the texts that it encoded.
+
+        Raises:
+            InputError: it was made elsewhere and does not serve for them.
+        """
+        if tokenizer_text(kind):
+            tokenizer.check()
+        if losses := tokenizer.losses():
+            announce(losses)
 
     @property
     def tokenizer(self) -> Tokenizer:

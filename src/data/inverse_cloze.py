@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
+from src.coverage import MeasuredTokenizer
 from src.data.packing import PackedInfo
 from src.data.pairs import SentenceTokens
 from src.data.sentence_store import read_sentences, write_sentences
@@ -43,7 +43,7 @@ def cut_passages(data: SentenceTokens, passage_len: int) -> NDArray[np.int64]:
 
 
 def write_cloze(
-    tokenizer: Tokenizer, texts: Iterable[str], folder: Path, split: str, passage_len: int
+    tokenizer: MeasuredTokenizer, texts: Iterable[str], folder: Path, split: str, passage_len: int
 ) -> dict[str, PackedInfo]:
     """Write the sentences and passages of a split; gives what each of the sentences' files holds."""
     infos = write_sentences(tokenizer, texts, folder, split)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
+from src.coverage import MeasuredTokenizer
 from src.data.corpora import SPLIT_NAMES
 from src.data.inverse_cloze import Example
 from src.data.tables import check_columns, check_fractions, cut_rows, load_table
@@ -72,7 +72,9 @@ class RankingSource:
             yield query, positive, negatives
 
 
-def write_ranking(tokenizer: Tokenizer, rows: Iterable[tuple[str, str, list[str]]], folder: Path, split: str) -> None:
+def write_ranking(
+    tokenizer: MeasuredTokenizer, rows: Iterable[tuple[str, str, list[str]]], folder: Path, split: str
+) -> None:
     """Write the tokens of a split's queries and of its passages, each passage once however many rows name it."""
     queries, row_passages = [], []
     numbers: dict[str, int] = {}
@@ -81,7 +83,7 @@ def write_ranking(tokenizer: Tokenizer, rows: Iterable[tuple[str, str, list[str]
         row_passages.append([numbers.setdefault(text, len(numbers)) for text in (positive, *negatives)])
     arrays: dict[str, NDArray[Any]] = {"rows": _flat(row_passages), "rows_starts": _starts(row_passages)}
     for name, texts in (("queries", queries), ("passages", list(numbers))):
-        ids = [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+        ids = [encoding.ids for encoding in tokenizer.encode(texts)]
         arrays |= {name: _flat(ids), f"{name}_starts": _starts(ids)}
     np.savez(folder / f"{split}.npz", **arrays)  # type: ignore[arg-type]
 

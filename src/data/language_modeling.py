@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from src.coverage import MeasuredTokenizer
 from src.data.baselines import MOST_STREAMED, MOST_TOKENS, Targets, extent
 from src.data.corpora import EMBEDDED, Corpus, documents
 from src.data.datamodule import TextDataModule
@@ -23,7 +24,7 @@ from src.data.streaming import StreamedBlocks
 from src.errors import InputError
 from src.tokenization import END_OF_TEXT, UNKNOWN, make_tokenizer, require_token, tokenizer_text
 
-FORMAT = 1  # of the cache; counted up when what is written changes
+FORMAT = 2  # of the cache; counted up when what is written changes
 SHUFFLE_BUFFER = 1000  # documents of a stream
 TOKENIZER_DOCUMENTS = 100_000  # a vocabulary does not get better with more
 
@@ -143,11 +144,13 @@ class LMDataModule(TextDataModule):
         n_rows = len(rows) if hasattr(rows, "__len__") else None
         malformed = Malformed(f"the {split} split", self.corpus.strict)
         texts = with_progress(documents(rows, malformed), f"tokenising {split} documents", n_rows)
-        info = pack(tokenizer, texts, end_id, folder / f"{split}.bin")
+        measured = MeasuredTokenizer(tokenizer, f"the {split} split of {self.corpus.label}")
+        info = pack(measured, texts, end_id, folder / f"{split}.bin")
         if not info.documents:
             hint = ": lower holdout_documents" if self.corpus.streaming else ""
             raise InputError(f"the {split} split of {self.corpus.label} has no document with any text{hint}")
         malformed.announce()
+        self.check_coverage(measured, self.tokenizer_kind)
         return info
 
     def _check_stream(self, rows: Any) -> None:
@@ -232,8 +235,9 @@ class LMDataModule(TextDataModule):
         return {**batch, "documents": (batch["input_ids"] == end_id).long().cumsum(1)}
 
     def bytes_per_token(self, split: str) -> float:
-        """Bytes of a split's text, as UTF-8, for each of its targets, the end tokens among them."""
-        return self.info[split].bytes / (self.info[split].tokens - 1)
+        """Bytes of a split's text that are represented, for each of its targets, the end tokens among them."""
+        info = self.info[split]
+        return (info.bytes - info.lost_bytes) / (info.tokens - 1)
 
     def summary(self) -> dict[str, dict[str, int]]:
         """Counts of each split, for people."""
@@ -242,6 +246,7 @@ class LMDataModule(TextDataModule):
                 "documents": info.documents,
                 "tokens": info.tokens,
                 "bytes": info.bytes,
+                **({"bytes not represented": info.lost_bytes} if info.lost_bytes else {}),
                 "blocks": count_blocks(info.tokens, self.seq_len, free_offset=split == "train"),
             }
             for split, info in self.info.items()

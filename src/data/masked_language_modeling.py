@@ -8,6 +8,7 @@ import numpy as np
 from tokenizers import Tokenizer
 from torch.utils.data import Dataset
 
+from src.coverage import MeasuredTokenizer
 from src.data.baselines import MOST_PAIRS, MOST_TOKENS, Targets, extent
 from src.data.bucketing import BucketBatchSampler
 from src.data.corpora import EMBEDDED, Corpus, documents
@@ -24,9 +25,9 @@ from src.data.progress import announce
 from src.data.sampling import ResumableBatchSampler
 from src.data.sentence_store import read_sentences, write_sentences
 from src.errors import InputError
-from src.tokenization import bert_ids, bert_tokens, make_tokenizer
+from src.tokenization import bert_ids, bert_tokens, make_tokenizer, text_ids, tokenizer_text
 
-FORMAT = 1  # of the cache; counted up when what is written changes
+FORMAT = 2  # of the cache; counted up when what is written changes
 
 
 class MLMDataModule(TextDataModule):
@@ -50,6 +51,8 @@ class MLMDataModule(TextDataModule):
         strict: refuse malformed rows (not UTF-8, no JSON, of a wrong type, null or empty) instead of leaving them out.
         tokenizer: ``wordpiece``, or the path of a tokenizer.json.
         tokenizer_vocab_size: of a trained ``wordpiece``.
+        tokenizer_cased: whether a trained ``wordpiece`` keeps case and accents; if null, it does unless 99.5% of the
+            letters are ASCII, as those of English are.
         seq_len: tokens of a row at most, [CLS] and [SEP] among them.
         next_sentence: whether rows are pairs, for next-sentence prediction; else they are whole documents, cut where
             they are longer than ``seq_len``.
@@ -81,6 +84,7 @@ class MLMDataModule(TextDataModule):
         strict: bool = False,
         tokenizer: str = "wordpiece",
         tokenizer_vocab_size: int = 8192,
+        tokenizer_cased: bool | None = None,
         seq_len: int = 128,
         next_sentence: bool = True,
         short_share: float = 0.1,
@@ -114,6 +118,7 @@ class MLMDataModule(TextDataModule):
         whole = {"validation_fraction": 0.0, "test_fraction": 0.0, "strict": strict}
         self.more = [Corpus(more, **whole) for more in more_sources or []]  # type: ignore[arg-type]
         self.tokenizer_kind, self.tokenizer_vocab_size = tokenizer, tokenizer_vocab_size
+        self.tokenizer_cased = tokenizer_cased
         self.seq_len, self.next_sentence, self.short_share = seq_len, next_sentence, short_share
         self.mask_rate, self.whole_words = mask_rate, whole_words
         self._info: dict[str, PackedInfo] = {}
@@ -123,9 +128,8 @@ class MLMDataModule(TextDataModule):
         return bert_tokens(self.tokenizer)
 
     def cache_key(self) -> dict[str, Any]:
-        tokenizer = Path(self.tokenizer_kind)
-        given = tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else ""
-        shape = [self.tokenizer_kind, given, self.tokenizer_vocab_size]
+        given = tokenizer_text(self.tokenizer_kind)
+        shape = [self.tokenizer_kind, given, self.tokenizer_vocab_size, self.tokenizer_cased]
         corpora = [corpus.fingerprint() for corpus in (self.corpus, *self.more)]
         key = {"format": FORMAT, "corpora": corpora, "tokenizer": shape}
         return key if self.next_sentence else {**key, "least_sentences": 1}
@@ -136,7 +140,7 @@ class MLMDataModule(TextDataModule):
         training = [splits["train"], *(corpus.splits(self.cache_dir)["train"] for corpus in self.more)]
         # of each source its share, so that the vocabulary is of all
         some = [islice(documents(rows), TOKENIZER_DOCUMENTS // len(training)) for rows in training]
-        tokenizer = make_tokenizer(self.tokenizer_kind, self.tokenizer_vocab_size, chain(*some))
+        tokenizer = make_tokenizer(self.tokenizer_kind, self.tokenizer_vocab_size, chain(*some), self.tokenizer_cased)
         bert_tokens(tokenizer)
         tokenizer.save(str(folder / "tokenizer.json"))
         infos: dict[str, PackedInfo] = {}
@@ -144,8 +148,10 @@ class MLMDataModule(TextDataModule):
             malformed = Malformed(f"the {split} split", self.corpus.strict)
             parts = training if split == "train" else [rows]
             texts = chain(*(documents(part, malformed) for part in parts))
-            infos |= write_sentences(tokenizer, texts, folder, split, 2 if self.next_sentence else 1)
+            measured = MeasuredTokenizer(tokenizer, f"the {split} split of {self.corpus.label}")
+            infos |= write_sentences(measured, texts, folder, split, 2 if self.next_sentence else 1)
             malformed.announce()
+            self.check_coverage(measured, self.tokenizer_kind)
         write_info(folder / "info.json", infos)
 
     def cache_is_whole(self, folder: Path) -> bool:
@@ -174,13 +180,14 @@ class MLMDataModule(TextDataModule):
         if not self.next_sentence and not self.info[f"{split}.tokens"].tokens:
             raise InputError(f"the {split} split of {self.corpus.source} has no document with any text")
         if self.next_sentence and self.info[f"{split}.tokens"].documents < 2:
+            too_short = self.info[f"{split}.tokens"].too_short
             raise InputError(
-                f"the {split} split of {self.corpus.source} has fewer than two documents of two sentences: "
-                "next-sentence prediction needs a sentence that follows and one of another document; give longer or "
-                "more documents, or a document_separator"
+                f"the {split} split of {self.corpus.source} has fewer than two documents of two sentences "
+                f"({too_short:,} have fewer): next-sentence prediction needs a sentence that follows and one of "
+                "another document; give longer or more documents, or a document_separator"
             )
         special = bert_ids(self.tokenizer)
-        ordinary = np.setdiff1d(np.arange(self.vocab_size), list(special.values()))
+        ordinary = np.setdiff1d(text_ids(self.tokenizer), list(special.values()))
         masking = Masking(special["mask_token"], ordinary, self.mask_rate, self.whole_words)
         seed = self.seed if split == "train" else None
         sentences = read_sentences(self.folder, split, self.info)
@@ -211,12 +218,16 @@ class MLMDataModule(TextDataModule):
     def summary(self) -> dict[str, dict[str, int]]:
         """Counts of each split, for people."""
         splits = [name.removesuffix(".tokens") for name in self.info if name.endswith(".tokens")]
+        return {split: self._counts(split) for split in splits}
+
+    def _counts(self, split: str) -> dict[str, int]:
+        info = self.info[f"{split}.tokens"]
+        why = "documents of fewer than two sentences, left out" if self.next_sentence else "documents without any token"
+        lost = {why: info.too_short, "bytes not represented": info.lost_bytes}
         return {
-            split: {
-                "documents": self.info[f"{split}.tokens"].documents,
-                "sentences": self.info[f"{split}.sentences"].tokens - 1,
-                "tokens": self.info[f"{split}.tokens"].tokens,
-                "pairs" if self.next_sentence else "rows": len(self.dataset(split)),
-            }
-            for split in splits
+            "documents": info.documents,
+            "sentences": self.info[f"{split}.sentences"].tokens - 1,
+            "tokens": info.tokens,
+            "pairs" if self.next_sentence else "rows": len(self.dataset(split)),
+            **{what: n for what, n in lost.items() if n},
         }

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from src.coverage import MeasuredTokenizer
 from src.errors import InputError
 from src.tokenization import vocabulary_size
 
@@ -28,21 +28,23 @@ class PackedInfo(NamedTuple):
     bytes: int  # of the documents as UTF-8
     dtype: str
     checksum: int
+    lost_bytes: int = 0  # of the characters that the tokenizer cannot represent
+    too_short: int = 0  # documents that were left out
 
 
 def encode(
-    tokenizer: Tokenizer, texts: Iterable[str], end_id: int, group: int = 1000
+    tokenizer: MeasuredTokenizer, texts: Iterable[str], end_id: int, group: int = 1000
 ) -> Iterator[tuple[list[int], int]]:
     """The ids of each document with the end token, and its size in bytes; in parallel, ``group`` at a time."""
     remaining = iter(texts)
     while some := list(islice(remaining, group)):
-        for text, encoding in zip(some, tokenizer.encode_batch_fast(some, add_special_tokens=False), strict=True):
+        for text, encoding in zip(some, tokenizer.encode(some), strict=True):
             yield [*encoding.ids, end_id], len(text.encode())
 
 
-def pack(tokenizer: Tokenizer, texts: Iterable[str], end_id: int, path: Path) -> PackedInfo:
+def pack(tokenizer: MeasuredTokenizer, texts: Iterable[str], end_id: int, path: Path) -> PackedInfo:
     """Write the ids of all documents to one file, each with an end token behind it."""
-    dtype = np.dtype(np.uint16 if vocabulary_size(tokenizer) <= 1 << 16 else np.uint32)
+    dtype = np.dtype(np.uint16 if vocabulary_size(tokenizer.tokenizer) <= 1 << 16 else np.uint32)
     documents = tokens = size = checksum = 0
     with path.open("wb") as file:
         for ids, n_bytes in encode(tokenizer, texts, end_id):
@@ -50,7 +52,7 @@ def pack(tokenizer: Tokenizer, texts: Iterable[str], end_id: int, path: Path) ->
             file.write(raw)
             documents, tokens, size = documents + 1, tokens + len(ids), size + n_bytes
             checksum = zlib.crc32(raw, checksum)
-    return PackedInfo(documents, tokens, size, dtype.str, checksum)
+    return PackedInfo(documents, tokens, size, dtype.str, checksum, tokenizer.lost_bytes)
 
 
 def is_whole(path: Path, info: PackedInfo) -> bool:

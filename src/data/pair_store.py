@@ -13,10 +13,10 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from src.coverage import MeasuredTokenizer
 from src.data.malformed import Malformed
 from src.data.packing import IGNORED, Key, PackedInfo, is_whole
 from src.data.parallel import Pair
@@ -50,8 +50,8 @@ class Filter:
 class PairTokenizers(NamedTuple):
     """A tokenizer for each side, the same one for both where the vocabulary is joint, and their end tokens."""
 
-    source: Tokenizer
-    target: Tokenizer
+    source: MeasuredTokenizer
+    target: MeasuredTokenizer
     source_end: int
     target_end: int
 
@@ -62,8 +62,8 @@ class PairTokenizers(NamedTuple):
             sources, targets = zip(*group, strict=True)
             encoded = zip(
                 group,
-                self.source.encode_batch_fast(list(sources), add_special_tokens=False),
-                self.target.encode_batch_fast(list(targets), add_special_tokens=False),
+                self.source.encode(sources),
+                self.target.encode(targets),
                 strict=True,
             )
             for pair, source, target in encoded:
@@ -117,6 +117,8 @@ def write_pairs(
     np.save(folder / f"{split}.lengths.npy", np.stack([np.asarray(side.lengths, np.int32) for side in sides], 1))
     (folder / f"{split}.texts.json").write_text(json.dumps(texts), encoding="utf-8")
     infos = {name: side.info()._asdict() for name, side in zip(SIDES, sides, strict=True)}
+    for name, tokenizer in zip(SIDES, (tokenizers.source, tokenizers.target), strict=True):
+        counts[f"{name} characters not represented"] = tokenizer.lost.total()
     return {**infos, "counts": {what: n for what, n in counts.items() if n}}
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from src.coverage import MeasuredTokenizer
 from src.data.corpora import EMBEDDED, Corpus, documents
 from src.data.datamodule import TextDataModule
 from src.data.groups import Examples, PairGroups, RankingGroups
@@ -46,6 +47,8 @@ class RankingDataModule(TextDataModule):
         max_documents: read no more than this many.
         tokenizer: ``wordpiece``, or the path of a tokenizer.json: that of the pretrained network.
         tokenizer_vocab_size: of a trained ``wordpiece``.
+        tokenizer_cased: whether a trained ``wordpiece`` keeps case and accents; if null, it does unless 99.5% of the
+            letters are ASCII, as those of English are.
         query_len: tokens of a query at most, the special ones among them.
         seq_len: tokens of what the network reads at most: of a passage, or of a query and a passage together.
         passage_len: tokens of a passage made of sentences.
@@ -78,6 +81,7 @@ class RankingDataModule(TextDataModule):
         max_documents: int | None = None,
         tokenizer: str = "wordpiece",
         tokenizer_vocab_size: int = 8192,
+        tokenizer_cased: bool | None = None,
         query_len: int = 64,
         seq_len: int = 128,
         passage_len: int = 128,
@@ -118,6 +122,7 @@ class RankingDataModule(TextDataModule):
             columns = (query_column, positive_column, negatives_column)
             self.source = RankingSource(source, name, *columns, validation_fraction, test_fraction)
         self.tokenizer_kind, self.tokenizer_vocab_size = tokenizer, tokenizer_vocab_size
+        self.tokenizer_cased = tokenizer_cased
         self.query_len, self.seq_len, self.passage_len, self.keep = query_len, seq_len, passage_len, keep
         self.negatives, self.negatives_depth = negatives, negatives_depth
         self._datasets: dict[str, RankingGroups] = {}
@@ -132,7 +137,12 @@ class RankingDataModule(TextDataModule):
         return {
             "format": FORMAT,
             "source": self.source.fingerprint(),
-            "tokenizer": [self.tokenizer_kind, tokenizer_text(self.tokenizer_kind), self.tokenizer_vocab_size],
+            "tokenizer": [
+                self.tokenizer_kind,
+                tokenizer_text(self.tokenizer_kind),
+                self.tokenizer_vocab_size,
+                self.tokenizer_cased,
+            ],
             "passage_len": self.passage_len,
             "bm25": self.negatives > 0,
         }
@@ -140,17 +150,18 @@ class RankingDataModule(TextDataModule):
     def write_cache(self, folder: Path) -> None:
         announce(f"preparing {self.source.source} in {self.cache_dir} (once)")
         splits = self.source.splits(self.cache_dir)
-        tokenizer = make_tokenizer(
-            self.tokenizer_kind, self.tokenizer_vocab_size, islice(self._texts(splits["train"]), TOKENIZER_DOCUMENTS)
-        )
+        texts = islice(self._texts(splits["train"]), TOKENIZER_DOCUMENTS)
+        tokenizer = make_tokenizer(self.tokenizer_kind, self.tokenizer_vocab_size, texts, self.tokenizer_cased)
         bert_tokens(tokenizer)
         tokenizer.save(str(folder / "tokenizer.json"))
         infos: dict[str, PackedInfo] = {}
         for split, rows in splits.items():
+            measured = MeasuredTokenizer(tokenizer, f"the {split} split of {self.source.source}")
             if isinstance(self.source, Corpus):
-                infos |= write_cloze(tokenizer, documents(rows), folder, split, self.passage_len)
+                infos |= write_cloze(measured, documents(rows), folder, split, self.passage_len)
             else:
-                write_ranking(tokenizer, self.source.texts(split, rows), folder, split)
+                write_ranking(measured, self.source.texts(split, rows), folder, split)
+            self.check_coverage(measured, self.tokenizer_kind)
         write_info(folder / "info.json", infos)
         for split in splits if self.negatives else ():
             examples = self._examples(folder, split)

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from src.coverage import MeasuredTokenizer
 from src.data.packing import encode
 from src.errors import InputError
 
@@ -72,7 +73,8 @@ class StreamedBlocks(IterableDataset[dict[str, Tensor]]):
         size = self.batch_size * self.seq_len
         held: list[np.ndarray[Any, Any]] = []
         held_tokens = 0
-        for ids, _ in encode(self.tokenizer, mine, self.end_id, group=100):
+        measured = MeasuredTokenizer(self.tokenizer, "the stream")
+        for ids, _ in encode(measured, mine, self.end_id, group=100):
             held.append(np.asarray(ids, np.int64))
             held_tokens += len(ids)
             if held_tokens <= size:

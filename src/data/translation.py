@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 from torch.utils.data import Dataset
 
+from src.coverage import MeasuredTokenizer
 from src.data.baselines import MOST_TOKENS, Targets, extent
 from src.data.datamodule import TextDataModule
 from src.data.malformed import Malformed
@@ -18,9 +19,9 @@ from src.data.progress import announce
 from src.data.sampling import ResumableBatchSampler
 from src.data.token_budget import TokenBatchSampler
 from src.errors import InputError
-from src.tokenization import END_OF_TEXT, make_tokenizer, require_token
+from src.tokenization import END_OF_TEXT, make_tokenizer, require_token, tokenizer_text, vocabulary_size
 
-FORMAT = 1  # of the cache; counted up when what is written changes
+FORMAT = 2  # of the cache; counted up when what is written changes
 TOKENIZER_PAIRS = 1_000_000  # a vocabulary does not get better with more
 
 
@@ -126,7 +127,7 @@ class TranslationDataModule(TextDataModule):
     @property
     def source_vocab_size(self) -> int:
         """How many tokens the source has."""
-        return self.source_tokenizer.get_vocab_size()
+        return vocabulary_size(self.source_tokenizer)
 
     @property
     def start_id(self) -> int:
@@ -143,7 +144,7 @@ class TranslationDataModule(TextDataModule):
     descriptions = ("tokenizer.json", "source_tokenizer.json", "info.json")
 
     def cache_key(self) -> dict[str, Any]:
-        given = [Path(kind).read_text(encoding="utf-8") for kind in self.tokenizer_kinds if Path(kind).is_file()]
+        given = [tokenizer_text(kind) for kind in self.tokenizer_kinds]
         shape = [self.tokenizer_kinds, given, self.tokenizer_vocab_size, self.joint_vocabulary]
         tokens = [self.end_token, self.start_token, self.filter.max_length, self.filter.max_ratio]
         return {"format": FORMAT, "corpus": self.corpus.fingerprint(), "tokenizer": shape, "pairs": tokens}
@@ -151,21 +152,31 @@ class TranslationDataModule(TextDataModule):
     def write_cache(self, folder: Path) -> None:
         announce(f"preparing {self.corpus.source} in {self.cache_dir} (once)")
         splits = self.corpus.load(self.cache_dir)
-        tokenizers = self._tokenizers(splits["train"])
-        tokenizers.source.save(str(folder / "source_tokenizer.json"))
-        tokenizers.target.save(str(folder / "tokenizer.json"))
+        source, target = self._tokenizers(splits["train"])
+        source.save(str(folder / "source_tokenizer.json"))
+        target.save(str(folder / "tokenizer.json"))
+        ends = [require_token(tokenizer, self.end_token, "end_token") for tokenizer in (source, target)]
         infos = {}
         for split, pairs in splits.items():
             malformed = Malformed(f"the {split} split", self.corpus.strict)
+            measured = [
+                MeasuredTokenizer(tokenizer, f"the {side} side of the {split} split of {self.corpus.source}")
+                for side, tokenizer in zip(SIDES, (source, target), strict=True)
+            ]
+            tokenizers = PairTokenizers(measured[0], measured[1], *ends)
             infos[split] = write_pairs(folder, split, pairs, tokenizers, self.filter, malformed)
             malformed.announce()
+            for tokenizer, kind in zip(measured, self.tokenizer_kinds, strict=True):
+                self.check_coverage(tokenizer, kind)
         for split, info in infos.items():
             if not info["target"]["documents"]:
                 reasons = ", ".join(f"{n} {what}" for what, n in info["counts"].items()) or "it is empty"
                 raise InputError(f"the {split} split of {self.corpus.source} has no pair: {reasons}")
         (folder / "info.json").write_text(json.dumps(infos), encoding="utf-8")
 
-    def _tokenizers(self, pairs: Pairs) -> PairTokenizers:
+    def _tokenizers(self, pairs: Pairs) -> tuple[Tokenizer, Tokenizer]:
+        """Of the source and of the target."""
+
         def texts(*sides: int) -> Iterator[str]:
             return (pair[side] for pair in islice(pairs, TOKENIZER_PAIRS) for side in sides)
 
@@ -176,8 +187,7 @@ class TranslationDataModule(TextDataModule):
             source = make_tokenizer(source_kind, self.tokenizer_vocab_size, texts(0))
             target = make_tokenizer(target_kind, self.tokenizer_vocab_size, texts(1))
         require_token(target, self.start_token, "start_token")
-        ends = (require_token(tokenizer, self.end_token, "end_token") for tokenizer in (source, target))
-        return PairTokenizers(source, target, *ends)
+        return source, target
 
     def cache_is_whole(self, folder: Path) -> bool:
         try:

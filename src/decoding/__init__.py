@@ -2,14 +2,18 @@
 
 from src.decoding.beam import Hypothesis, beam_search, greedy_search, wu_penalty
 from src.decoding.sampling import filter_logits, generate, left_pad, stream
+from src.decoding.text import decode_continuation, encode_prompt, stream_text
 
 __all__ = [
     "Hypothesis",
     "beam_search",
+    "decode_continuation",
+    "encode_prompt",
     "filter_logits",
     "generate",
     "greedy_search",
     "left_pad",
     "stream",
+    "stream_text",
     "wu_penalty",
 ]

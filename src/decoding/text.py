@@ -1,6 +1,7 @@
 """Text as it is decoded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from os.path import commonprefix
 from typing import Any
 
 import torch
@@ -12,10 +13,27 @@ from src.models import GPT
 INCOMPLETE = "\ufffd"  # what stands for bytes that are no character yet
 
 
+def encode_prompt(tokenizer: Tokenizer, text: str, eos_id: int) -> list[int]:
+    """The tokens of a text that is to be continued, as those of a training document; the empty one begins a document.
+
+    What the tokenizer's own template puts around a text is left out: behind an end token nothing would be continued.
+    """
+    return tokenizer.encode(text, add_special_tokens=False).ids or [eos_id]
+
+
+def decode_continuation(tokenizer: Tokenizer, prompt: Sequence[int], ids: Sequence[int]) -> str:
+    """What a continuation adds to the text of its prompt.
+
+    Both are decoded together: a decoder may drop the space before the first token of all.
+    """
+    before, whole = tokenizer.decode(prompt), tokenizer.decode([*prompt, *ids])
+    return whole[len(commonprefix([before, whole])) :]  # noqa: RUF071  characters are what is to be compared
+
+
 def stream_text(model: GPT, tokenizer: Tokenizer, prompt: list[int], *, eos_id: int, **settings: Any) -> Iterator[str]:
     """Yield the continuation of a prompt piece by piece, as soon as its characters are whole.
 
-    Joined, the pieces are what the tokens together decode to. Settings and errors are those of
+    Joined, the pieces are what :func:`decode_continuation` makes of all tokens. Settings and errors are those of
     :func:`src.decoding.stream`.
     """
     device = model.token_embedding.weight.device
@@ -25,8 +43,8 @@ def stream_text(model: GPT, tokenizer: Tokenizer, prompt: list[int], *, eos_id: 
         if int(token) == eos_id:
             break
         ids.append(int(token))
-        text = tokenizer.decode(ids)
+        text = decode_continuation(tokenizer, prompt, ids)
         if text.startswith(shown) and not text.endswith(INCOMPLETE):
             yield text[len(shown) :]
             shown = text
-    yield tokenizer.decode(ids)[len(shown) :]
+    yield decode_continuation(tokenizer, prompt, ids)[len(shown) :]

@@ -1,20 +1,29 @@
 """BM25 over passages (Robertson et al. 1994), by `bm25s`."""
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import regex
 from bm25s import BM25
 from bm25s.tokenization import Tokenizer
 from numpy.typing import NDArray
 
+from src.data.sentences import UNSPACED
 from src.errors import InputError
 
 NO_STEMMER = "none"
+# a letter with its accents and vowel signs, in a run of them without a space; or a word, which has them too
+PIECE = regex.compile(rf"(?P<run>(?:{UNSPACED}\p{{M}}*)+)|(?:(?!{UNSPACED})\w)+")
+LETTER = regex.compile(r"\w\p{M}*")
 
 
 class Words:
     """Texts to words: in lower case, by the Snowball stemmer of a language, and in English without its stop words.
+
+    Where a script puts no space between words, each letter counts as a word and so does each pair of neighbours, which
+    finds words of any length without a dictionary.
 
     Args:
         language: such as ``english``, or ``none`` to leave words as they are.
@@ -31,12 +40,20 @@ class Words:
         stemmer = None if language == NO_STEMMER else Stemmer.Stemmer(language)
         stopwords = "english" if language == "english" else []
         # by default bm25s leaves out words of one letter, which are all of a word in some languages
-        self._tokenizer = Tokenizer(splitter=r"(?u)\b\w+\b", stopwords=stopwords, stemmer=stemmer)
+        self._tokenizer = Tokenizer(splitter=_pieces, stopwords=stopwords, stemmer=stemmer)
 
     def of(self, texts: Iterable[str]) -> list[list[str]]:
         """The words of each text."""
         found = self._tokenizer.tokenize(list(texts), update_vocab=True, return_as="string", show_progress=False)
         return [[word for word in words if word] for words in found]  # of no words it makes an empty one
+
+
+def _pieces(text: str) -> list[str]:
+    pieces = []
+    for found in PIECE.finditer(text):
+        letters = LETTER.findall(found["run"]) if found["run"] else []
+        pieces += [*letters, *(a + b for a, b in pairwise(letters))] or [found[0]]
+    return pieces
 
 
 def write_bm25(words: Sequence[Sequence[str]], folder: Path) -> None:

@@ -15,7 +15,7 @@ from src.errors import InputError
 from src.files import write_whole
 from src.retrieval.dense import Kind
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, LOCK = "manifest.json", ".lock"
 PARTS = ("segment-*", "bm25-*")  # folders of an index
 

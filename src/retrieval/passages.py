@@ -1,14 +1,21 @@
 """Documents cut into passages, by the tokens of an encoder or by words."""
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+from src.data.sentences import UNSPACED
 
 Span = tuple[int, int]  # the first character of a passage in its document, and the one after its last
 
 
 def word_tokenizer() -> Tokenizer:
-    """One token a word or punctuation mark: what passages are counted in where there is no encoder."""
+    """One token a word or punctuation mark: what passages are counted in where there is no encoder.
+
+    In a script that puts no space between words it is one a letter.
+    """
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Sequence([]), pre_tokenizers.BertPreTokenizer()
+    letters = pre_tokenizers.Split(Regex(rf"{UNSPACED}\p{{M}}*"), "isolated")
+    tokenizer.normalizer = normalizers.Sequence([])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([letters, pre_tokenizers.BertPreTokenizer()])
     return tokenizer
 
 

@@ -5,6 +5,9 @@ import shutil
 
 import pytest
 
+from tests.conftest import WORDS
+from tests.outside import space_before, with_template
+
 
 @pytest.fixture
 def checkpoint(run, config, tmp_path):
@@ -73,3 +76,19 @@ def test_files_that_are_no_checkpoint(run, tmp_path, checkpoint):
         status, _, err = run("generate", "--checkpoint", path)
         assert status == 2
         assert message in err
+
+
+def test_a_tokenizer_with_a_template_and_a_space_before_words_continues_the_prompt(run, config, tmp_path):
+    plain = space_before([*WORDS, *(f"{i}." for i in range(60))])
+    texts = []
+    for i, tokenizer in enumerate((plain, with_template(plain))):
+        (tmp_path / str(i)).mkdir()
+        tokenizer.save(str(tmp_path / str(i) / "tokenizer.json"))
+        data = ("--data.tokenizer", tmp_path / str(i), "--data.end_token", "</s>", "--data.seq_len", 8)
+        assert run("fit", "--config", config, *data)[0] == 0
+        checkpoint = tmp_path / f"logs/tiny/version_{i}/checkpoints/last.ckpt"
+        status, out, _ = run("generate", "--checkpoint", checkpoint, "--prompt", "the cat", "--max-new-tokens", 4)
+        assert status == 0
+        texts.append(out.strip("\n"))
+    assert texts[0] == texts[1]
+    assert texts[0].startswith("the cat ")

@@ -10,12 +10,13 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer
 
 from src.data import LMDataModule
 from src.data.packing import IGNORED
 from src.errors import InputError
 from src.tokenization import END_OF_TEXT, UNKNOWN, byte_tokenizer
+from tests.outside import letters_with_gaps, llama_like, with_template, without_unknown
 
 TEXTS = [f"Document {i} tells of the number {i * i}, and of é. " * (1 + i % 3) for i in range(60)]
 
@@ -365,9 +366,8 @@ def test_rows_without_text_are_counted(make, tmp_path, capsys):
 
 
 def test_ids_that_a_tokenizer_leaves_out_count_for_the_vocabulary(make, tmp_path):
-    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, END_OF_TEXT: 9}, unk_token="[UNK]"))
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    assert make(tokenizer=str(tmp_path)).vocab_size == 10
+    letters_with_gaps("".join(sorted(set("".join(TEXTS)))), 99).save(str(tmp_path / "tokenizer.json"))
+    assert make(tokenizer=str(tmp_path), end_token="</s>").vocab_size == 100
 
 
 def test_documents_are_told_apart_by_their_end_tokens(make):
@@ -378,3 +378,43 @@ def test_documents_are_told_apart_by_their_end_tokens(make):
     found = module.on_before_batch_transfer({"input_ids": ids}, 0)
     assert found["documents"].tolist() == [[0, 0, 1, 1, 2, 3, 3], [1] * 7]
     assert make().on_before_batch_transfer({"input_ids": ids}, 0).keys() == {"input_ids"}
+
+
+# ---- tokenizers from outside
+
+
+def save(tokenizer: Tokenizer, folder: Path) -> str:
+    folder.mkdir(exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return str(folder)
+
+
+def test_a_tokenizer_that_drops_characters_is_refused(make, tmp_path):
+    mine = save(without_unknown("abcdefghijklmnopqrstuvwxyz .,"), tmp_path / "mine")
+    with pytest.raises(
+        InputError, match=r"characters of the train split of .*corpus.jsonl \('D' \d+, .*take a tokenizer"
+    ):
+        make(tokenizer=mine, end_token="</s>").prepare_data()
+
+
+def test_bits_a_byte_are_of_the_bytes_that_are_represented(make, tmp_path, capsys):
+    text = "plain words only. " * 20
+    (tmp_path / "euro.jsonl").write_text(json.dumps({"text": f"{text}€"}) + "\n")
+    mine = save(without_unknown("abcdefghijklmnopqrstuvwxyz."), tmp_path / "mine")
+    files = {"source": str(tmp_path / "corpus.jsonl"), "validation_source": str(tmp_path / "euro.jsonl")}
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for _ in range(9)))
+    module = make(tokenizer=mine, end_token="</s>", test_fraction=0.0, **files)
+    counts = module.summary()["validation"]
+    assert counts["bytes"] == len(text) + 3
+    assert counts["bytes not represented"] == 3
+    assert "bytes not represented" not in module.summary()["train"]
+    assert module.bytes_per_token("validation") == len(text) / (counts["tokens"] - 1)
+    assert "the tokenizer cannot represent 1 of 361 characters of the validation split" in capsys.readouterr().out
+
+
+def test_a_template_changes_nothing_of_the_documents(make, tmp_path):
+    plain = save(llama_like(), tmp_path / "plain")
+    template = save(with_template(llama_like()), tmp_path / "template")
+    first, second = (make(tokenizer=kind, end_token="</s>") for kind in (plain, template))
+    assert first.info == second.info
+    assert targets(first.val_dataloader()) == targets(second.val_dataloader())

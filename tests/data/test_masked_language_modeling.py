@@ -13,6 +13,7 @@ from src.data import MLMDataModule
 from src.data.bucketing import BucketBatchSampler
 from src.data.masking import IGNORED
 from src.errors import InputError
+from tests.outside import pieces_with_gaps
 
 NOUNS = [
     "river",
@@ -332,3 +333,54 @@ def test_batches_of_documents_know_their_targets(make):
     assert (batch["labels"].gather(1, batch["masked_positions"]) != IGNORED).sum() == batch["target_tokens"]
     empty = module.dataset("train").__getitems__([(0, -1)])
     assert (empty["labels"] == IGNORED).all()
+
+
+# ---- tokenizers from outside, and other scripts
+
+
+def test_random_replacements_are_tokens_that_are_there(make, tmp_path):
+    tokenizer = pieces_with_gaps(
+        ["the", "was", "old", "many", "say", "that", "one", "and", "are", "alike", *NOUNS, *".!?"]
+    )
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "corpus.txt").write_text("\n\n".join(["The river was old. Many say that one bridge was old!"] * 40))
+    module = make(tokenizer=str(tmp_path), mask_rate=0.5)
+    there = set(tokenizer.get_vocab().values())
+    found = [id_ for batch in batches(module) for id_ in batch["input_ids"].flatten().tolist()]
+    assert set(found) <= there
+    assert max(found) > 1 << 16
+    assert module.vocab_size == max(there) + 1
+    drawn = set(module.dataset("train").masking.ordinary_ids.tolist())
+    assert drawn == there - set(range(5))
+
+
+def test_a_tokenizer_whose_file_is_replaced_is_not_served_from_the_cache(make, tmp_path):
+    words = ["the", "was", "old", "river", "."]
+    (tmp_path / "corpus.txt").write_text("\n\n".join(["The river was old. The old river was the river."] * 40))
+    for gap in (100, 200):
+        pieces_with_gaps(words, gap).save(str(tmp_path / "tokenizer.json"))
+        assert make(tokenizer=str(tmp_path)).vocab_size == gap + 9
+
+
+@pytest.mark.parametrize("sentence", ["第{}天下雨了。", "本当に{}時ですか？", "วันนี้{}โมง "], ids=["zh", "ja", "th"])
+def test_documents_without_spaces_have_sentences(make, tmp_path, sentence):
+    documents = ["".join(sentence.format("一二三四五六"[(i + j) % 6]) for j in range(6)) for i in range(30)]
+    (tmp_path / "corpus.txt").write_text("\n\n".join(documents), encoding="utf-8")
+    module = make(test_fraction=0.0)
+    counts = module.summary()
+    assert counts["train"]["documents"] + counts["validation"]["documents"] == 30
+    assert counts["train"]["sentences"] == 6 * counts["train"]["documents"]
+
+
+def test_documents_that_are_too_short_are_counted_with_the_reason(make, tmp_path, capsys):
+    short = [f"One sentence {i}" for i in range(20)]
+    (tmp_path / "corpus.txt").write_text("\n\n".join([text(20), *short]), encoding="utf-8")
+    module = make(test_fraction=0.0)
+    counts = module.summary()
+    kept = sum(split["documents"] for split in counts.values())
+    left_out = [split.get("documents of fewer than two sentences, left out", 0) for split in counts.values()]
+    assert (kept, sum(left_out)) == (20, 20)
+    out = capsys.readouterr().out
+    assert (
+        f"{left_out[0]} of {left_out[0] + counts['train']['documents']} documents, of fewer than two sentences" in out
+    )

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from src.coverage import MeasuredTokenizer
 from src.data.packing import IGNORED, PackedBlocks, PackedInfo, is_whole, pack, read_info, write_info
 from src.errors import InputError
 from src.tokenization import byte_tokenizer
@@ -92,7 +93,7 @@ def test_a_text_shorter_than_a_block_is_refused_with_both_numbers(folder, seed):
 def test_packing_puts_the_end_token_behind_each_document(tmp_path: Path):
     tokenizer = byte_tokenizer()
     texts = ["one", "zwei €", "三"]
-    info = pack(tokenizer, texts, 0, tmp_path / "train.bin")
+    info = pack(MeasuredTokenizer(tokenizer, "here"), texts, 0, tmp_path / "train.bin")
     expected = [token for text in texts for token in [*tokenizer.encode(text).ids, 0]]
     assert np.fromfile(tmp_path / "train.bin", info.dtype).tolist() == expected
     n_bytes = sum(len(text.encode()) for text in texts)
@@ -102,7 +103,7 @@ def test_packing_puts_the_end_token_behind_each_document(tmp_path: Path):
 
 def test_the_documents_are_in_order_however_many_there_are(tmp_path: Path):
     texts = [f"document {i}" for i in range(2500)]
-    info = pack(byte_tokenizer(), iter(texts), 0, tmp_path / "train.bin")
+    info = pack(MeasuredTokenizer(byte_tokenizer(), "here"), iter(texts), 0, tmp_path / "train.bin")
     ids = np.fromfile(tmp_path / "train.bin", info.dtype)
     decoded = byte_tokenizer().decode(ids.tolist(), skip_special_tokens=False).split("<|endoftext|>")
     assert decoded == [*texts, ""]
@@ -111,13 +112,13 @@ def test_the_documents_are_in_order_however_many_there_are(tmp_path: Path):
 def test_ids_beyond_two_bytes_are_kept(tmp_path: Path):
     tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1 << 16}, unk_token="a"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    info = pack(tokenizer, ["a b b"], 0, tmp_path / "train.bin")
+    info = pack(MeasuredTokenizer(tokenizer, "here"), ["a b b"], 0, tmp_path / "train.bin")
     assert np.fromfile(tmp_path / "train.bin", info.dtype).tolist() == [0, 1 << 16, 1 << 16, 0]
 
 
 def test_damage_is_noticed(tmp_path: Path):
     path = tmp_path / "train.bin"
-    info = pack(byte_tokenizer(), ["some text to write"], 0, path)
+    info = pack(MeasuredTokenizer(byte_tokenizer(), "here"), ["some text to write"], 0, path)
     write_info(tmp_path / "info.json", {"train": info})
     assert read_info(tmp_path / "info.json") == {"train": info}
     assert is_whole(path, info)

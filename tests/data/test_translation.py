@@ -14,6 +14,7 @@ from src.data import TranslationDataModule, catalogues
 from src.data.parallel import ParallelCorpus
 from src.errors import InputError
 from src.files import read_lines
+from tests.outside import letters_with_gaps
 
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 ZAHLEN = ["null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"]
@@ -303,3 +304,30 @@ def test_other_files_beside_a_corpus_are_not_part_of_it(folder):
     with (folder / "train.de").open("a") as file:
         file.write("\n")
     assert corpus(folder).fingerprint() != before
+
+
+def test_ids_that_a_tokenizer_leaves_out_count_for_both_vocabularies(folder, tmp_path):
+    letters = "".join(sorted(set("".join(a + b for a, b in pairs(300)))))
+    letters_with_gaps(letters).save(str(tmp_path / "tokenizer.json"))
+    data = module(folder, tmp_path, tokenizer=str(tmp_path / "tokenizer.json"), end_token="</s>")
+    data.prepare_data()
+    assert data.vocab_size == data.source_vocab_size == 70_001
+    for batch in data.train_dataloader():
+        assert batch["input_ids"].max() < data.source_vocab_size
+        assert batch["labels"].max() < data.vocab_size
+
+
+def test_a_folder_whose_tokenizer_is_replaced_is_prepared_again(folder, tmp_path):
+    letters = "".join(sorted(set("".join(a + b for a, b in pairs(300)))))
+    for gap in (1000, 2000):
+        letters_with_gaps(letters, gap).save(str(tmp_path / "tokenizer.json"))
+        assert module(folder, tmp_path, tokenizer=str(tmp_path), end_token="</s>").vocab_size == gap + 1
+
+
+def test_a_tokenizer_that_cannot_represent_one_side_is_refused(folder, tmp_path):
+    letters = "".join(sorted(set("".join(b for _, b in pairs(300)))))
+    letters_with_gaps(letters).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(
+        InputError, match=r"characters of the source side of the train split of .*corpus \(.*more than 1%"
+    ):
+        module(folder, tmp_path, tokenizer=str(tmp_path), end_token="</s>").prepare_data()

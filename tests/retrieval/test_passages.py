@@ -44,6 +44,14 @@ def test_neighbours_share_the_overlap():
         assert one[-5:] == following[:5]
 
 
+@pytest.mark.parametrize("text", ["水是生命之源。" * 30, "สวัสดีครับผมชื่อสมชาย" * 10, "これはペンです" * 20])
+def test_text_without_spaces_is_counted_by_its_letters(text):
+    (spans,) = split_passages([text], word_tokenizer(), 40, 0)
+    assert "".join(text[start:end] for start, end in spans) == text
+    assert len(spans) > 2
+    assert all(end - start <= 80 for start, end in spans)
+
+
 def test_a_word_longer_than_a_passage_is_cut():
     (spans,) = split_passages(["stonestonestonestone"], WORDPIECE, 2, 1)
     assert spans[0][0] == 0

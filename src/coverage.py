@@ -1,0 +1,139 @@
+"""How much of a text a tokenizer can represent."""
+
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer, pre_tokenizers
+
+from src.errors import InputError
+from src.tokenization import vocabulary_size
+
+LEAST = 0.99  # of the characters of a text, for a tokenizer that was made elsewhere
+SHOWN = 5  # characters that a message names
+# what tokenizers leave out on purpose: spaces, control and format characters, and accents
+UNCOUNTED = {"Zs", "Zl", "Zp", "Cc", "Cf", "Mn"}
+PROBE = "<|not represented|>"
+
+
+class MeasuredTokenizer:
+    """A tokenizer that counts the characters it loses: those behind an unknown token, and those that it drops.
+
+    Args:
+        tokenizer: that is measured.
+        where: its texts come from, for people.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, where: str) -> None:
+        self.tokenizer, self.where = tokenizer, where
+        self.characters = 0
+        self.lost: Counter[str] = Counter()
+        state = json.loads(tokenizer.to_str())
+        self._is_complete = _is_complete(tokenizer.get_vocab(), state)
+        self._probe = tokenizer if self._is_complete else _with_unknown(tokenizer, state)
+        self._unknown_id = _unknown_id(self._probe, state["model"])
+
+    @property
+    def coverage(self) -> float:
+        """The fraction of the characters that are represented."""
+        return 1 - self.lost.total() / max(self.characters, 1)
+
+    @property
+    def lost_bytes(self) -> int:
+        """The lost characters in UTF-8."""
+        return sum(n * len(character.encode()) for character, n in self.lost.items())
+
+    def encode(self, texts: Sequence[str], with_words: bool = False) -> list[Encoding]:
+        """The texts without special tokens; of the encodings only the ids are sure to be there, unless ``with_words``.
+
+        Raises:
+            InputError: the tokenizer has no way to write something, not even an unknown token.
+        """
+        self.characters += sum(map(len, texts))
+        is_fast = self._is_complete and not with_words
+        encode = self.tokenizer.encode_batch_fast if is_fast else self.tokenizer.encode_batch
+        try:
+            encodings = encode(list(texts), add_special_tokens=False)
+        except Exception as error:  # the library raises nothing narrower
+            raise InputError(
+                f"the tokenizer cannot encode {self.where} ({error}): give it an unknown token, or take another one"
+            ) from error
+        if not self._is_complete:
+            probed = encodings
+            if self._probe is not self.tokenizer:
+                probed = self._probe.encode_batch(list(texts), add_special_tokens=False)
+            for text, encoding in zip(texts, probed, strict=True):
+                self.lost.update(self._lost(text, encoding))
+        return encodings
+
+    def _lost(self, text: str, encoding: Encoding) -> Counter[str]:
+        spans = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+        is_unknown = np.array(encoding.ids, np.int64) == self._unknown_id
+        # of a character's bytes a byte-level vocabulary may know some: it is lost with any of them
+        is_lost = (_depth(spans[~is_unknown], len(text)) == 0) | (_depth(spans[is_unknown], len(text)) > 0)
+        found = Counter(text[i] for i in np.flatnonzero(is_lost))
+        return Counter({c: n for c, n in found.items() if unicodedata.category(c) not in UNCOUNTED})
+
+    def losses(self) -> str | None:
+        """What is lost, in words; nothing where nothing is."""
+        if not self.lost:
+            return None
+        commonest = ", ".join(f"{character!r} {n:,}" for character, n in self.lost.most_common(SHOWN))
+        more = ", ..." if len(self.lost) > SHOWN else ""
+        return (
+            f"the tokenizer cannot represent {self.lost.total():,} of {self.characters:,} characters of {self.where} "
+            f"({commonest}{more})"
+        )
+
+    def check(self) -> None:
+        """Refuse a tokenizer that does not serve for the texts so far.
+
+        Raises:
+            InputError: it represents less than ``LEAST`` of them.
+        """
+        if self.coverage < LEAST:
+            raise InputError(
+                f"{self.losses()}, which is more than {1 - LEAST:.0%}: take a tokenizer that was made for such text, "
+                "or leave the option tokenizer as it is, to train one on it"
+            )
+
+
+def _depth(spans: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """How many spans each of so many characters is in."""
+    change = np.zeros(length + 1, np.int64)
+    np.add.at(change, spans[:, 0], 1)
+    np.add.at(change, spans[:, 1], -1)
+    return change.cumsum()[:-1]
+
+
+def _is_complete(vocabulary: dict[str, int], state: dict[str, Any]) -> bool:
+    """Whether a tokenizer can write every byte, and so every text."""
+    if state["model"].get("byte_fallback"):
+        return all(f"<0x{byte:02X}>" in vocabulary for byte in range(256))
+    is_byte_level = '"ByteLevel"' in json.dumps([state["normalizer"], state["pre_tokenizer"]])
+    return is_byte_level and all(byte in vocabulary for byte in pre_tokenizers.ByteLevel.alphabet())
+
+
+def _with_unknown(tokenizer: Tokenizer, state: dict[str, Any]) -> Tokenizer:
+    """A tokenizer that shows as an unknown token what byte-pair encoding without such a token drops; ``state`` is its.
+
+    Where a character was dropped, the offsets of those behind it are wrong, so that it cannot be told from a gap.
+    """
+    model = state["model"]
+    if model["type"] != "BPE" or model["unk_token"] is not None:
+        return tokenizer
+    unknown = {PROBE: vocabulary_size(tokenizer)}
+    model |= {"unk_token": PROBE, "vocab": model["vocab"] | unknown}
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def _unknown_id(tokenizer: Tokenizer, model: dict[str, Any]) -> int:
+    """The id of the unknown token; -1 where there is none."""
+    if model.get("unk_id") is not None:  # of a unigram model
+        return model["unk_id"]
+    found = tokenizer.token_to_id(model.get("unk_token") or "")
+    return -1 if found is None else found
