@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -32,6 +33,7 @@ REQUIRED_KEYS = {
 # architecture -> the special tokens that its checkpoints name; those of the others are BERT's
 SPECIAL_TOKENS = {"gpt": ("eos_token",), "transformer": ("eos_token", "decoder_start_token")}
 HEADER = "meta.pt"  # in the folder of a sharded checkpoint: all but weights and optimizer state
+AVERAGED = "averaged.pt"  # in that folder: averaged weights, where those that are trained lie in the shards
 CHECKSUMS = "checksums.json"  # in that folder: the size and the CRC of each of its files, by their names
 
 M = TypeVar("M", bound=nn.Module)
@@ -73,6 +75,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise InputError(f"checkpoint {path} holds more than tensors and plain values: it is not loaded") from error
     check_content(checkpoint, path, REQUIRED_KEYS)
+    _repair_average(checkpoint, path)
+    check_tied(checkpoint, path)
     return checkpoint
 
 
@@ -119,18 +123,69 @@ def _check_tokenizer(checkpoint: dict[str, Any], path: Path) -> None:
             raise InputError(f"checkpoint {path} has {name} {token!r}, which its tokenizer does not have")
 
 
+def network_names(header: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors, without their content, of the network that a checkpoint describes, by their names in it."""
+    config_class, model_class = ARCHITECTURES[header["architecture"]]
+    with torch.device("meta"):
+        network = model_class(config_class(**header["model_config"]))
+    return {f"model.{name}": tensor for name, tensor in network.state_dict(keep_vars=True).items()}
+
+
+def tied_names(header: dict[str, Any]) -> list[list[str]]:
+    """The names of each tensor that the network of a checkpoint has under several of them."""
+    groups: dict[int, list[str]] = {}
+    if header.get("architecture") in ARCHITECTURES:
+        for name, tensor in network_names(header).items():
+            groups.setdefault(id(tensor), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def check_tied(checkpoint: dict[str, Any], path: Path) -> None:
+    """Whether a tied tensor has one value under all its names: else the name that is loaded last would win.
+
+    Raises:
+        InputError: naming the first two that differ.
+    """
+    for first, *others in tied_names(checkpoint):
+        for weights in (checkpoint["state_dict"], checkpoint.get("plain_weights", {})):
+            for name in others:
+                if first in weights and name in weights and not _equal(weights[first], weights[name]):
+                    raise InputError(
+                        f"checkpoint {path} has two values for a tied weight, {first} and {name}: use another one"
+                    )
+
+
+def _repair_average(checkpoint: dict[str, Any], path: Path) -> None:
+    """Where one name of a tied weight was averaged and another was not, the average is the value of both.
+
+    It is certain which is which: the plain weight stands beside the average, and is what the other name has.
+    """
+    state, plain = checkpoint["state_dict"], checkpoint.get("plain_weights", {})
+    for group in tied_names(checkpoint):
+        averaged = [name for name in group if name in plain]
+        for name in group:
+            if len(averaged) != 1 or name in plain or _equal(state[name], state[averaged[0]]):
+                continue
+            if _equal(state[name], plain[averaged[0]]):
+                state[name] = state[averaged[0]]
+                print(f"warning: {path}: {name} was not averaged as {averaged[0]} is: read as tied", file=sys.stderr)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and torch.equal(a, b)
+
+
 def _check_network(checkpoint: dict[str, Any], path: Path) -> None:
-    config_class, model_class = ARCHITECTURES[checkpoint["architecture"]]
     try:
-        with torch.device("meta"):
-            expected = model_class(config_class(**checkpoint["model_config"])).state_dict()
+        expected = network_names(checkpoint)
     except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"checkpoint {path} describes a network that cannot be built: {error}") from error
     for name, tensor in expected.items() if "state_dict" in checkpoint else ():
-        held = checkpoint["state_dict"].get(f"model.{name}")
+        held = checkpoint["state_dict"].get(name)
         if not isinstance(held, Tensor) or held.shape != tensor.shape:
             found = f"shape {tuple(held.shape)}" if isinstance(held, Tensor) else "nothing"
-            raise InputError(f"checkpoint {path} has {found} for {name}: its network has {tuple(tensor.shape)}")
+            what = f"{name.removeprefix('model.')}: its network has {tuple(tensor.shape)}"
+            raise InputError(f"checkpoint {path} has {found} for {what}")
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -204,9 +259,10 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     """Write a checkpoint, whole or not at all.
 
     Raises:
-        InputError: there is no folder to write it into, or no room.
+        InputError: there is no folder to write it into, or no room, or it is not fit to be read.
     """
     check_folder_of(path)
+    check_tied(checkpoint, path)
     with whole_file(path) as file:
         torch.save(checkpoint, file)
 

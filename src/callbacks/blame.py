@@ -126,7 +126,7 @@ def place_of(trainer: L.Trainer, task: Task) -> str:
     sampler = getattr(trainer.train_dataloader, "sampler", None)
     if not hasattr(sampler, "batches"):
         return text
-    batches = sampler.batches(trainer.current_epoch)  # type: ignore[union-attr]
+    batches = sampler.batches(sampler.data_epoch)  # type: ignore[union-attr]
     rows = [int(row) for number in numbers for row in batches[number] if row >= 0]
     shown = ", ".join(map(str, rows[:16])) + (", ..." if len(rows) > 16 else "")
     rank = f" on rank {trainer.global_rank}" if trainer.world_size > 1 else ""

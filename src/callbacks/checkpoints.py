@@ -5,7 +5,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from src.callbacks.ending import validation_follows
+from src.callbacks.ending import ends, save_last, validation_follows
 
 
 class Checkpoints(ModelCheckpoint):
@@ -13,6 +13,8 @@ class Checkpoints(ModelCheckpoint):
 
     A run that goes on from a checkpoint of such a step is taken to have validated there: if the run was killed in that
     validation, its figures, and a best checkpoint that it may have found, would be missing.
+
+    After the validation that a run ends with, ``last.ckpt`` is of the last step, whatever the interval of saving.
     """
 
     _waiting: tuple[Any, ...] | None = None  # what the end of the step is told
@@ -30,7 +32,8 @@ class Checkpoints(ModelCheckpoint):
             waiting, self._waiting = self._waiting, None
             super().on_train_batch_end(trainer, pl_module, *waiting)
         super().on_validation_end(trainer, pl_module)
+        if self.save_last and not self._should_skip_saving_checkpoint(trainer) and ends(trainer):
+            save_last(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning's forgets to ask here alone
-            super().on_train_end(trainer, pl_module)
+        """Nothing: the run has ended with a checkpoint; one that is saved here would count its epoch as finished."""

@@ -26,9 +26,9 @@ class EMA(L.Callback):
         if not 0 <= decay < 1:
             raise InputError(f"decay is {decay}: it must be at least 0 and less than 1")
         self.decay = decay
-        self._average: dict[str, Tensor] = {}
+        self._average: dict[str, Tensor] = {}  # of each weight that is trained, by the first of its names
+        self._plain: dict[str, Tensor] = {}  # while the average stands in the network
         self._step = 0
-        self._swapped = False
 
     def check(self, trainer: L.Trainer) -> None:
         """Refuse a strategy whose processes hold parts of the network.
@@ -36,10 +36,10 @@ class EMA(L.Callback):
         Raises:
             InputError: naming it.
         """
-        if hasattr(trainer.strategy, "whole_state_dict"):
+        if getattr(trainer.strategy, "is_sharded", False):
             raise InputError(
                 f"EMA averages whole weights, and under {type(trainer.strategy).__name__} no process has them: leave "
-                "the callback out, or train on one device or under ddp"
+                "the callback out, or train on one device, under ddp, or under ZeRO 1 or 2"
             )
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -49,9 +49,16 @@ class EMA(L.Callback):
     def _weights(pl_module: L.LightningModule) -> dict[str, Tensor]:
         return {name: parameter.data for name, parameter in pl_module.named_parameters() if parameter.requires_grad}
 
+    @staticmethod
+    def _under_all_names(weights: dict[str, Tensor], pl_module: L.LightningModule) -> dict[str, Tensor]:
+        """The weights as a state dict has them: a tied one under each of its names."""
+        first = {parameter: name for name, parameter in pl_module.named_parameters()}
+        names = pl_module.named_parameters(remove_duplicate=False)
+        return {name: weights[first[parameter]] for name, parameter in names if first[parameter] in weights}
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self._average:
-            self._average = {name: weight.clone() for name, weight in self._weights(pl_module).items()}
+            self._average = {name: _precise(weight).clone() for name, weight in self._weights(pl_module).items()}
         self._average = {name: tensor.to(pl_module.device) for name, tensor in self._average.items()}
         self._step = trainer.global_step
 
@@ -60,38 +67,46 @@ class EMA(L.Callback):
             return
         self._step = trainer.global_step
         decay = min(self.decay, (1 + self._step) / (10 + self._step))
-        weights = self._weights(pl_module)
+        weights = {name: _precise(weight) for name, weight in self._weights(pl_module).items()}
         torch._foreach_lerp_([self._average[name] for name in weights], list(weights.values()), 1 - decay)
 
-    def _swap(self, pl_module: L.LightningModule) -> None:
-        for name, weight in self._weights(pl_module).items():
-            held = self._average[name].clone()
-            self._average[name].copy_(weight)
-            weight.copy_(held)
-        self._swapped = not self._swapped
-
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._average:
-            self._swap(pl_module)
+        if not self._average:
+            return
+        weights = self._weights(pl_module)
+        self._plain = {name: weight.clone() for name, weight in weights.items()}
+        _copy(self._average, weights)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._swapped:
-            self._swap(pl_module)
+        _copy(self._plain, self._weights(pl_module))
+        self._plain = {}
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self.on_validation_end(trainer, pl_module)  # what is saved on the way out must not take one for the other
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Swap them in the file."""
-        if self._average and not self._swapped:
-            checkpoint["plain_weights"] = {name: checkpoint["state_dict"][name] for name in self._average}
-            checkpoint["state_dict"] = {**checkpoint["state_dict"], **self._average}
+        """Put the average in the place of the weights, and those beside it."""
+        if self._average:
+            plain = self._plain or self._weights(pl_module)
+            checkpoint["plain_weights"] = self._under_all_names(plain, pl_module)
+            average = self._under_all_names(self._average, pl_module)
+            checkpoint["state_dict"] = {**checkpoint["state_dict"], **average}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """To train on, swap them back; all else goes on with the average."""
+        """To train on, take both as they were; all else goes on with the average."""
         if trainer.state.fn != "fit" or "plain_weights" not in checkpoint:
             return
-        self._average = {name: checkpoint["state_dict"][name].clone() for name in checkpoint["plain_weights"]}
         weights = self._weights(pl_module)
-        for name, plain in checkpoint["plain_weights"].items():
-            weights[name].copy_(plain)
+        self._average = {name: _precise(checkpoint["state_dict"][name]).clone() for name in weights}
+        _copy(checkpoint["plain_weights"], weights)
+
+
+def _precise(weight: Tensor) -> Tensor:
+    """In float32 at least: in bfloat16 an average would not move by a thousandth of a difference."""
+    return weight.to(torch.promote_types(weight.dtype, torch.float32))
+
+
+def _copy(values: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+    """Set the weights that there are values for."""
+    for name in weights.keys() & values.keys():
+        weights[name].copy_(values[name])

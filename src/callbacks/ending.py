@@ -11,19 +11,52 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 
 class EndWithValidation(L.Callback):
-    """Validate after the last optimizer step, wherever it falls between two validations, and so save a checkpoint.
+    """Validate the weights of the last optimizer step, whatever ends the run there, and so save a checkpoint of them.
 
     Within the training loop: a checkpoint that is saved after it would count the epoch as finished, and a longer run
     that resumes from it would skip the rest of the epoch's data.
+
+    A run that is asked to stop between two optimizer steps, by a time limit or after a validation, first finishes the
+    step that it is in: else the gradient of its first batches would be lost, and a resumed run would not compute it.
     """
 
+    _asked = False  # to stop, within an optimizer step
+
+    def _finish_step(self, trainer: L.Trainer) -> None:
+        if trainer.fit_loop._should_accumulate():
+            self._asked |= trainer.should_stop
+            trainer.should_stop = False
+
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if trainer.global_step < trainer.max_steps or trainer.max_steps == -1:
+        trainer.should_stop |= self._asked
+        self._finish_step(trainer)
+        if not ends(trainer):
             return
-        if trainer.enable_validation:
-            trainer.should_stop = True  # makes the loop validate now
-        elif not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        loop = trainer.fit_loop
+        loop.min_epochs = loop.epoch_loop.min_steps = 0  # of a run that has reached them, at the end of this batch
+        trainer.should_stop = True  # makes the loop validate now
+        trainer.check_val_every_n_epoch = None  # in whichever epoch this is
+        if not trainer.enable_validation and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             save_last(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            self._finish_step(trainer)
+
+
+def ends(trainer: L.Trainer) -> bool:
+    """Whether the run ends with the training batch at hand: by its steps, its epochs, or as it was asked to."""
+    loop = trainer.fit_loop
+    if loop._should_accumulate():
+        return False
+    steps, epochs = trainer.global_step, loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+    epochs += loop.epoch_loop._num_ready_batches_reached()
+    asked = trainer.should_stop and steps >= (loop.min_steps or 0) and epochs >= (loop.min_epochs or 0)
+    return asked or _reached(steps, trainer.max_steps) or _reached(epochs, trainer.max_epochs)
+
+
+def _reached(done: int, limit: int | None) -> bool:
+    return limit is not None and -1 != limit <= done
 
 
 def validation_follows(trainer: L.Trainer) -> bool:

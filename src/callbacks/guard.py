@@ -16,7 +16,7 @@ from torch import Tensor
 
 from src.callbacks.blame import Batches, cause_of_spike, first_fault, place_of
 from src.callbacks.ema import EMA
-from src.callbacks.ending import requeue, save_last, validation_follows
+from src.callbacks.ending import ends, requeue, save_last, validation_follows
 from src.distributed import ZeroStrategy
 from src.errors import Diverged, InputError, Preempted
 from src.tasks import Task
@@ -183,7 +183,7 @@ class Guard(L.Callback):
         assert isinstance(pl_module, Task)
         loop = trainer.fit_loop.epoch_loop
         at_a_step = not loop._should_accumulate()
-        if not (self._ending and at_a_step) or trainer.should_stop:
+        if not (self._ending and at_a_step) or ends(trainer):
             return
         self._in_validation = validation_follows(trainer)
         raise Preempted(self._end(trainer))

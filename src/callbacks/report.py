@@ -42,8 +42,8 @@ class Report(L.Callback):
         for split, counts in data.summary().items():
             table.add_row(split, ", ".join(f"{count:,} {what}" for what, count in counts.items()))
         steps = pl_module.total_steps()
-        plan = f"{steps:,} optimizer steps"
-        if "train" in data.summary():  # a stream does not know how much there is
+        plan = f"{steps:,} optimizer steps" if steps >= 0 else "as many optimizer steps as the time allows"
+        if "train" in data.summary() and steps >= 0:  # a stream does not know how much there is
             per_epoch = math.ceil(len(data.train_dataloader()) / accumulate)
             tokens = data.summary()["train"]["tokens"] / per_epoch
             plan += f" of {tokens:,.0f} tokens: {steps / per_epoch:.2f} epochs"

@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from src.checkpoint import read_header, save_checkpoint
+from src.checkpoint import AVERAGED, network_names, read_header, save_checkpoint, tied_names
 from src.cli.parser import VerbParser
 from src.errors import InputError
-from src.models import ARCHITECTURES
 
 
 def parser() -> VerbParser:
@@ -49,12 +48,12 @@ def _zero_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _with_tied(weights: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights under every name of a tied matrix, of which DeepSpeed leaves some out."""
-    config_class, model_class = ARCHITECTURES[header["architecture"]]
-    with torch.device("meta"):
-        names = model_class(config_class(**header["model_config"])).state_dict(keep_vars=True)
-    by_parameter = {id(p): f"model.{name}" for name, p in names.items() if f"model.{name}" in weights}
-    return {f"model.{name}": weights[by_parameter[id(p)]] for name, p in names.items()}
+    """The network's weights under every name of a tied one, of which DeepSpeed leaves some out."""
+    names = network_names(header)
+    for group in tied_names(header):
+        held = next(name for name in group if name in weights)
+        weights = {**dict.fromkeys(group, weights[held]), **weights}
+    return {name: weights[name] for name in names}
 
 
 def consolidate(folder: Path) -> dict[str, Any]:
@@ -72,12 +71,15 @@ def consolidate(folder: Path) -> dict[str, Any]:
     header = read_header(folder)
     try:
         weights = _zero_weights(folder) if (folder / "checkpoint").is_dir() else _mesh_weights(folder)
-        weights = _with_tied(weights, header)
+        parts = {"state_dict": _with_tied(weights, header)}
+        if (folder / AVERAGED).is_file():
+            averaged = torch.load(folder / AVERAGED, map_location="cpu", weights_only=True)
+            parts = {"state_dict": averaged, "plain_weights": parts["state_dict"]}
     except InputError:
         raise
     except (Exception, CheckpointException) as error:  # whatever the libraries meet in a damaged shard
         raise InputError(f"{folder} is incomplete or damaged ({type(error).__name__}): use another one") from error
-    return {**header, "state_dict": weights}
+    return {**header, **parts}
 
 
 def main(arguments: list[str]) -> None:

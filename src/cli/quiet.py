@@ -19,6 +19,7 @@ def quieten() -> None:
         ".*compute.. method of metric .* was called before",  # those of a pipeline's first stages
         ".*was deprecated in v4",  # what Lightning calls in jsonargparse
         ".*Checkpoint directory .* exists and is not empty",  # a run that goes on
+        ".*You requested to overfit but enabled train dataloader shuffling",  # ours repeats the batches of one epoch
         ".*The number of training batches .* is smaller than the logging interval",
     ):
         warnings.filterwarnings("ignore", message)

@@ -13,6 +13,7 @@ import torch
 import yaml
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -198,7 +199,11 @@ class TrainingCLI(LightningCLI):
         callbacks = [Report(), Dashboard(), Throughput(), ProgressBar(), EndWithValidation(), ExactResume()]
         callbacks += [Predictions(), *self.callbacks]
         self.trainer_defaults = {"callbacks": callbacks}
+        given = as_list(self.config_init[self.verb].trainer.callbacks)
         try:
+            if trainer.max_time is not None and not any(isinstance(callback, Timer) for callback in given):
+                callbacks.insert(0, Timer(trainer.max_time))  # before what acts on it; Lightning would put it last
+                settings["max_time"] = None
             made = super().instantiate_trainer(enable_model_summary=False, **settings)
             check_strategy(made, self.model)
             return made

@@ -43,7 +43,7 @@ class BucketBatchSampler(EpochBatchSampler):
         return [batch for start in range(0, len(self), POOL) for batch in self._pool(rows, epoch, start)]
 
     def __iter__(self) -> Iterator[list[Key]]:
-        epoch, position = self.epoch, self.position
+        epoch, position = self.data_epoch, self.position
         rows = self.global_batches(epoch)
         for start in range(position // POOL * POOL, len(self), POOL):
             for batch in self._pool(rows, epoch, start)[max(0, position - start) :]:

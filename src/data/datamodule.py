@@ -185,9 +185,12 @@ class TextDataModule(L.LightningDataModule, ABC):
         return self._counting(loader, sampler)
 
     def _counting(self, loader: DataLoader[Any], place: ResumableBatchSampler | StreamedBlocks) -> TokenCountingLoader:
-        if self.trainer is None:
+        trainer = self.trainer
+        if trainer is None:
             return TokenCountingLoader(loader, place)
-        return TokenCountingLoader(loader, place, self.trainer.accumulate_grad_batches, self._mean_over_ranks)
+        place.overfit = trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        accumulate, taken = trainer.accumulate_grad_batches, lambda: trainer.num_training_batches
+        return TokenCountingLoader(loader, place, accumulate, self._mean_over_ranks, taken)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The whole validation split, once."""

@@ -1,5 +1,6 @@
 """The training loader: counts the targets of each optimizer step ahead of it, and knows its place."""
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -32,6 +33,8 @@ class TokenCountingLoader:
         place: what the loader takes its batches from: has an epoch and a position, and starts there.
         accumulate_grad_batches: micro-batches of an optimizer step.
         mean_over_ranks: averages a tensor over the ranks; called once an optimizer step, on every rank.
+        batches_per_epoch: tells how many batches of an epoch are trained on, which may be fewer than there are; asked
+            when the epoch begins.
     """
 
     def __init__(
@@ -40,11 +43,13 @@ class TokenCountingLoader:
         place: ResumableBatchSampler | StreamedBlocks,
         accumulate_grad_batches: int = 1,
         mean_over_ranks: Callable[[Tensor], Tensor] = lambda count: count,
+        batches_per_epoch: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self.loader = loader
         self.sampler = place  # by this name Lightning finds it and calls its set_epoch
         self.accumulate = accumulate_grad_batches
         self.mean_over_ranks = mean_over_ranks
+        self.batches_per_epoch = batches_per_epoch
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -53,8 +58,7 @@ class TokenCountingLoader:
         # a generator, so that nothing is read before Lightning has set the epoch
         batches = iter(self.loader)
         position = self.sampler.position
-        # a run that was resumed within a step has the rest of that step's batches first
-        while window := list(islice(batches, self.accumulate - position % self.accumulate)):
+        while window := list(islice(batches, self._rest_of_step(position - self.sampler.first))):
             targets = torch.stack([count_targets(batch) for batch in window]).sum(0) / self.accumulate
             means = self.mean_over_ranks(targets.float()).clamp(min=1e-6)  # a step without any target has no gradient
             counts = dict(zip(_counted(window[0]), means.unbind(), strict=True))
@@ -63,13 +67,22 @@ class TokenCountingLoader:
                 self.sampler.position = position
                 yield {**batch, **counts}
 
+    def _rest_of_step(self, batch: int) -> int:
+        """How many batches an optimizer step takes from a batch of the epoch on, which a run may be resumed at.
+
+        The last step of an epoch has what is left of it.
+        """
+        left = max(self.batches_per_epoch() - batch, 0)
+        return int(min(self.accumulate - batch % self.accumulate, left))
+
     def state_dict(self) -> dict[str, int]:
-        """The epoch, and how many of its batches were given out."""
-        return {"epoch": self.sampler.epoch, "position": self.sampler.position}
+        """The epoch, where it began, and the position after the batches that were given out."""
+        return {"epoch": self.sampler.epoch, "first": self.sampler.first, "position": self.sampler.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on after the batches that were given out."""
         self.sampler.epoch, self.sampler.position = state["epoch"], state["position"]
+        self.sampler.first = state.get("first", 0)
 
 
 def count_targets(batch: Batch) -> Tensor:

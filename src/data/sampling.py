@@ -26,6 +26,8 @@ class ResumableBatchSampler(Sampler[list[Key]], ABC):
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
         self.position = 0  # the batch to start with
+        self.first = 0  # the position of the epoch's first batch
+        self.overfit = False  # whether every epoch has the batches of the first one
 
     def set_epoch(self, epoch: int) -> None:
         """Start an epoch at its first batch; nothing if it is the current one, which may have been resumed midway."""
@@ -36,14 +38,19 @@ class ResumableBatchSampler(Sampler[list[Key]], ABC):
     def batches(self, epoch: int) -> list[np.ndarray]:
         """The indices of each batch of this rank in an epoch, padded with -1."""
 
+    @property
+    def data_epoch(self) -> int:
+        """The epoch whose rows, order and masks this one has."""
+        return 0 if self.overfit else self.epoch
+
     def __iter__(self) -> Iterator[list[Key]]:
-        epoch = self.epoch
+        epoch = self.data_epoch
         for batch in self.batches(epoch)[self.position :]:
             yield [(epoch, int(index)) for index in batch]
 
     def __len__(self) -> int:
         """Batches of the whole epoch, wherever it starts."""
-        return len(self.batches(self.epoch))
+        return len(self.batches(self.data_epoch))
 
 
 class EpochBatchSampler(ResumableBatchSampler):

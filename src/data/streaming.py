@@ -48,9 +48,14 @@ class StreamedBlocks(IterableDataset[dict[str, Tensor]]):
         self.seq_len, self.batch_size = seq_len, batch_size
         self.rank, self.world_size = rank, world_size
         self.epoch, self.position = 0, 0
+        self.first = 0  # the position of the epoch's first batch
+        self.overfit = False  # whether every epoch has the batches of the first one
 
     def set_epoch(self, epoch: int) -> None:
-        """Nothing: an endless stream has one epoch."""
+        """Start an epoch where the last one ended; nothing if it is the current one, which may have been resumed."""
+        if epoch != self.epoch:
+            self.position = 0 if self.overfit else self.position
+            self.epoch, self.first = epoch, self.position
 
     def __len__(self) -> int:
         return ENDLESS

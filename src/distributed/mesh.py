@@ -39,6 +39,8 @@ class MeshStrategy(ModelParallelStrategy):
         process_group_backend: ``gloo`` on processors and ``nccl`` on GPUs if null.
     """
 
+    is_sharded = True  # a process holds parts of the weights only
+
     def __init__(
         self,
         data_parallel_size: Literal["auto"] | int = "auto",

@@ -74,6 +74,8 @@ class PipelineStrategy(DDPStrategy):
         process_group_backend: ``gloo`` on processors and ``nccl`` on GPUs if null.
     """
 
+    is_sharded = True  # a process holds parts of the weights only
+
     def __init__(
         self,
         pipeline_size: int | None = None,

@@ -16,11 +16,11 @@ def whole_model(task: "L.LightningModule") -> nn.Module:
     must call this, and each then goes on by itself. Where a rank holds the whole network anyway, that is what it gets;
     else a copy is made of it, for as long as the caller keeps it.
     """
-    gather: Any = getattr(task.trainer.strategy, "whole_state_dict", None)
-    weights = gather() if gather is not None else None
-    if weights is None:
+    strategy: Any = task.trainer.strategy
+    if not getattr(strategy, "is_sharded", False):
         model: nn.Module = task.model  # type: ignore[assignment]
         return model
+    weights = strategy.whole_state_dict()
     devices = [task.device] if task.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.device(task.device):  # initial weights draw random numbers
         model = task.build_model()  # type: ignore[operator]

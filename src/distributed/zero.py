@@ -13,9 +13,10 @@ import torch
 from lightning.fabric.utilities.distributed import _destroy_dist_connection
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from src.checkpoint import HEADER
+from src.checkpoint import AVERAGED, HEADER
 from src.distributed.saving import plain_deepspeed, whole_folder
 from src.errors import InputError
 
@@ -139,10 +140,13 @@ class ZeroStrategy(DeepSpeedStrategy):
             return torch.linalg.vector_norm(torch.stack([torch.as_tensor(n) for n in optimizer._get_norm_groups()]))
         return torch.as_tensor(optimizer.scaled_global_norm())
 
-    def whole_state_dict(self) -> dict[str, Tensor] | None:
-        """All weights of the network, on every rank; null where every rank holds them anyway."""
-        if self.stage < 3:
-            return None
+    @property
+    def is_sharded(self) -> bool:
+        """Whether a process holds parts of the weights only."""
+        return self.stage == 3
+
+    def whole_state_dict(self) -> dict[str, Tensor]:
+        """All weights of the network, on every rank; every rank must ask."""
         import deepspeed
 
         model: nn.Module = self.lightning_module.model  # type: ignore[union-attr, assignment]
@@ -155,11 +159,13 @@ class ZeroStrategy(DeepSpeedStrategy):
     # ---- checkpoints
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        header = {k: v for k, v in checkpoint.items() if k not in ("state_dict", "plain_weights", "optimizer_states")}
         with whole_folder(Path(self.broadcast(filepath)), self.barrier) as aside:
-            super().save_checkpoint(checkpoint, aside, storage_options)
+            super().save_checkpoint(header, aside, storage_options)
             if self.is_global_zero:
-                header = {k: v for k, v in checkpoint.items() if k not in ("state_dict", "optimizer_states")}
                 torch.save(header, aside / HEADER)
+                if "plain_weights" in checkpoint:  # which DeepSpeed saves, since it trains them
+                    torch.save(checkpoint["state_dict"], aside / AVERAGED)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         zero = getattr(self.model, "optimizer", None)
@@ -167,10 +173,18 @@ class ZeroStrategy(DeepSpeedStrategy):
             # to evaluate a stage 3 checkpoint, deepspeed asks this of an engine that has no optimizer
             zero._restore_from_bit16_weights = lambda: None
         with plain_deepspeed():
-            return super().load_checkpoint(checkpoint_path, weights_only)
+            checkpoint = super().load_checkpoint(checkpoint_path, weights_only)
+        averaged = Path(checkpoint_path) / AVERAGED
+        if averaged.is_file():
+            checkpoint["plain_weights"] = self.lightning_module_state_dict()
+            checkpoint["state_dict"] = torch.load(averaged, map_location="cpu", weights_only=True)
+        return checkpoint
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Nothing: :meth:`load_checkpoint` has done it."""
+        """To evaluate, the averaged weights, if there are any: :meth:`load_checkpoint` has loaded those to train on."""
+        task = self.lightning_module
+        if "state_dict" in checkpoint and task.trainer.state.fn != TrainerFn.FITTING:  # type: ignore[union-attr]
+            task.load_state_dict(checkpoint["state_dict"], strict=strict)  # type: ignore[union-attr]
 
 
 def _choose_accelerator() -> None:

@@ -16,6 +16,8 @@ class Schedule(ABC):
         warmup_steps: length of the warm-up; 0 for none.
     """
 
+    needs_total_steps = False  # whether it depends on the length of the run
+
     def __init__(self, warmup_steps: int = 0) -> None:
         if warmup_steps < 0:
             raise InputError(f"warmup_steps is {warmup_steps}: it cannot be negative")
@@ -50,6 +52,8 @@ class _Decay(Schedule):
         warmup_steps: length of the warm-up; 0 for none.
         final_factor: share of the peak rate that is left at the end.
     """
+
+    needs_total_steps = True
 
     def __init__(self, warmup_steps: int = 0, final_factor: float = 0.0) -> None:
         super().__init__(warmup_steps)

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from src.checkpoint import check_compatible, read_checkpoint
 from src.data import Baselines, TextDataModule
 from src.distributed import PipelineStrategy, clip_by_global_norm
+from src.errors import InputError
 from src.nn import Block
 from src.optim import Schedule, parameter_groups
 
@@ -188,17 +189,27 @@ class Task(L.LightningModule, ABC):
         self.collected.setdefault((name, share), []).append(value.detach())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer over two parameter groups, and the schedule by optimizer steps."""
+        """The optimizer over two parameter groups, and the schedule by optimizer steps.
+
+        Raises:
+            InputError: the schedule needs the length of the run, and only its time is limited.
+        """
+        steps = self.total_steps()
+        if steps == -1 and self.schedule.needs_total_steps:
+            raise InputError(
+                f"{type(self.schedule).__name__} falls to its end at the last step, and neither trainer.max_steps nor "
+                "trainer.max_epochs says which one that is: set one of them, or take the schedule Constant"
+            )
         optimizer = self.make_optimizer(parameter_groups(self.model))
         self._configured = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-        self._scheduler = LambdaLR(optimizer, partial(self._factor, total_steps=self.total_steps()))
+        self._scheduler = LambdaLR(optimizer, partial(self._factor, total_steps=steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler, "interval": "step"}}
 
     def _factor(self, step: int, total_steps: int) -> float:
         return self.rate_factor * self.schedule.factor(step, total_steps)
 
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """Optimizer steps of the whole run; -1 if only its time is limited."""
         trainer = self.trainer
         if trainer.max_epochs in (None, -1):
             return trainer.max_steps

@@ -49,6 +49,21 @@ def test_the_logged_loss_of_an_epochs_last_step_is_a_mean_as_the_others_are(run,
     assert all(later < earlier + 0.05 for earlier, later in pairwise(losses)), losses
 
 
+STREAM = ["--data.streaming", True, "--data.holdout_documents", 5]
+
+
+@pytest.mark.parametrize("data", [[], STREAM], ids=["packed", "streamed"])
+def test_the_last_step_of_a_limited_epoch_has_the_whole_gradient(run, config, tmp_path, data):
+    """Of 3 batches, two to a step: the loss of the second step is that of one batch, and not half of it."""
+    limits = ["--trainer.limit_train_batches", 3, "--trainer.accumulate_grad_batches", 2, "--trainer.max_epochs", 2]
+    quiet = ["--trainer.max_steps", -1, "--trainer.log_every_n_steps", 1, "--model.optimizer.lr", 1e-5]
+    status, _, err = run("fit", "--config", config, *limits, *quiet, *data)
+    assert status == 0, err
+    with (tmp_path / "logs/tiny/version_0/metrics.csv").open() as file:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+    assert losses == pytest.approx([losses[0]] * 4, rel=0.1)
+
+
 def test_a_new_run_never_writes_into_an_old_one(run, config, tmp_path):
     assert run("fit", "--config", config, "--trainer.max_steps", 2)[0] == 0
     folder = tmp_path / "logs/tiny/version_0"

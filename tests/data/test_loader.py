@@ -1,5 +1,7 @@
 """The training loader: counts of targets, and a Lightning run that is resumed in mid-epoch."""
 
+import math
+from itertools import groupby
 from pathlib import Path
 
 import lightning as L
@@ -22,10 +24,12 @@ class Rows(Dataset):
         return {"labels": labels, "keys": torch.tensor(keys)}
 
 
-def loader(accumulate: int = 1, *, size: int = 2, n_items: int = 11, workers: int = 0, mean=lambda x: x, **options):
+def loader(
+    accumulate=1, *, size=2, n_items=11, workers=0, mean=lambda x: x, taken=lambda: math.inf, **options
+) -> TokenCountingLoader:
     sampler = EpochBatchSampler(n_items, size, **{"shuffle": True, **options})
     batches = DataLoader(Rows(), batch_sampler=sampler, collate_fn=lambda batch: batch, num_workers=workers)
-    return TokenCountingLoader(batches, sampler, accumulate, mean)
+    return TokenCountingLoader(batches, sampler, accumulate, mean, taken)
 
 
 def targets(batch) -> int:
@@ -155,3 +159,37 @@ def test_a_resumed_run_sees_the_batches_of_an_uninterrupted_one(tmp_path, worker
     begun = fit(tmp_path, workers, accumulate, stop_after)
     resumed = fit(tmp_path, workers, accumulate, ckpt=tmp_path / "middle.ckpt")
     assert begun[:stop_after] + resumed == whole
+
+
+class Counts(Recorder):
+    """Writes down the optimizer step of each batch, its targets, and the count that it is given."""
+
+    def training_step(self, batch):
+        self.seen.append((self.trainer.global_step, targets(batch), batch["target_tokens"].item()))
+        return self.weight * batch["target_tokens"]
+
+
+LIMITS = [{}, {"limit_train_batches": 3}, {"limit_train_batches": 0.9}, {"overfit_batches": 5}, {"max_steps": 4}]
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+@pytest.mark.parametrize("limits", LIMITS, ids=str)
+def test_a_step_counts_the_batches_that_are_trained_on_and_no_others(tmp_path, limits, accumulate):
+    """Epochs that end within a step, of which the trainer may take a part only."""
+    module = Counts()
+    trainer = L.Trainer(
+        default_root_dir=tmp_path,
+        max_epochs=2,
+        accelerator="cpu",
+        accumulate_grad_batches=accumulate,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **limits,
+    )
+    trainer.fit(module, loader(accumulate, n_items=13, taken=lambda: trainer.num_training_batches))
+    assert trainer.global_step >= 2
+    for _, batches in groupby(module.seen, key=lambda entry: entry[0]):
+        _, held, counts = zip(*batches, strict=True)
+        assert counts == pytest.approx([sum(held) / accumulate] * len(counts))

@@ -70,6 +70,29 @@ def test_a_restored_stream_goes_on_where_it_was(workers):
     assert all(batch["target_tokens"] == 24 for batch in whole)
 
 
+def test_an_epoch_of_a_part_of_a_stream_has_steps_of_its_own():
+    """Of 3 batches and steps of 2: the last one has a batch, whatever the position in the stream."""
+
+    def counting() -> TokenCountingLoader:
+        blocks = stream()
+        loader = DataLoader(blocks, batch_size=None)
+        return TokenCountingLoader(loader, blocks, 2, batches_per_epoch=lambda: 3)
+
+    begun = counting()
+    seen = []
+    for epoch in range(2):
+        begun.sampler.set_epoch(epoch)
+        seen += list(begun)
+    assert inputs(seen) == inputs(first(stream(), 6))
+    assert [batch["target_tokens"].item() for batch in seen] == [24, 24, 12] * 2
+    resumed, state = counting(), {"epoch": 1, "first": 3, "position": 5}
+    resumed.load_state_dict(state)
+    resumed.sampler.set_epoch(1)
+    (last,) = resumed
+    assert last["target_tokens"] == 12
+    assert inputs([last]) == inputs(seen[5:])
+
+
 def test_batches_have_the_shape_of_packed_ones():
     (batch,) = first(stream(), 1)
     assert batch["input_ids"].shape == batch["labels"].shape == (3, 8)

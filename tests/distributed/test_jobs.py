@@ -66,6 +66,17 @@ def test_a_killed_process_ends_the_job_which_then_goes_on(config, alone, tmp_pat
     assert losses(tmp_path / "gpt" / "version_1") == pytest.approx(alone[HALFWAY:], abs=1e-4)
 
 
+def test_the_last_step_of_a_limited_epoch_has_the_whole_gradient(config, tmp_path):
+    """Epochs of 3 batches, two to a step, on one process and on two."""
+    limit = ["--trainer.limit_train_batches", "3"]
+    ddp = ["--config", "configs/strategy/ddp.yaml", "--trainer.devices", "2", *limit]
+    run_job(tmp_path / "one", [fit(config, tmp_path / "alone", "gpt", 1, *limit)], processes=1)
+    run_job(tmp_path / "two", [fit(config, tmp_path / "ddp", "gpt", 2, *ddp)])
+    found = losses(tmp_path / "ddp/gpt/version_0")
+    assert found == pytest.approx(losses(tmp_path / "alone/gpt/version_0"), abs=1e-4)
+    assert found[1] > 0.8 * found[0]
+
+
 def test_two_machines_by_torchrun(config, alone, tmp_path):
     """As `docs/strategies.md` says, with both machines on this one."""
     command = fit(config, tmp_path, "gpt", 2, "--config", "configs/strategy/fsdp.yaml", "--trainer.devices", "1")

@@ -3,7 +3,7 @@
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -131,3 +131,25 @@ class Phase(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._write(trainer, "ending")
+
+
+class Stop(L.Callback):
+    """Asks the run to stop after a number of batches, which may be within an optimizer step."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        trainer.should_stop |= trainer.fit_loop.total_batch_idx + 1 == self.batch
+
+
+class Seen(L.Callback):
+    """Keeps the batches that a run in this process trains on."""
+
+    batches: ClassVar[list[dict[str, torch.Tensor]]] = []
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.batches.clear()
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, *_: Any) -> None:
+        self.batches.append(batch)
