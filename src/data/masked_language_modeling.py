@@ -12,7 +12,7 @@ from src.data.bucketing import BucketBatchSampler
 from src.data.corpora import EMBEDDED, Corpus, documents
 from src.data.datamodule import TextDataModule
 from src.data.language_modeling import TOKENIZER_DOCUMENTS
-from src.data.malformed import Malformed
+from src.data.malformed import Malformed, Reading
 from src.data.masked_documents import MaskedDocuments
 from src.data.masked_pairs import MaskedPairs
 from src.data.masked_rows import MaskedRows
@@ -23,7 +23,7 @@ from src.data.progress import announce
 from src.data.sampling import ResumableBatchSampler
 from src.data.sentence_store import read_sentences, write_sentences
 from src.errors import InputError
-from src.tokenization import bert_ids, bert_tokens, make_tokenizer
+from src.tokenization import bert_ids, bert_tokens, make_tokenizer, tokenizer_text
 
 FORMAT = 1  # of the cache; counted up when what is written changes
 
@@ -47,6 +47,9 @@ class MLMDataModule(TextDataModule):
         test_fraction: the same for testing; 0 for no test split.
         max_documents: read no more than this many.
         strict: refuse malformed rows (not UTF-8, no JSON, of a wrong type, null or empty) instead of leaving them out.
+        max_malformed: share of the rows of a file that may be left out as malformed; more are refused.
+        delimiter: between the fields of a table; by its ending and its header if null.
+        encoding: of texts, tables and JSON, such as ``cp1252``; UTF-8 if null, or what a table is without doubt.
         tokenizer: ``wordpiece``, or the path of a tokenizer.json.
         tokenizer_vocab_size: of a trained ``wordpiece``.
         seq_len: tokens of a row at most, [CLS] and [SEP] among them.
@@ -78,6 +81,9 @@ class MLMDataModule(TextDataModule):
         test_fraction: float = 0.05,
         max_documents: int | None = None,
         strict: bool = False,
+        max_malformed: float = 0.05,
+        delimiter: str | None = None,
+        encoding: str | None = None,
         tokenizer: str = "wordpiece",
         tokenizer_vocab_size: int = 8192,
         seq_len: int = 128,
@@ -98,6 +104,7 @@ class MLMDataModule(TextDataModule):
             raise InputError(f"mask_rate is {mask_rate}: it must be above 0 and below 1")
         if not 0 <= short_share <= 1:
             raise InputError(f"short_share is {short_share}: it must be between 0 and 1")
+        reading = Reading(strict, max_malformed, delimiter, encoding)
         self.corpus = Corpus(
             source,
             name,
@@ -108,9 +115,9 @@ class MLMDataModule(TextDataModule):
             validation_fraction,
             test_fraction,
             max_documents,
-            strict=strict,
+            reading=reading,
         )
-        whole = {"validation_fraction": 0.0, "test_fraction": 0.0, "strict": strict}
+        whole = {"validation_fraction": 0.0, "test_fraction": 0.0, "reading": reading}
         self.more = [Corpus(more, **whole) for more in more_sources or []]  # type: ignore[arg-type]
         self.tokenizer_kind, self.tokenizer_vocab_size = tokenizer, tokenizer_vocab_size
         self.seq_len, self.next_sentence, self.short_share = seq_len, next_sentence, short_share
@@ -122,9 +129,7 @@ class MLMDataModule(TextDataModule):
         return bert_tokens(self.tokenizer)
 
     def cache_key(self) -> dict[str, Any]:
-        tokenizer = Path(self.tokenizer_kind)
-        given = tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else ""
-        shape = [self.tokenizer_kind, given, self.tokenizer_vocab_size]
+        shape = [self.tokenizer_kind, tokenizer_text(self.tokenizer_kind), self.tokenizer_vocab_size]
         corpora = [corpus.fingerprint() for corpus in (self.corpus, *self.more)]
         key = {"format": FORMAT, "corpora": corpora, "tokenizer": shape}
         return key if self.next_sentence else {**key, "least_sentences": 1}
@@ -140,7 +145,7 @@ class MLMDataModule(TextDataModule):
         tokenizer.save(str(folder / "tokenizer.json"))
         infos: dict[str, PackedInfo] = {}
         for split, rows in splits.items():
-            malformed = Malformed(f"the {split} split", self.corpus.strict)
+            malformed = Malformed(f"the {split} split", self.corpus.reading)
             parts = training if split == "train" else [rows]
             texts = chain(*(documents(part, malformed) for part in parts))
             infos |= write_sentences(tokenizer, texts, folder, split, 2 if self.next_sentence else 1)

@@ -10,14 +10,14 @@ from tokenizers import Tokenizer
 from torch.utils.data import Dataset
 
 from src.data.datamodule import TextDataModule
-from src.data.malformed import Malformed
+from src.data.malformed import Malformed, Reading
 from src.data.pair_store import SIDES, Filter, PairTokenizers, TranslationPairs, pairs_are_whole, write_pairs
 from src.data.parallel import EMBEDDED, Pair, Pairs, ParallelCorpus
 from src.data.progress import announce
 from src.data.sampling import ResumableBatchSampler
 from src.data.token_budget import TokenBatchSampler
 from src.errors import InputError
-from src.tokenization import END_OF_TEXT, make_tokenizer, require_token
+from src.tokenization import END_OF_TEXT, make_tokenizer, require_token, tokenizer_text
 
 FORMAT = 1  # of the cache; counted up when what is written changes
 TOKENIZER_PAIRS = 1_000_000  # a vocabulary does not get better with more
@@ -38,6 +38,9 @@ class TranslationDataModule(TextDataModule):
         test_fraction: the same for testing.
         max_pairs: read no more training pairs than this.
         strict: refuse malformed training pairs (not UTF-8, no JSON, empty, over-long) instead of leaving them out.
+        max_malformed: share of the rows of a file that may be left out as malformed; more are refused.
+        delimiter: between the fields of a table; by its ending and its header if null.
+        encoding: of texts, tables and JSON, such as ``cp1252``; UTF-8 if null, or what a table is without doubt.
         tokenizer: ``bpe``, ``unigram``, ``char``, ``byte``, or the path of a tokenizer.json; of the target, and of the
             source too unless that has its own.
         source_tokenizer: of the source; as ``tokenizer`` if null.
@@ -70,6 +73,9 @@ class TranslationDataModule(TextDataModule):
         test_fraction: float = 0.05,
         max_pairs: int | None = None,
         strict: bool = False,
+        max_malformed: float = 0.05,
+        delimiter: str | None = None,
+        encoding: str | None = None,
         tokenizer: str = "bpe",
         source_tokenizer: str | None = None,
         tokenizer_vocab_size: int = 8000,
@@ -102,7 +108,7 @@ class TranslationDataModule(TextDataModule):
             validation_fraction,
             test_fraction,
             max_pairs,
-            strict,
+            Reading(strict, max_malformed, delimiter, encoding),
         )
         self.tokenizer_kinds = (source_tokenizer or tokenizer, tokenizer)
         self.tokenizer_vocab_size, self.joint_vocabulary = tokenizer_vocab_size, joint_vocabulary
@@ -142,7 +148,7 @@ class TranslationDataModule(TextDataModule):
     descriptions = ("tokenizer.json", "source_tokenizer.json", "info.json")
 
     def cache_key(self) -> dict[str, Any]:
-        given = [Path(kind).read_text(encoding="utf-8") for kind in self.tokenizer_kinds if Path(kind).is_file()]
+        given = [tokenizer_text(kind) for kind in self.tokenizer_kinds]
         shape = [self.tokenizer_kinds, given, self.tokenizer_vocab_size, self.joint_vocabulary]
         tokens = [self.end_token, self.start_token, self.filter.max_length, self.filter.max_ratio]
         return {"format": FORMAT, "corpus": self.corpus.fingerprint(), "tokenizer": shape, "pairs": tokens}
@@ -155,7 +161,7 @@ class TranslationDataModule(TextDataModule):
         tokenizers.target.save(str(folder / "tokenizer.json"))
         infos = {}
         for split, pairs in splits.items():
-            malformed = Malformed(f"the {split} split", self.corpus.strict)
+            malformed = Malformed(f"the {split} split", self.corpus.reading)
             infos[split] = write_pairs(folder, split, pairs, tokenizers, self.filter, malformed)
             malformed.announce()
         for split, info in infos.items():

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.data import wikipedia
-from src.data.corpora import EMBEDDED, FORMATS
-from src.data.tables import check_columns, load_table
+from src.data.corpora import EMBEDDED
+from src.data.malformed import DEFAULT, Malformed, Reading
+from src.data.sources import FORMATS, check_columns, format_of, load_rows, locate, walk
 from src.errors import InputError
 from src.files import check_file, open_binary
+from src.lines import UTF8, decode
 
 # what begins a line of its own in HTML, and what is no text
 HTML_BLOCKS = re.compile(
@@ -27,7 +29,9 @@ class Document(NamedTuple):
     text: str
 
 
-def read_documents(source: str, name: str | None, text_column: str, cache_dir: Path) -> Iterator[Document]:
+def read_documents(
+    source: str, name: str | None, text_column: str, cache_dir: Path, reading: Reading = DEFAULT
+) -> Iterator[Document]:
     """The documents of a source that have any text.
 
     Args:
@@ -37,6 +41,7 @@ def read_documents(source: str, name: str | None, text_column: str, cache_dir: P
         name: configuration of a hub dataset.
         text_column: the column that holds the text.
         cache_dir: where data sets are kept.
+        reading: how texts, tables and JSON are read, and what is done about malformed rows.
 
     Raises:
         InputError: there is nothing there, or it cannot be read.
@@ -45,67 +50,70 @@ def read_documents(source: str, name: str | None, text_column: str, cache_dir: P
     if source == EMBEDDED:
         yield from (Document(title, text) for title, text in wikipedia.articles())
     elif path.is_dir():
-        yield from _from_folder(path)
+        yield from _from_folder(path, reading)
     elif reader := READERS.get(path.suffix.lower()):
-        check_file(path, is_text=path.suffix.lower() != ".pdf")
-        yield Document(path.name, reader(path))
-    elif path.is_file() and _kind(path) is None:
+        yield Document(path.name, reader(path, reading))
+    elif path.is_file() and format_of(path) in (None, "text"):
         raise InputError(f"{source} is no kind of file that can be read: give {', '.join([*READERS, *TABLES])}")
     else:
-        yield from _from_table(source, name, text_column, cache_dir)
+        yield from _from_table(source, name, text_column, cache_dir, reading)
 
 
-def _kind(path: Path) -> str | None:
-    return next((ending for ending in TABLES if path.name.removesuffix(".gz").lower().endswith(ending)), None)
-
-
-def _from_folder(folder: Path) -> Iterator[Document]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+def _from_folder(folder: Path, reading: Reading) -> Iterator[Document]:
+    files = walk(folder)
     if not files:
         raise InputError(f"the folder {folder} is empty: put {', '.join(READERS)} files into it")
     readable = [file for file in files if file.suffix.lower() in READERS]
     if not readable:
         raise InputError(f"the folder {folder} has no {', '.join(READERS)} files: it has {files[0].name}")
     for file in readable:
-        check_file(file, is_text=file.suffix.lower() != ".pdf")
-        yield Document(file.relative_to(folder).as_posix(), READERS[file.suffix.lower()](file))
+        yield Document(file.relative_to(folder).as_posix(), READERS[file.suffix.lower()](file, reading))
 
 
-def _from_table(source: str, name: str | None, text_column: str, cache_dir: Path) -> Iterator[Document]:
-    for split, rows in load_table(source, name, cache_dir).items():
+def _from_table(
+    source: str, name: str | None, text_column: str, cache_dir: Path, reading: Reading
+) -> Iterator[Document]:
+    for split, rows in load_rows(locate(source), cache_dir, reading, (text_column,), name=name).items():
         check_columns(source, rows, [text_column])
+        malformed = Malformed(f"{source}, split {split}", reading)
         for i, row in enumerate(rows):
-            given = row.get("source")
+            given, text = row.get("source"), row[text_column]
             label = str(given) if given else f"{Path(source).name}:{split}:{i}"
-            yield Document(label, row[text_column] or "")
+            if isinstance(text, str):
+                yield Document(label, text)
+            else:
+                malformed.add("null" if text is None else "wrong type", f"row {i + 1:,}")
+        malformed.announce()
 
 
 # ---- files
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, reading: Reading) -> str:
+    encoding = reading.encoding or UTF8
+    check_file(path, is_text=True, encoding=encoding)
     with open_binary(path) as file:
-        return file.read().decode("utf-8-sig")
+        return decode(file.read(), encoding)
 
 
-def _read_html(path: Path) -> str:
+def _read_html(path: Path, reading: Reading) -> str:
     from bs4 import BeautifulSoup
 
-    soup = BeautifulSoup(_read_text(path), "html.parser")
+    soup = BeautifulSoup(_read_text(path, reading), "html.parser")
     for element in soup.find_all(list(HTML_NO_TEXT)):
         element.decompose()
     for element in soup.find_all(HTML_BLOCKS):
         element.insert_before("\n")
         element.insert_after("\n")
-    lines = (re.sub(r"[^\S\n]+", " ", line).strip() for line in soup.get_text().splitlines())
+    lines = (re.sub(r"[^\S\n]+", " ", line).strip() for line in soup.get_text().split("\n"))
     return "\n".join(line for line in lines if line)
 
 
-def _read_pdf(path: Path) -> str:
+def _read_pdf(path: Path, reading: Reading) -> str:
     from pypdf import PdfReader
     from pypdf.errors import PyPdfError
 
+    check_file(path, is_text=False)
     logging.getLogger("pypdf").setLevel(logging.ERROR)
     try:
         return "\n".join(page.extract_text() for page in PdfReader(path).pages)
@@ -113,7 +121,7 @@ def _read_pdf(path: Path) -> str:
         raise InputError(f"the file {path} is no PDF that can be read: {error}") from error
 
 
-READERS: dict[str, Callable[[Path], str]] = {
+READERS: dict[str, Callable[[Path, Reading], str]] = {
     ".txt": _read_text,
     ".md": _read_text,
     ".html": _read_html,
