@@ -35,6 +35,7 @@ def copy_of(file: Path, ending: str, shape: Any, cache_dir: Path) -> Path:
 
 
 def encoding_of(file: Path, reading: Reading) -> str:
+    """The encoding of a file: as asked; else UTF-8, or UTF-16 where a byte order mark says so."""
     with open_binary(file) as opened:
         mark = opened.read(2)
     return reading.encoding or ("utf-16" if mark in UTF16_MARKS else UTF8)

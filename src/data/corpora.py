@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from src.data import wikipedia
+from src.data.copies import encoding_name
 from src.data.malformed import DEFAULT, Malformed, Reading
 from src.data.progress import announce, with_progress
 from src.data.sources import check_columns, files_of, fingerprint, label_of, load_rows, locate
@@ -142,7 +143,7 @@ class Corpus:
             if is_text(part):
                 texts.append(part)
             else:
-                malformed.add("invalid UTF-8", f"document {i:,}", printable(part))
+                malformed.add(f"invalid {encoding_name(encoding)}", f"document {i:,}", printable(part))
         malformed.announce(of=len(parts))
         return texts
 

@@ -18,6 +18,18 @@ from src.lines import UTF8, is_text, printable, raw_lines, without_end
 def readable_json(
     file: Path, columns: tuple[str, ...], texts: tuple[str, ...], reading: Reading, cache_dir: Path
 ) -> Path:
+    """The file, or a copy of its rows, one a line, without malformed ones and byte order mark.
+
+    Args:
+        file: of JSON.
+        columns: that its rows have, by which a row is told from an object that holds rows.
+        texts: those of them that must be text.
+        reading: its encoding, and what is done about malformed rows.
+        cache_dir: where the copy goes.
+
+    Raises:
+        InputError: it is one object with several lists, or too many of its rows are malformed.
+    """
     encoding = encoding_of(file, reading)
     whole = _whole_json(file, columns, encoding)
     malformed, count = Malformed(str(file), reading), 0

@@ -43,6 +43,17 @@ class Dialect:
 
 
 def readable_table(file: Path, columns: tuple[str, ...], reading: Reading, cache_dir: Path) -> Path:
+    """A copy of a table as Parquet, all columns of it text, without malformed rows.
+
+    Args:
+        file: the table.
+        columns: that it has, by which its delimiter is told.
+        reading: delimiter, encoding, and what is done about malformed rows.
+        cache_dir: where the copy goes.
+
+    Raises:
+        InputError: its header or too many of its rows are malformed.
+    """
     dialect = _dialect(file, columns, reading)
     copy = copy_of(file, ".parquet", dialect, cache_dir)
     malformed = Malformed(str(file), reading)
