@@ -118,8 +118,15 @@ class Corpus:
             texts = {split: [text for file in files[split] for text in self._texts(file)] for split in files}
             found = {split: Dataset.from_dict({self.text_column: parts}) for split, parts in texts.items()}
         else:
-            hub = {"name": self.name, "revision": self.revision, "streaming": self.streaming}
-            found = load_rows(located, cache_dir, self.reading, (self.text_column,), **hub)  # type: ignore[arg-type]
+            found = load_rows(
+                located,
+                cache_dir,
+                self.reading,
+                (self.text_column,),
+                name=self.name,
+                revision=self.revision,
+                streaming=self.streaming,
+            )
         return self._checked(found, located.label)
 
     def _texts(self, file: Path) -> list[str]:

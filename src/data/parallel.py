@@ -12,7 +12,7 @@ from typing import Any
 
 from src.data import catalogues
 from src.data.malformed import DEFAULT, Malformed, Reading
-from src.data.sources import Source, fingerprint, format_of, is_described, is_saved, load_rows, locate, walk
+from src.data.sources import COMPANIONS, Source, fingerprint, format_of, is_described, is_saved, load_rows, locate, walk
 from src.data.splits import SPLITS, check_fractions, split_of, split_parts
 from src.errors import InputError
 from src.files import check_file
@@ -93,8 +93,10 @@ class ParallelCorpus:
 
     def _is_data(self, path: Path) -> bool:
         """Whether a file is one that pairs may be read from: a log or a translation written there changes nothing."""
-        named = split_of(path.name) is not None or _stem(path)[0] in (self.splits or {}).values()
-        return named or path.suffix == ".arrow" or _is_table(path)
+        if _is_table(path) or path.suffix == ".arrow":
+            return True
+        stem, language = _stem(path)
+        return language in self.languages and (stem in (self.splits or {}).values() or split_of(stem) is not None)
 
     def load(self, cache_dir: Path) -> dict[str, Pairs]:
         """The pairs of each split.
@@ -132,13 +134,13 @@ class ParallelCorpus:
             raise InputError(f"{folder} has no files of {' and '.join(self.languages)}")
         found: dict[str, Pairs] = {}
         for split, of_split in split_parts(parts, self.source, self.splits).items():
-            if tables := {path: path.name for path in of_split.values() if _is_table(path)}:
-                first = next(iter(tables))
-                source = Source(str(first), tables, str(format_of(first)))
+            if tables := [path for path in of_split.values() if _is_table(path)]:
+                # their split is chosen: their names say nothing any more
+                source = Source(str(tables[0]), dict.fromkeys(tables, ""), str(format_of(tables[0])))
                 found[split] = self._rows(load_rows(source, cache_dir, self.reading, self.languages)["train"])
             else:
                 reading = self.reading if split == "train" else replace(self.reading, strict=True)
-                found[split] = aligned(*(of_split[language] for language in self.languages), reading)
+                found[split] = aligned(of_split[self.source_language], of_split[self.target_language], reading)
         return found
 
     def _has_pairs(self, name: str, files: dict[str, Path]) -> bool:
@@ -155,8 +157,8 @@ class ParallelCorpus:
         return files.keys() >= set(self.languages)
 
     def _of_datasets(self, source: Source, cache_dir: Path) -> dict[str, Pairs]:
-        hub = {"name": self.name, "revision": self.revision}
-        parts = load_rows(source, cache_dir, self.reading, self.languages, **hub)
+        columns = self.languages
+        parts = load_rows(source, cache_dir, self.reading, columns, name=self.name, revision=self.revision)
         chosen = split_parts(parts, self.source, self.splits)
         return {split: self._rows(rows) for split, rows in chosen.items()}
 
@@ -200,7 +202,7 @@ def _between(pairs: Pairs, low: float, high: float) -> Iterator[Pair]:
 
 
 def _is_table(path: Path) -> bool:
-    return format_of(path) not in (None, "text")
+    return format_of(path) not in (None, "text") and path.name not in COMPANIONS
 
 
 def _stem(path: Path) -> tuple[str, str]:

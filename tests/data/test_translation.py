@@ -304,3 +304,29 @@ def test_other_files_beside_a_corpus_are_not_part_of_it(folder):
     with (folder / "train.de").open("a") as file:
         file.write("\n")
     assert corpus(folder).fingerprint() != before
+
+
+# ---- splits by name
+
+
+def test_splits_are_found_by_the_words_of_their_names(tmp_path, capsys):
+    for name, split in (("train", "train"), ("dev", "validation"), ("newstest-test", "test")):
+        write(tmp_path / "corpus", name, EXPECTED[split])
+    write(tmp_path / "corpus", "monolingual", pairs(3))
+    write(tmp_path / "corpus" / "old", "train", pairs(3))
+    assert loaded(tmp_path / "corpus", tmp_path) == EXPECTED
+    told = capsys.readouterr().out
+    assert "not used of" in told
+    assert "monolingual" in told
+    assert "old/train" in told
+
+
+def test_shards_of_tables_are_one_split(tmp_path, capsys):
+    (tmp_path / "corpus").mkdir()
+    for split, rows in EXPECTED.items():
+        for i in range(2):
+            name = f"{split.replace('validation', 'val')}-0000{i}-of-00002.csv"
+            Dataset.from_list([{"de": a, "en": b} for a, b in rows[i::2]]).to_csv(tmp_path / "corpus" / name)
+    found = loaded(tmp_path / "corpus", tmp_path)
+    assert {split: sorted(rows) for split, rows in found.items()} == {s: sorted(rows) for s, rows in EXPECTED.items()}
+    assert "trained on" not in capsys.readouterr().out
