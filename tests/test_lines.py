@@ -16,7 +16,9 @@ CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\n") |
     "\x0b\x0c\x1c\x85\u2028"
 )
 LINE = st.text(CHARACTERS, max_size=8).filter(lambda line: not line.endswith("\r"))
-PLENTY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PLENTY = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @PLENTY

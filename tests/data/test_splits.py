@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset, DatasetDict
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from src.data.corpora import Corpus, documents
@@ -46,7 +46,7 @@ def test_a_name_that_says_two_splits_is_refused():
 WORDS = st.sampled_from(["train", "val", "valid", "dev", "test", "eval", "part", "notes", "a/train", "b/dev", "c/x"])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(words=st.lists(WORDS, min_size=1, max_size=8))
 def test_every_file_is_in_one_split_or_told_of(words):
     files = {Path(f"{word}-{i}.txt"): f"{word}-{i}.txt" for i, word in enumerate(words)}

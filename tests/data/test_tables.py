@@ -18,7 +18,9 @@ from src.data.tables import Dialect, table_rows
 from src.errors import InputError
 from src.retrieval.documents import read_documents
 
-PLENTY = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PLENTY = settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 FIELD = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('",;\t\n\r\u2028NA'), max_size=6)
 
 
