@@ -4,7 +4,7 @@ import codecs
 import gzip
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -13,7 +13,7 @@ from src.errors import InputError
 
 def open_binary(path: Path) -> BinaryIO:
     """A file to read as bytes, unpacked if it is a ``.gz``."""
-    return cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+    return cast(BinaryIO, gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 def check_folder_of(path: Path) -> None:
@@ -28,11 +28,12 @@ def check_folder_of(path: Path) -> None:
         raise InputError(f"{path} is a folder: name a file")
 
 
-def check_file(path: Path, is_text: bool) -> None:
+def check_file(path: Path, is_text: bool, encoding: str = "utf-8") -> None:
     """Whether a file can be read and has something in it.
 
     Raises:
-        InputError: it is missing, empty, or (where it should be text) not UTF-8, with the place of the first bad byte.
+        InputError: it is missing, empty, or (where it should be text) not in its encoding, with the place of the first
+            bad byte.
     """
     if not path.is_file():
         raise InputError(f"there is no file {path}")
@@ -40,7 +41,7 @@ def check_file(path: Path, is_text: bool) -> None:
         raise InputError(f"the file {path} is empty")
     if not is_text:
         return
-    decoder, size, line = codecs.getincrementaldecoder("utf-8")(), 0, 1
+    decoder, size, line = codecs.getincrementaldecoder(encoding)(), 0, 1
     try:
         with open_binary(path) as file:
             while chunk := file.read(1 << 20):
@@ -52,23 +53,12 @@ def check_file(path: Path, is_text: bool) -> None:
         # the decoder had held back the bytes of a character that the chunk before cut in two
         place = size - (len(error.object) - len(chunk)) + error.start
         line += error.object[: error.start].count(b"\n")
-        raise InputError(f"the file {path} is not UTF-8: byte {place:,}, on line {line:,}; convert it first") from error
+        name = "UTF-8" if encoding == "utf-8" else encoding
+        raise InputError(
+            f"the file {path} is not {name}: byte {place:,}, on line {line:,}; convert it first"
+        ) from error
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"the file {path} cannot be read: {error}") from error
-
-
-def read_lines(path: Path, errors: str = "strict") -> Iterator[str]:
-    """The lines of a text file, which may be a ``.gz``; nothing but a line feed ends a line.
-
-    Args:
-        path: of the file.
-        errors: what is done about bytes that are not UTF-8, as for ``open``.
-    """
-    with (gzip.open if path.suffix == ".gz" else open)(
-        path, "rt", encoding="utf-8", errors=errors, newline="\n"
-    ) as lines:
-        for line in lines:
-            yield line.rstrip("\r\n")
 
 
 def write_whole(path: Path, text: str) -> None:

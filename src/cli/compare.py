@@ -8,7 +8,8 @@ from rich.table import Table
 
 from src.cli.parser import VerbParser, fraction, positive
 from src.errors import InputError
-from src.files import check_file, read_lines
+from src.files import check_file
+from src.lines import read_lines
 
 
 def parser() -> VerbParser:

@@ -8,6 +8,7 @@ from src.atomic import whole_file
 from src.cli.parser import VerbParser, positive
 from src.errors import InputError
 from src.files import check_file
+from src.lines import read_lines
 from src.retrieval.encoder import load_encoder
 
 
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> None:
         raise InputError(f"--output {options.output} must be a .npy file in a folder that exists")
     check_file(options.input, is_text=True)
     encoder = load_encoder(options.checkpoint, options.device)
-    rows, cut = encoder.rows(options.input.read_text(encoding="utf-8").splitlines())
+    rows, cut = encoder.rows(list(read_lines(options.input)))
     vectors = encoder.means(rows, options.batch_size)
     with whole_file(options.output) as file:
         np.save(file, vectors.numpy())

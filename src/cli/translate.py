@@ -16,8 +16,9 @@ from src.checkpoint import Trained, read_checkpoint, restore
 from src.cli.parser import VerbParser, non_negative, positive
 from src.decoding import Hypothesis, beam_search, greedy_search, wu_penalty
 from src.errors import InputError
-from src.files import check_file, read_lines
+from src.files import check_file
 from src.hardware import to_device
+from src.lines import read_lines
 from src.models import Transformer
 from src.tokenization import require_token
 
@@ -114,7 +115,7 @@ def _lines(options: argparse.Namespace) -> Iterable[str]:
     if options.text:
         return options.text
     if options.input is None:
-        return (line.rstrip("\r\n") for line in sys.stdin)
+        return read_lines(None)
     check_file(Path(options.input), is_text=True)
     return read_lines(Path(options.input))
 
@@ -125,7 +126,7 @@ def _translations(translator: Translator, lines: Iterable[str]) -> Iterator[str]
     while chunk := list(islice(remaining, CHUNK)):
         for hypotheses in translator.translate(chunk):
             number += 1
-            texts = [" ".join(translator.target.decode(h.ids).splitlines()) for h in hypotheses]
+            texts = [translator.target.decode(h.ids).replace("\r", " ").replace("\n", " ") for h in hypotheses]
             if n_best is None:
                 yield texts[0]
             else:

@@ -17,6 +17,7 @@ from src.data.baselines import Targets
 from src.data.bucketing import BucketBatchSampler
 from src.data.datamodule import TextDataModule
 from src.data.labelled import MOVIE_REVIEWS, LabelledColumns, LabelledSource
+from src.data.malformed import Reading
 from src.data.packing import IGNORED, Key
 from src.data.progress import announce
 from src.data.sampling import ResumableBatchSampler
@@ -104,6 +105,9 @@ class ClassificationDataModule(TextDataModule):
         validation_fraction: share of the rows for validation, where the source has no such split.
         test_fraction: the same for testing; 0 for no test split.
         strict: refuse malformed rows (not UTF-8, of a wrong type, null or empty) instead of leaving them out.
+        max_malformed: share of the rows of a file that may be left out as malformed; more are refused.
+        delimiter: between the fields of a table; by its ending and its header if null.
+        encoding: of texts, tables and JSON, such as ``cp1252``; UTF-8 if null, or what a table is without doubt.
         seq_len: tokens a row at most, the special ones among them; longer ones are cut.
         batch_size: rows a batch, on each rank.
         eval_batch_size: the same for validation and test; ``batch_size`` if null.
@@ -126,6 +130,9 @@ class ClassificationDataModule(TextDataModule):
         validation_fraction: float = 0.1,
         test_fraction: float = 0.1,
         strict: bool = False,
+        max_malformed: float = 0.05,
+        delimiter: str | None = None,
+        encoding: str | None = None,
         seq_len: int = 128,
         batch_size: int = 16,
         eval_batch_size: int | None = None,
@@ -136,9 +143,9 @@ class ClassificationDataModule(TextDataModule):
         super().__init__(batch_size, eval_batch_size, num_workers, seed, cache_dir)
         if seq_len < 5:
             raise InputError(f"seq_len is {seq_len}: it must be at least 5")
-        self.source = LabelledSource(
-            source, name, text_column, second_text_column, label_column, validation_fraction, test_fraction, strict
-        )
+        columns = text_column, second_text_column, label_column
+        reading = Reading(strict, max_malformed, delimiter, encoding)
+        self.source = LabelledSource(source, name, *columns, validation_fraction, test_fraction, reading)
         self.tokenizer_path, self.seq_len = tokenizer, seq_len
 
     @property

@@ -1,15 +1,13 @@
 """Labelled texts from anywhere, as splits: HuggingFace `datasets` with columns of text and one of labels."""
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from src.data.corpora import SPLIT_NAMES
-from src.data.malformed import Malformed
-from src.data.tables import check_columns, check_fractions, cut_rows, load_table
+from src.data.malformed import DEFAULT, Malformed, Reading, text_objection
+from src.data.sources import Parts, check_columns, files_of, fingerprint, load_rows, locate
+from src.data.splits import check_fractions, cut_rows, split_parts
 from src.errors import InputError
 
 MOVIE_REVIEWS = "movie_reviews"
@@ -41,16 +39,14 @@ class LabelledSource:
     label_column: str
     validation_fraction: float
     test_fraction: float
-    strict: bool = False
+    reading: Reading = DEFAULT
 
     def __post_init__(self) -> None:
         check_fractions(self.validation_fraction, self.test_fraction)
 
     def fingerprint(self) -> str:
-        """A hash of the arguments and of the file's size and time."""
-        path = Path(self.source)
-        stat = [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else []
-        return hashlib.sha256(json.dumps([asdict(self), stat]).encode()).hexdigest()
+        """A hash of the arguments and of the files' sizes and times."""
+        return fingerprint(asdict(self), [] if self.source == MOVIE_REVIEWS else files_of(self.source))
 
     def splits(self, cache_dir: Path) -> tuple[dict[str, LabelledColumns], list[str]]:
         """The rows of each split, and the names of the labels in the order of their numbers.
@@ -59,19 +55,20 @@ class LabelledSource:
             InputError: a file is missing or unreadable, a column is missing, there is one label only, or one that the
                 training rows do not have; under ``strict`` also a row without text or label.
         """
-        splits = {SPLIT_NAMES[name]: rows for name, rows in self._load(cache_dir).items() if name in SPLIT_NAMES}
+        splits = split_parts(self._load(cache_dir), self.source)
         found = cut_rows(self.source, splits, self.validation_fraction, self.test_fraction)
         names = self._label_names(found["train"])
         return {split: self._columns(split, rows, names) for split, rows in found.items()}, names
 
-    def _load(self, cache_dir: Path) -> dict[str, Any]:
+    def _load(self, cache_dir: Path) -> Parts:
         from datasets import Dataset
 
         if self.source == MOVIE_REVIEWS:
             return {
                 "train": Dataset.from_dict(dict(zip((self.text_column, self.label_column), _reviews(), strict=True)))
             }
-        return load_table(self.source, self.name, cache_dir, self._text_columns, self.strict)
+        columns = (*self._text_columns, self.label_column)
+        return load_rows(locate(self.source), cache_dir, self.reading, columns, self._text_columns, name=self.name)
 
     def _label_names(self, train: Any) -> list[str]:
         self._check_columns(train)
@@ -79,7 +76,7 @@ class LabelledSource:
         names = (
             feature.names
             if hasattr(feature, "names")
-            else sorted({str(label) for label in train[self.label_column] if label is not None})
+            else sorted({str(label) for label in train[self.label_column] if not _is_missing(label)})
         )
         if len(names) < 2:
             raise InputError(f"column {self.label_column!r} of {self.source} has {len(names)} label: two are needed")
@@ -97,11 +94,11 @@ class LabelledSource:
         self._check_columns(rows)
         numbers = {name: i for i, name in enumerate(names)}
         coded = hasattr(rows.features[self.label_column], "names")
-        malformed = Malformed(f"the {split} split of {self.source}", self.strict)
+        malformed = Malformed(f"the {split} split of {self.source}", self.reading)
         kept: list[tuple[list[str], int]] = []
         for i, row in enumerate(rows, start=1):
             texts, label = [row[name] for name in self._text_columns], row[self.label_column]
-            objection = self._objection(texts, label)
+            objection = text_objection([*texts, label if label is None else str(label)])
             if objection is not None:
                 malformed.add(objection, f"row {i:,}")
                 continue
@@ -115,14 +112,9 @@ class LabelledSource:
         columns = [list(column) for column in zip(*(texts for texts, _ in kept), strict=True)]
         return LabelledColumns(columns[0], columns[1] if len(columns) > 1 else None, [label for _, label in kept])
 
-    @staticmethod
-    def _objection(texts: list[Any], label: Any) -> str | None:
-        """What is wrong with a row, if anything."""
-        if label is None or None in texts:
-            return "null"
-        if not all(isinstance(text, str) for text in texts):
-            return "wrong type"
-        return None if all(text.strip() for text in texts) else "empty"
+
+def _is_missing(label: Any) -> bool:
+    return label is None or (isinstance(label, str) and not label.strip())
 
 
 def _reviews() -> tuple[list[str], list[str]]:
@@ -130,6 +122,6 @@ def _reviews() -> tuple[list[str], list[str]]:
     spec = find_spec("gensim")
     if spec is None or spec.origin is None:
         raise InputError("the embedded reviews come with gensim, which is not installed: pip install gensim")
-    lines = (Path(spec.origin).parent / REVIEWS_FILE).read_text(encoding="cp1252").splitlines()
+    lines = (Path(spec.origin).parent / REVIEWS_FILE).read_text(encoding="cp1252").removesuffix("\n").split("\n")
     labels, texts = zip(*(line.removeprefix("__label__").split(" ", 1) for line in lines), strict=True)
     return list(texts), list(labels)

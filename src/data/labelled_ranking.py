@@ -1,8 +1,6 @@
 """Labelled queries: rows of a query, a passage that answers it, and passages that do not."""
 
-import hashlib
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.coverage import MeasuredTokenizer
-from src.data.corpora import SPLIT_NAMES
 from src.data.inverse_cloze import Example
-from src.data.tables import check_columns, check_fractions, cut_rows, load_table
-from src.errors import InputError
+from src.data.malformed import DEFAULT, Malformed, Reading, text_objection
+from src.data.sources import check_columns, files_of, fingerprint, load_rows, locate
+from src.data.splits import check_fractions, cut_rows, split_parts
 
 
 @dataclass(frozen=True)
@@ -29,15 +27,14 @@ class RankingSource:
     negatives_column: str
     validation_fraction: float
     test_fraction: float
+    reading: Reading = DEFAULT
 
     def __post_init__(self) -> None:
         check_fractions(self.validation_fraction, self.test_fraction)
 
     def fingerprint(self) -> str:
-        """A hash of the arguments and of the file's size and time."""
-        path = Path(self.source)
-        stat = [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else []
-        return hashlib.sha256(json.dumps([asdict(self), stat]).encode()).hexdigest()
+        """A hash of the arguments and of the files' sizes and times."""
+        return fingerprint(asdict(self), files_of(self.source))
 
     def splits(self, cache_dir: Path) -> dict[str, Any]:
         """The rows of each split.
@@ -45,31 +42,26 @@ class RankingSource:
         Raises:
             InputError: a file is missing or unreadable, or a column is missing.
         """
-        table = load_table(self.source, self.name, cache_dir)
-        known = {SPLIT_NAMES[name]: rows for name, rows in table.items() if name in SPLIT_NAMES}
-        found = cut_rows(self.source, known, self.validation_fraction, self.test_fraction)
+        columns = (self.query_column, self.positive_column)
+        parts = load_rows(locate(self.source), cache_dir, self.reading, columns, name=self.name)
+        found = cut_rows(self.source, split_parts(parts, self.source), self.validation_fraction, self.test_fraction)
         for rows in found.values():
-            check_columns(self.source, rows, [self.query_column, self.positive_column])
+            check_columns(self.source, rows, columns)
         return found
 
-    def texts(self, split: str, rows: Any) -> Iterable[tuple[str, str, list[str]]]:
-        """Query, positive and negatives of each row.
-
-        Raises:
-            InputError: a row has no text where there must be one.
-        """
-        for i, row in enumerate(rows):
-            query, positive, negatives = (
-                row[self.query_column],
-                row[self.positive_column],
-                row.get(self.negatives_column) or [],
-            )
+    def texts(
+        self, rows: Iterable[dict[str, Any]], malformed: Malformed | None = None
+    ) -> Iterator[tuple[str, str, list[str]]]:
+        """Query, positive and negatives of each row that has text for all; of the others ``malformed`` is told."""
+        for i, row in enumerate(rows, start=1):
+            query, positive = row[self.query_column], row[self.positive_column]
+            negatives = row.get(self.negatives_column) or []
             negatives = [negatives] if isinstance(negatives, str) else negatives
-            if not all(isinstance(text, str) and text.strip() for text in (query, positive, *negatives)):
-                raise InputError(
-                    f"row {i + 1} of the {split} split of {self.source} has no text for its query or a passage"
-                )
-            yield query, positive, negatives
+            objection = text_objection([query, positive, *negatives])
+            if objection is None:
+                yield query, positive, negatives
+            elif malformed is not None:
+                malformed.add(objection, f"row {i:,}")
 
 
 def write_ranking(

@@ -17,7 +17,7 @@ from src.data.baselines import MOST_STREAMED, MOST_TOKENS, Targets, extent
 from src.data.corpora import EMBEDDED, Corpus, documents
 from src.data.datamodule import TextDataModule
 from src.data.loader import TokenCountingLoader
-from src.data.malformed import Malformed
+from src.data.malformed import Malformed, Reading
 from src.data.packing import PackedBlocks, PackedInfo, count_blocks, encode, is_whole, pack, read_info, write_info
 from src.data.progress import announce, with_progress
 from src.data.streaming import StreamedBlocks
@@ -46,6 +46,9 @@ class LMDataModule(TextDataModule):
         streaming: tokenise training documents as they are needed instead of preparing them; there are no epochs then.
         holdout_documents: how many of its first documents a stream gives to each of validation and test.
         strict: refuse malformed rows (not UTF-8, no JSON, of a wrong type, null or empty) instead of leaving them out.
+        max_malformed: share of the rows of a file that may be left out as malformed; more are refused.
+        delimiter: between the fields of a table; by its ending and its header if null.
+        encoding: of texts, tables and JSON, such as ``cp1252``; UTF-8 if null, or what a table is without doubt.
         tokenizer: ``bpe``, ``char``, ``byte``, or the path of a tokenizer.json.
         tokenizer_vocab_size: of a trained ``bpe``.
         end_token: that a given tokenizer.json has; the trained ones have their own.
@@ -75,6 +78,9 @@ class LMDataModule(TextDataModule):
         streaming: bool = False,
         holdout_documents: int = 500,
         strict: bool = False,
+        max_malformed: float = 0.05,
+        delimiter: str | None = None,
+        encoding: str | None = None,
         tokenizer: str = "bpe",
         tokenizer_vocab_size: int = 8192,
         end_token: str = END_OF_TEXT,
@@ -101,7 +107,7 @@ class LMDataModule(TextDataModule):
             max_documents,
             streaming,
             holdout_documents,
-            strict,
+            Reading(strict, max_malformed, delimiter, encoding),
         )
         if streaming and num_workers > 1:
             raise InputError(f"num_workers is {num_workers}: a stream is read by one worker at most")
@@ -142,7 +148,7 @@ class LMDataModule(TextDataModule):
 
     def _pack(self, tokenizer: Tokenizer, end_id: int, split: str, rows: Any, folder: Path) -> PackedInfo:
         n_rows = len(rows) if hasattr(rows, "__len__") else None
-        malformed = Malformed(f"the {split} split", self.corpus.strict)
+        malformed = Malformed(f"the {split} split", self.corpus.reading)
         texts = with_progress(documents(rows, malformed), f"tokenising {split} documents", n_rows)
         measured = MeasuredTokenizer(tokenizer, f"the {split} split of {self.corpus.label}")
         info = pack(measured, texts, end_id, folder / f"{split}.bin")

@@ -1,26 +1,42 @@
 """Rows that cannot be trained on: left out and counted, with examples, or refused."""
 
-import csv
-import hashlib
-import io
-import json
-import sys
 from collections import Counter
-from collections.abc import Iterator
-from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from filelock import FileLock
-
-from src.atomic import whole_file
 from src.data.progress import announce
 from src.errors import InputError
-from src.files import open_binary
+from src.lines import decoding, unescaped
 
-FORMAT = 1  # of the copies without malformed rows; counted up when other rows are kept
 EXAMPLES = 3  # of each reason
 SHOWN = 60  # characters of one
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are read, and what is done about malformed rows.
+
+    Args:
+        strict: refuse the first malformed row, instead of leaving it out.
+        max_malformed: refuse a file with a larger share of malformed rows.
+        delimiter: between the fields of a table; by the ending and the header of the file if null.
+        encoding: of texts, tables and JSON; UTF-8 if null, or what a table is without doubt.
+    """
+
+    strict: bool = False
+    max_malformed: float = 0.05
+    delimiter: str | None = None
+    encoding: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_malformed <= 1:
+            raise InputError(f"max_malformed is {self.max_malformed}: it is a share, from 0 to 1")
+        if self.delimiter is not None and len(unescaped(self.delimiter)) != 1:
+            raise InputError(f"delimiter is {self.delimiter!r}: it must be one character")
+        decoding(self.encoding or "utf-8")  # refuses an unknown one
+
+
+DEFAULT = Reading()
 
 
 class Malformed:
@@ -28,11 +44,11 @@ class Malformed:
 
     Args:
         source: where the rows come from, for people.
-        strict: whether the first of them is refused.
+        reading: whether the first of them is refused, and how many may be left out.
     """
 
-    def __init__(self, source: str, strict: bool) -> None:
-        self.source, self.strict = source, strict
+    def __init__(self, source: str, reading: Reading) -> None:
+        self.source, self.reading = source, reading
         self.counts: Counter[str] = Counter()
         self._examples: dict[str, list[str]] = {}
 
@@ -43,7 +59,7 @@ class Malformed:
             InputError: under ``strict``.
         """
         shown = f": {str(content)[:SHOWN]!r}" if content != "" else ""
-        if self.strict:
+        if self.reading.strict:
             raise InputError(
                 f"{place} of {self.source} is malformed ({reason}){shown}: mend it, or set strict to false"
             )
@@ -51,101 +67,36 @@ class Malformed:
         if len(self._examples.setdefault(reason, [])) < EXAMPLES:
             self._examples[reason].append(f"{place}{shown}")
 
-    def announce(self) -> None:
-        """Tell how many there were, why, and where the first of them are."""
-        for reason, count in self.counts.items():
-            more = ", ..." if count > EXAMPLES else ""
-            examples = ", ".join(self._examples[reason])
-            announce(f"left out of {self.source}: {count:,} rows, {reason} ({examples}{more})")
+    def announce(self, of: int | None = None) -> None:
+        """Tell how many there were, why, and where the first of them are.
+
+        Args:
+            of: rows that were read, where all that was counted here is unreadable.
+
+        Raises:
+            InputError: a larger share of those than ``max_malformed`` was.
+        """
+        told = [f"{count:,} rows, {reason} ({self._examples_of(reason)})" for reason, count in self.counts.items()]
+        left_out = sum(self.counts.values())
         self.counts.clear()
         self._examples.clear()
+        if of is not None and left_out > self.reading.max_malformed * of:
+            raise InputError(
+                f"{left_out:,} of the {of:,} rows of {self.source} cannot be read: {'; '.join(told)}; mend them, set "
+                f"delimiter or encoding, or max_malformed above {self.reading.max_malformed:g}"
+            )
+        for line in told:
+            announce(f"left out of {self.source}: {line}")
+
+    def _examples_of(self, reason: str) -> str:
+        more = ", ..." if self.counts[reason] > EXAMPLES else ""
+        return f"{', '.join(self._examples[reason])}{more}"
 
 
-class _Row(NamedTuple):
-    number: int  # in the file, from 1: a line, or a record of a table
-    raw: Any  # what is written if it is kept
-    objection: str | None
-
-
-def readable(file: Path, kind: str, columns: tuple[str, ...], cache_dir: Path, malformed: Malformed) -> Path:
-    """A file of rows that `datasets` can read: the file itself, or a copy without the rows that would stop it.
-
-    Those are what is not UTF-8, no JSON, or of the wrong type in a column of text, and records of a table with another
-    number of fields than its header. Null and empty texts are read well, and left out later.
-
-    Args:
-        file: to be checked.
-        kind: ``json``, one object a line, or ``csv``, with a header; a JSON array is left to `datasets`.
-        columns: those that must be text.
-        cache_dir: where the copy goes; of several processes the first makes it.
-        malformed: is told of the rows that are left out.
-    """
-    if kind == "json" and _starts_with(file, b"["):
-        return file
-    read = partial(_json_rows, file, columns) if kind == "json" else partial(_table_rows, file)
-    counts = Counter(row.objection is None for row in read())
-    # where no row is right it is not the rows that are wrong: reading the file says what is
-    if not counts[False] or counts[True] < (2 if kind == "csv" else 1):
-        return file
-    for row in read():
-        if row.objection is not None:
-            malformed.add(row.objection, f"row {row.number:,}", _text(row.raw))
-    stat = file.stat()
-    shaped_by = f"{FORMAT} {file.resolve()} {stat.st_size} {stat.st_mtime_ns} {columns}"
-    key = hashlib.sha256(shaped_by.encode()).hexdigest()[:20]
-    copy = cache_dir / "readable" / key / file.name.removesuffix(".gz")
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{copy}.lock"):  # the ranks of a stream, or the runs of a sweep, come here at once
-        if not copy.exists():
-            with whole_file(copy) as written:
-                written.writelines(row.raw for row in read() if row.objection is None)
-    return copy
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", errors="replace").strip()
-
-
-def _starts_with(file: Path, what: bytes) -> bool:
-    with open_binary(file) as opened:
-        return opened.read(100).lstrip().startswith(what)
-
-
-def _json_rows(file: Path, columns: tuple[str, ...]) -> Iterator[_Row]:
-    with open_binary(file) as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield _Row(number, line, _json_objection(line, columns))
-
-
-def _json_objection(line: bytes, columns: tuple[str, ...]) -> str | None:
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError:
-        return "invalid UTF-8"
-    except (ValueError, RecursionError):
-        return "no JSON"
-    if not isinstance(row, dict):
+def text_objection(texts: Sequence[object]) -> str | None:
+    """What is wrong with the texts of a row, if anything."""
+    if None in texts:
+        return "null"
+    if not all(isinstance(text, str) for text in texts):
         return "wrong type"
-    nested = row.get("translation")
-    values = [(nested if isinstance(nested, dict) else row).get(column) for column in columns]
-    return None if all(value is None or isinstance(value, str) for value in values) else "wrong type"
-
-
-def _table_rows(file: Path) -> Iterator[_Row]:
-    csv.field_size_limit(sys.maxsize)
-    delimiter = "\t" if ".tsv" in file.suffixes else ","
-    with io.TextIOWrapper(open_binary(file), encoding="utf-8", errors="surrogateescape", newline="") as text:
-        width = None
-        try:
-            for number, fields in enumerate(csv.reader(text, delimiter=delimiter), start=1):
-                width = width or len(fields)
-                out = io.StringIO(newline="")
-                csv.writer(out, delimiter=delimiter).writerow(fields)
-                raw = out.getvalue().encode("utf-8", errors="surrogateescape")
-                objection = None if len(fields) in (0, width) else "wrong number of fields"
-                if any("\udc80" <= character <= "\udcff" for field in fields for character in field):
-                    objection = "invalid UTF-8"
-                yield _Row(number, raw, objection)
-        except csv.Error:
-            return  # reading the file says what is wrong
+    return None if all(str(text).strip() for text in texts) else "empty"

@@ -14,7 +14,7 @@ from src.data.bucketing import BucketBatchSampler
 from src.data.corpora import EMBEDDED, Corpus, documents
 from src.data.datamodule import TextDataModule
 from src.data.language_modeling import TOKENIZER_DOCUMENTS
-from src.data.malformed import Malformed
+from src.data.malformed import Malformed, Reading
 from src.data.masked_documents import MaskedDocuments
 from src.data.masked_pairs import MaskedPairs
 from src.data.masked_rows import MaskedRows
@@ -49,6 +49,9 @@ class MLMDataModule(TextDataModule):
         test_fraction: the same for testing; 0 for no test split.
         max_documents: read no more than this many.
         strict: refuse malformed rows (not UTF-8, no JSON, of a wrong type, null or empty) instead of leaving them out.
+        max_malformed: share of the rows of a file that may be left out as malformed; more are refused.
+        delimiter: between the fields of a table; by its ending and its header if null.
+        encoding: of texts, tables and JSON, such as ``cp1252``; UTF-8 if null, or what a table is without doubt.
         tokenizer: ``wordpiece``, or the path of a tokenizer.json.
         tokenizer_vocab_size: of a trained ``wordpiece``.
         tokenizer_cased: whether a trained ``wordpiece`` keeps case and accents; if null, it does unless 99.5% of the
@@ -82,6 +85,9 @@ class MLMDataModule(TextDataModule):
         test_fraction: float = 0.05,
         max_documents: int | None = None,
         strict: bool = False,
+        max_malformed: float = 0.05,
+        delimiter: str | None = None,
+        encoding: str | None = None,
         tokenizer: str = "wordpiece",
         tokenizer_vocab_size: int = 8192,
         tokenizer_cased: bool | None = None,
@@ -103,6 +109,7 @@ class MLMDataModule(TextDataModule):
             raise InputError(f"mask_rate is {mask_rate}: it must be above 0 and below 1")
         if not 0 <= short_share <= 1:
             raise InputError(f"short_share is {short_share}: it must be between 0 and 1")
+        reading = Reading(strict, max_malformed, delimiter, encoding)
         self.corpus = Corpus(
             source,
             name,
@@ -113,9 +120,9 @@ class MLMDataModule(TextDataModule):
             validation_fraction,
             test_fraction,
             max_documents,
-            strict=strict,
+            reading=reading,
         )
-        whole = {"validation_fraction": 0.0, "test_fraction": 0.0, "strict": strict}
+        whole = {"validation_fraction": 0.0, "test_fraction": 0.0, "reading": reading}
         self.more = [Corpus(more, **whole) for more in more_sources or []]  # type: ignore[arg-type]
         self.tokenizer_kind, self.tokenizer_vocab_size = tokenizer, tokenizer_vocab_size
         self.tokenizer_cased = tokenizer_cased
@@ -145,7 +152,7 @@ class MLMDataModule(TextDataModule):
         tokenizer.save(str(folder / "tokenizer.json"))
         infos: dict[str, PackedInfo] = {}
         for split, rows in splits.items():
-            malformed = Malformed(f"the {split} split", self.corpus.strict)
+            malformed = Malformed(f"the {split} split", self.corpus.reading)
             parts = training if split == "train" else [rows]
             texts = chain(*(documents(part, malformed) for part in parts))
             measured = MeasuredTokenizer(tokenizer, f"the {split} split of {self.corpus.label}")

@@ -1,24 +1,26 @@
 """Pairs of sentences from anywhere, as splits: text files, HuggingFace `datasets`, and message catalogues."""
 
-import hashlib
-import json
+import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from src.data import catalogues
-from src.data.corpora import load_dataset
-from src.data.malformed import Malformed, readable
+from src.data.malformed import DEFAULT, Malformed, Reading
+from src.data.sources import COMPANIONS, Source, fingerprint, format_of, is_described, is_saved, load_rows, locate, walk
+from src.data.splits import SPLITS, check_fractions, split_of, split_parts
 from src.errors import InputError
-from src.files import check_file, read_lines
+from src.files import check_file
+from src.lines import is_text, read_lines
 
 EMBEDDED = "catalogues"
-SPLITS = ("train", "validation", "test")
-TABLES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl")
+SHARD = re.compile(r"-\d+-of-\d+$")
+ENDING = re.compile(r"\.gz$", re.IGNORECASE)
 Pair = tuple[str, str]  # source, target
 
 
@@ -41,10 +43,10 @@ class ParallelCorpus:
 
     Args:
         source: ``catalogues`` (English and French, fetched by pip); a folder; or a dataset on the HuggingFace hub. For
-            a split ``train`` a folder holds two aligned text files ``train.de`` and ``train.en``, or ``train.tsv``
-            with a header of the languages, or ``train.jsonl``, each also as ``.gz``; or it is one that `datasets`
-            loads, such as Parquet files. Rows have a column ``translation`` with the languages in it, as those of WMT,
-            or a column for each.
+            a split ``train`` a folder holds two aligned text files ``train.de`` and ``train.en``, or ``train.tsv`` or
+            ``train.csv`` with a header of the languages, or ``train.jsonl``, each also as ``.gz``, or Parquet files; or
+            it is one that ``DatasetDict.save_to_disk`` wrote. Rows have a column ``translation`` with the languages in
+            it, as those of WMT, or a column for each.
         source_language: what is translated, as the source names it.
         target_language: into what.
         name: configuration of a hub dataset, such as ``de-en``.
@@ -53,7 +55,7 @@ class ParallelCorpus:
         validation_fraction: share of the training pairs for validation, where the source has no such split.
         test_fraction: the same for testing.
         max_pairs: read no more training pairs than this.
-        strict: refuse malformed rows, instead of leaving them out of training.
+        reading: how files are read, and what is done about malformed rows, which are left out of training.
     """
 
     source: str = EMBEDDED
@@ -65,7 +67,7 @@ class ParallelCorpus:
     validation_fraction: float = 0.05
     test_fraction: float = 0.05
     max_pairs: int | None = None
-    strict: bool = False
+    reading: Reading = DEFAULT
 
     def __post_init__(self) -> None:
         unknown = set(self.splits or {}) - set(SPLITS)
@@ -73,11 +75,7 @@ class ParallelCorpus:
             raise InputError(f"splits has {min(unknown)!r}: its keys are {', '.join(SPLITS)}")
         if self.source_language == self.target_language:
             raise InputError(f"source_language and target_language are both {self.source_language!r}")
-        shares = (self.validation_fraction, self.test_fraction)
-        if min(shares) < 0 or sum(shares) >= 1:
-            raise InputError(
-                f"validation_fraction and test_fraction are {shares}: they must leave something to train on"
-            )
+        check_fractions(self.validation_fraction, self.test_fraction)
 
     @property
     def languages(self) -> tuple[str, str]:
@@ -90,17 +88,15 @@ class ParallelCorpus:
 
     def fingerprint(self) -> str:
         """A hash of the arguments and of the files' names, sizes and times: equal while nothing has changed."""
-        folder = Path(self.source)
-        files = sorted(path for path in folder.rglob("*") if self._is_data(path)) if folder.is_dir() else []
-        stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        return hashlib.sha256(json.dumps([asdict(self), stats, catalogues.WHEELS]).encode()).hexdigest()
+        files = walk(Path(self.source)) if Path(self.source).is_dir() else []
+        return fingerprint({**asdict(self), "wheels": catalogues.WHEELS}, filter(self._is_data, files))
 
     def _is_data(self, path: Path) -> bool:
         """Whether a file is one that pairs may be read from: a log or a translation written there changes nothing."""
-        splits = {self.name_of(split) for split in SPLITS}
-        return path.is_file() and (
-            path.name.split(".")[0] in splits or Path(path.name.removesuffix(".gz")).suffix in TABLES
-        )
+        if _is_table(path) or path.suffix == ".arrow":
+            return True
+        stem, language = _stem(path)
+        return language in self.languages and (stem in (self.splits or {}).values() or split_of(stem) is not None)
 
     def load(self, cache_dir: Path) -> dict[str, Pairs]:
         """The pairs of each split.
@@ -116,8 +112,7 @@ class ParallelCorpus:
         elif Path(self.source).exists() or self.source.startswith((".", "/", "~")):
             raise InputError(f"{self.source} is no folder: name one that holds the files of each split")
         else:
-            arguments = {"name": self.name, "revision": self.revision}
-            found = self._of_datasets(load_dataset(self.source, self.source, cache_dir, **arguments))
+            found = self._of_datasets(Source(self.source, {}, "hub"), cache_dir)
         return self._hold_out(found)
 
     def _embedded(self, cache_dir: Path) -> Pairs:
@@ -131,41 +126,41 @@ class ParallelCorpus:
             raise InputError(f"{self.source} has no language {language!r}: it has {', '.join(sorted(known))}")
 
     def _folder(self, folder: Path, cache_dir: Path) -> dict[str, Pairs]:
+        files = walk(folder)
+        if is_saved(files) or is_described(folder):
+            return self._of_datasets(locate(self.source), cache_dir)
+        parts = {name: files for name, files in _by_stem(files, folder).items() if self._has_pairs(name, files)}
+        if not parts:
+            raise InputError(f"{folder} has no files of {' and '.join(self.languages)}")
         found: dict[str, Pairs] = {}
-        for split in SPLITS:
-            name = self.name_of(split)
-            files = {path.name.removesuffix(".gz").removeprefix(f"{name}."): path for path in folder.glob(f"{name}.*")}
-            table = next((kind for kind in ("tsv", "jsonl", "json") if kind in files), None)
-            if table:
-                found[split] = self._table(files[table], table, cache_dir)
-            elif files and not {"parquet", "arrow", "csv"} & set(files):
-                for language in self.languages:
-                    self._check_language(language, files)
-                strict = self.strict or split != "train"
-                found[split] = aligned(files[self.source_language], files[self.target_language], strict)
-        return found or self._of_datasets(load_dataset(self.source, self.source, cache_dir))
-
-    def _table(self, file: Path, kind: str, cache_dir: Path) -> Pairs:
-        check_file(file, is_text=False)
-        if kind != "tsv":
-            malformed = Malformed(str(file), self.strict)
-            file = readable(file, "json", self.languages, cache_dir, malformed)
-            malformed.announce()
-        check_file(file, is_text=True)
-        arguments: dict[str, Any] = {"data_files": str(file)}
-        if kind == "tsv":  # quotes are part of a sentence, and so are "null" and "NA"
-            arguments |= {"sep": "\t", "quoting": 3, "keep_default_na": False}
-        reader = "csv" if kind == "tsv" else "json"
-        return self._rows(load_dataset(str(file), reader, cache_dir, **arguments)["train"])
-
-    def _of_datasets(self, loaded: dict[str, Any]) -> dict[str, Pairs]:
-        found = {split: self._rows(loaded[self.name_of(split)]) for split in SPLITS if self.name_of(split) in loaded}
-        if "train" not in found:
-            raise InputError(
-                f"{self.source} has no split {self.name_of('train')!r}: it has {', '.join(loaded)}; set "
-                "--data.init_args.splits"
-            )
+        for split, of_split in split_parts(parts, self.source, self.splits).items():
+            if tables := [path for path in of_split.values() if _is_table(path)]:
+                # their split is chosen: their names say nothing any more
+                source = Source(str(tables[0]), dict.fromkeys(tables, ""), str(format_of(tables[0])))
+                found[split] = self._rows(load_rows(source, cache_dir, self.reading, self.languages)["train"])
+            else:
+                reading = self.reading if split == "train" else replace(self.reading, strict=True)
+                found[split] = aligned(of_split[self.source_language], of_split[self.target_language], reading)
         return found
+
+    def _has_pairs(self, name: str, files: dict[str, Path]) -> bool:
+        """Whether the files of one name are tables, or text in both languages.
+
+        Raises:
+            InputError: a split has text in one language alone.
+        """
+        if any(map(_is_table, files.values())):
+            return True
+        if name in map(self.name_of, SPLITS):
+            for language in self.languages:
+                self._check_language(language, files)
+        return files.keys() >= set(self.languages)
+
+    def _of_datasets(self, source: Source, cache_dir: Path) -> dict[str, Pairs]:
+        columns = self.languages
+        parts = load_rows(source, cache_dir, self.reading, columns, name=self.name, revision=self.revision)
+        chosen = split_parts(parts, self.source, self.splits)
+        return {split: self._rows(rows) for split, rows in chosen.items()}
 
     def _rows(self, rows: Any) -> Pairs:
         nested = "translation" in rows.column_names
@@ -183,8 +178,6 @@ class ParallelCorpus:
 
     def _hold_out(self, found: dict[str, Pairs]) -> dict[str, Pairs]:
         """The splits, those that are missing cut out of the training pairs."""
-        if "train" not in found:
-            raise InputError(f"{self.source} has no split {self.name_of('train')!r}: set --data.init_args.splits")
         train = found["train"]
         if self.max_pairs is not None:
             train = Pairs(partial(_first, train, self.max_pairs))
@@ -208,20 +201,41 @@ def _between(pairs: Pairs, low: float, high: float) -> Iterator[Pair]:
             yield source, target
 
 
-def aligned(source: Path, target: Path, strict: bool = True) -> Pairs:
+def _is_table(path: Path) -> bool:
+    return format_of(path) not in (None, "text") and path.name not in COMPANIONS
+
+
+def _stem(path: Path) -> tuple[str, str]:
+    """What the name of a file has in common with the other side or the other shards, and the rest: a language."""
+    stem, _, ending = ENDING.sub("", path.name).rpartition(".")
+    shard = SHARD.search(stem)
+    return (stem[: shard.start()], f"{stem[shard.start() :]}.{ending}") if shard else (stem, ending)
+
+
+def _by_stem(files: Iterable[Path], folder: Path) -> dict[str, dict[str, Path]]:
+    """The files by what they have in common, and then by the rest; with their folders where two have the same name."""
+    found: dict[tuple[Path, str], dict[str, Path]] = {}
+    for path in files:
+        stem, rest = _stem(path)
+        found.setdefault((path.relative_to(folder).parent, stem), {})[rest] = path
+    counts = Counter(stem for _, stem in found)
+    return {(stem if counts[stem] == 1 else (parent / stem).as_posix()): of for (parent, stem), of in found.items()}
+
+
+def aligned(source: Path, target: Path, reading: Reading) -> Pairs:
     """The pairs of two text files, a sentence a line.
 
     Args:
         source: one of them.
         target: the other.
-        strict: whether a line that is not UTF-8 is refused; else its pair is left out, and counted.
+        reading: whether a line that is not UTF-8 is refused; else its pair is left out, and counted.
 
     Raises:
         InputError: a file is missing, empty or not UTF-8, or one has more lines than the other.
     """
     for path in (source, target):
-        check_file(path, is_text=strict)
-    counts = [sum(1 for _ in read_lines(path, errors="replace")) for path in (source, target)]
+        check_file(path, is_text=reading.strict)
+    counts = [sum(1 for _ in read_lines(path, strict=False)) for path in (source, target)]
     if counts[0] != counts[1]:
         raise InputError(
             f"{source} has {counts[0]:,} lines and {target} {counts[1]:,}: aligned files have a sentence a line, "
@@ -232,15 +246,15 @@ def aligned(source: Path, target: Path, strict: bool = True) -> Pairs:
 
     def read() -> Iterator[Pair]:
         nonlocal told
-        malformed = Malformed(f"{source} and {target}", strict)
-        sides = [read_lines(path, errors="surrogateescape") for path in (source, target)]
+        malformed = Malformed(f"{source} and {target}", reading)
+        sides = [read_lines(path, strict=False) for path in (source, target)]
         for i, pair in enumerate(zip(*sides, strict=True), start=1):
-            if any(text.encode("utf-8", "replace") != text.encode("utf-8", "surrogateescape") for text in pair):
-                malformed.add("invalid UTF-8", f"line {i:,}")
-            else:
+            if all(map(is_text, pair)):
                 yield pair
+            else:
+                malformed.add("invalid UTF-8", f"line {i:,}")
         if not told:
             told = True
-            malformed.announce()
+            malformed.announce(of=counts[0])
 
     return Pairs(read)

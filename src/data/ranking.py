@@ -16,6 +16,7 @@ from src.data.hard_negatives import HardNegatives, write_bm25
 from src.data.inverse_cloze import InverseCloze, write_cloze
 from src.data.labelled_ranking import LabelledRanking, RankingSource, write_ranking
 from src.data.language_modeling import TOKENIZER_DOCUMENTS
+from src.data.malformed import Malformed, Reading
 from src.data.packing import PackedInfo, read_info, write_info
 from src.data.progress import announce
 from src.data.sentence_store import read_sentences
@@ -45,6 +46,10 @@ class RankingDataModule(TextDataModule):
         validation_fraction: share of the documents, or rows, for validation, where the source has no such split.
         test_fraction: the same for testing; 0 for no test split.
         max_documents: read no more than this many.
+        strict: refuse malformed rows (not UTF-8, no JSON, of a wrong type, null or empty) instead of leaving them out.
+        max_malformed: share of the rows of a file that may be left out as malformed; more are refused.
+        delimiter: between the fields of a table; by its ending and its header if null.
+        encoding: of texts, tables and JSON, such as ``cp1252``; UTF-8 if null, or what a table is without doubt.
         tokenizer: ``wordpiece``, or the path of a tokenizer.json: that of the pretrained network.
         tokenizer_vocab_size: of a trained ``wordpiece``.
         tokenizer_cased: whether a trained ``wordpiece`` keeps case and accents; if null, it does unless 99.5% of the
@@ -66,6 +71,7 @@ class RankingDataModule(TextDataModule):
     """
 
     groups: ClassVar[type[RankingGroups]]
+    descriptions = ("tokenizer.json", "files.json")
 
     def __init__(
         self,
@@ -79,6 +85,10 @@ class RankingDataModule(TextDataModule):
         validation_fraction: float = 0.05,
         test_fraction: float = 0.05,
         max_documents: int | None = None,
+        strict: bool = False,
+        max_malformed: float = 0.05,
+        delimiter: str | None = None,
+        encoding: str | None = None,
         tokenizer: str = "wordpiece",
         tokenizer_vocab_size: int = 8192,
         tokenizer_cased: bool | None = None,
@@ -106,6 +116,7 @@ class RankingDataModule(TextDataModule):
                 raise InputError(f"{option} is {value}: it must be at least {least}")
         if not 0 <= keep <= 1:
             raise InputError(f"keep is {keep}: it must be between 0 and 1")
+        reading = Reading(strict, max_malformed, delimiter, encoding)
         self.source: Corpus | RankingSource
         if query_column is None:
             self.source = Corpus(
@@ -117,10 +128,11 @@ class RankingDataModule(TextDataModule):
                 validation_fraction=validation_fraction,
                 test_fraction=test_fraction,
                 max_documents=max_documents,
+                reading=reading,
             )
         else:
             columns = (query_column, positive_column, negatives_column)
-            self.source = RankingSource(source, name, *columns, validation_fraction, test_fraction)
+            self.source = RankingSource(source, name, *columns, validation_fraction, test_fraction, reading)
         self.tokenizer_kind, self.tokenizer_vocab_size = tokenizer, tokenizer_vocab_size
         self.tokenizer_cased = tokenizer_cased
         self.query_len, self.seq_len, self.passage_len, self.keep = query_len, seq_len, passage_len, keep
@@ -156,11 +168,13 @@ class RankingDataModule(TextDataModule):
         tokenizer.save(str(folder / "tokenizer.json"))
         infos: dict[str, PackedInfo] = {}
         for split, rows in splits.items():
+            malformed = Malformed(f"the {split} split", self.source.reading)
             measured = MeasuredTokenizer(tokenizer, f"the {split} split of {self.source.source}")
             if isinstance(self.source, Corpus):
-                infos |= write_cloze(measured, documents(rows), folder, split, self.passage_len)
+                infos |= write_cloze(measured, documents(rows, malformed), folder, split, self.passage_len)
             else:
-                write_ranking(measured, self.source.texts(split, rows), folder, split)
+                write_ranking(measured, self.source.texts(rows, malformed), folder, split)
+            malformed.announce()
             self.check_coverage(measured, self.tokenizer_kind)
         write_info(folder / "info.json", infos)
         for split in splits if self.negatives else ():
@@ -174,7 +188,7 @@ class RankingDataModule(TextDataModule):
         """What a tokenizer is trained on."""
         if isinstance(self.source, Corpus):
             return documents(rows)
-        return (text for query, own, others in self.source.texts("train", rows) for text in (query, own, *others))
+        return (text for query, own, others in self.source.texts(rows) for text in (query, own, *others))
 
     def cache_is_whole(self, folder: Path) -> bool:
         described = folder / "files.json"

@@ -1,86 +1,240 @@
-"""Rows of columns out of a file or the hub, as splits of HuggingFace `datasets`."""
+"""Rows of tables, whatever their delimiter, their quotes and their encoding.
 
+A table is written anew as Parquet, all its fields text as they stand in it, so that nothing guesses at types, and "NA"
+or "007" stay what they are.
+"""
+
+import csv
+import io
+import re
+import sys
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
-import numpy as np
+from filelock import FileLock
 
-from src.data.corpora import FORMATS, Splits, load_dataset
-from src.data.malformed import Malformed, readable
+from src.atomic import whole_file
+from src.data.copies import Row, copy_of, encoding_name, encoding_of
+from src.data.malformed import Malformed, Reading
+from src.data.progress import announce
 from src.errors import InputError
-from src.files import check_file
+from src.files import open_binary
+from src.lines import UTF8, is_text, printable, raw_lines, unescaped, without_end
+
+DELIMITERS = (",", ";", "\t", "|")
+ROWS = 1000  # written at once
+# what of cp1252 is beyond ASCII in Western European prose: where a file has anything else, it is another encoding
+WESTERN = re.compile(r"[ -~\sàâäáãåæçèéêëìíîïñòóôöõøœùúûüßÀÂÄÁÃÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÖÕØŒÙÚÛÜ„“”‘’–—…€«»°§©®£¡¿]*")
 
 
-def check_fractions(validation_fraction: float, test_fraction: float) -> None:
-    """Refuse shares for validation and test that leave nothing to train on.
+@dataclass(frozen=True)
+class Dialect:
+    """How the rows of a table are written; quotes that are not quoting are part of the text."""
 
-    Raises:
-        InputError: naming both.
-    """
-    shares = validation_fraction, test_fraction
-    if min(shares) < 0 or sum(shares) >= 1:
-        raise InputError(
-            f"validation_fraction {shares[0]} and test_fraction {shares[1]} must be at least 0 and leave "
-            "something to train on"
-        )
+    delimiter: str
+    quoted: bool
+    encoding: str
+    line_end: str
 
 
-def load_table(
-    source: str, name: str | None, cache_dir: Path, text_columns: tuple[str, ...] = (), strict: bool = False
-) -> Splits:
-    """The splits of a .csv, .tsv, .json, .jsonl or .parquet file, or of a dataset on the hub, by its own names.
+def readable_table(file: Path, columns: tuple[str, ...], reading: Reading, cache_dir: Path) -> Path:
+    """A copy of a table as Parquet, all columns of it text, without malformed rows.
 
     Args:
-        source: the file or the dataset.
-        name: configuration of a hub dataset.
-        cache_dir: where prepared data lie.
-        text_columns: those that must be text.
-        strict: whether a malformed row of a file is refused, instead of left out.
+        file: the table.
+        columns: that it has, by which its delimiter is told.
+        reading: delimiter, encoding, and what is done about malformed rows.
+        cache_dir: where the copy goes.
 
     Raises:
-        InputError: it cannot be read, or has no columns; under ``strict`` also a malformed row.
+        InputError: its header or too many of its rows are malformed.
     """
-    path = Path(source)
-    if not path.suffix and not path.exists():
-        return load_dataset(source, source, cache_dir, name=name)
-    check_file(path, is_text=False)
-    kind = FORMATS.get(path.suffix.lower(), "text")
-    if kind == "text":
-        raise InputError(f"{path} has no columns: give a .csv, .tsv, .json, .jsonl or .parquet file")
-    if kind != "parquet":
-        malformed = Malformed(source, strict)
-        path = readable(path, kind, text_columns, cache_dir, malformed)
-        malformed.announce()
-        check_file(path, is_text=True)
-    extra = {"sep": "\t"} if path.suffix == ".tsv" else {}
-    return load_dataset(source, kind, cache_dir, data_files=str(path), **extra)
+    dialect = _dialect(file, columns, reading)
+    copy = copy_of(file, ".parquet", dialect, cache_dir)
+    malformed = Malformed(str(file), reading)
+    rows = table_rows(file, dialect)
+    header = next(rows)
+    if header.objection is not None:
+        raise InputError(f"the header of {file} is malformed ({header.objection}): {printable(header.raw)!r}")
+    count = 0
+
+    def kept() -> Iterator[list[str]]:
+        nonlocal count
+        for count, row in enumerate(rows, start=1):  # noqa: B007
+            if row.objection is None:
+                yield row.value
+            else:
+                malformed.add(row.objection, f"row {row.number:,}", printable(row.raw))
+
+    with FileLock(f"{copy}.lock"):  # several processes may prepare the same file
+        if copy.exists():
+            deque(kept(), maxlen=0)
+        else:
+            with whole_file(copy) as written:
+                _write_parquet(written, header.value, kept())
+    malformed.announce(of=count)
+    return copy
 
 
-def cut_rows(source: str, splits: Splits, validation_fraction: float, test_fraction: float) -> dict[str, Any]:
-    """Cut the splits that are missing out of the training rows, always the same ones whatever the seed of a run.
+def _write_parquet(file: BinaryIO, header: list[str], rows: Iterator[list[str]]) -> None:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
 
-    Raises:
-        InputError: there is no training split, or none of its rows is left.
+    seen: Counter[str] = Counter()
+    names = []
+    for name in header:
+        names.append(f"{name}.{seen[name]}" if seen[name] else name or f"Unnamed: {len(names)}")  # as pandas does
+        seen[name] += 1
+    schema = pa.schema([(name, pa.string()) for name in names])
+    with ParquetWriter(file, schema) as writer:
+        while group := list(islice(rows, ROWS)):
+            writer.write_table(
+                pa.table([pa.array(column, pa.string()) for column in zip(*group, strict=True)], schema=schema)
+            )
+
+
+def _dialect(file: Path, columns: tuple[str, ...], reading: Reading) -> Dialect:
+    """Delimiter, quoting and encoding: as asked, or as the ending and the header say; what is not usual is told."""
+    encoding = encoding_of(file, reading)
+    with open_binary(file) as opened:
+        start = opened.read(1 << 16)
+    line_end = "\n" if b"\n" in start or b"\r" not in start else "\r"  # a table may be of an old Mac
+    usual = "\t" if ".tsv" in file.name.lower() else ","
+    if reading.delimiter is not None:
+        delimiters = [unescaped(reading.delimiter)]
+    else:
+        delimiters = [usual, *(delimiter for delimiter in DELIMITERS if delimiter != usual)]
+    # between tabs a quote is as good as any other character, until the rows say something else
+    kinds = [
+        (delimiter, quoted) for delimiter in delimiters for quoted in ((False, True) if delimiter == "\t" else (True,))
+    ]
+    candidates = [Dialect(delimiter, quoted, encoding, line_end) for delimiter, quoted in kinds]
+    fitting = [one for one in candidates if set(columns) <= set(_header(file, one))]
+    dialect = (fitting or candidates)[0]
+    survey = _survey(file, dialect)
+    if replace(dialect, quoted=True) in fitting[1:]:
+        other = _survey(file, replace(dialect, quoted=True))
+        if other.bad < survey.bad or (other.bad == survey.bad and other.is_written):
+            dialect, survey = replace(dialect, quoted=True), other
+            announce(f"{file} is read with quotes around fields, which are no part of them")
+    if reading.encoding is None and survey.invalid > reading.max_malformed * survey.rows and survey.is_western:
+        dialect = replace(dialect, encoding="cp1252")
+    for what, value, common in (("delimiter", dialect.delimiter, usual), ("encoding", dialect.encoding, UTF8)):
+        if getattr(reading, what) is None and value != common:
+            announce(f"{file} is read with the {what} {value!r}: set {what} where that is wrong")
+    return dialect
+
+
+def _header(file: Path, dialect: Dialect) -> list[str]:
+    return next(table_rows(file, dialect)).value
+
+
+@dataclass
+class _Survey:
+    """What the rows of a table are like under a dialect."""
+
+    rows: int = 0
+    bad: int = 0
+    invalid: int = 0  # not in the encoding
+    quoted: int = 0  # with quotes around a field
+    long: int = 0  # over several lines
+    is_exact: bool = True  # just as they would be written with quotes
+    is_western: bool = True  # what is not UTF-8 would be Western European prose in cp1252
+
+    @property
+    def is_written(self) -> bool:
+        """Whether quotes were written around fields, and are not those of speech that begins in one row and ends in
+        another."""
+        return self.is_exact and self.quoted > 0 and (not self.long or self.quoted * 2 > self.rows)
+
+
+def _survey(file: Path, dialect: Dialect) -> _Survey:
+    found = _Survey()
+    letters: Counter[bool] = Counter()
+    for row in table_rows(file, dialect):
+        found.rows += 1
+        found.bad += row.objection is not None
+        if '"' in row.raw and dialect.quoted:
+            text = without_end(row.raw)
+            found.quoted += 1
+            found.long += "\n" in text
+            found.is_exact &= text == _written(row.value, dialect.delimiter)
+        if is_text(row.raw):
+            found.is_western &= row.raw.isascii()  # UTF-8 and something else in one file
+            continue
+        found.invalid += 1
+        try:
+            text = row.raw.encode(UTF8, errors="surrogateescape").decode("cp1252")
+        except UnicodeError:
+            text = "\x00"
+        found.is_western &= WESTERN.fullmatch(text) is not None
+        letters.update(character.isascii() for character in text if character.isalpha())
+    found.is_western &= dialect.encoding == UTF8 and letters[False] * 2 < letters[True]
+    return found
+
+
+def _written(fields: list[str], delimiter: str) -> str:
+    out = io.StringIO(newline="")
+    csv.writer(out, delimiter=delimiter, lineterminator="").writerow(fields)
+    return out.getvalue()
+
+
+def table_rows(file: Path, dialect: Dialect) -> Iterator[Row]:
+    """The rows of a table, the header first: its value is the names."""
+    csv.field_size_limit(sys.maxsize)
+    lines = raw_lines(open_binary(file), dialect.encoding, dialect.line_end)
+    records = _quoted(lines, dialect.delimiter) if dialect.quoted else _unquoted(lines, dialect.delimiter)
+    width = None
+    for number, (fields, raw) in enumerate(records, start=1):
+        width = len(fields or []) if width is None else width
+        objection = None
+        if not is_text(raw):
+            objection = f"invalid {encoding_name(dialect.encoding)}"
+        elif fields is None:
+            objection = "unclosed quote"
+        elif len(fields) != width:
+            objection = "wrong number of fields"
+        yield Row(number, fields or [], raw, objection)
+    if width is None:
+        raise InputError(f"the file {file} has no rows")
+
+
+def _unquoted(lines: Iterable[str], delimiter: str) -> Iterator[tuple[list[str], str]]:
+    for line in lines:
+        if text := without_end(line):
+            yield text.split(delimiter), line
+
+
+def _quoted(lines: Iterator[str], delimiter: str) -> Iterator[tuple[list[str] | None, str]]:
+    """Records whose fields may be in quotes, with line feeds in them.
+
+    Where a quote is not closed as it should be, its line alone is given up, and reading goes on with the next: else it
+    would swallow all rows up to another quote.
     """
-    if "train" not in splits:
-        raise InputError(f"{source} has no split 'train'")
-    train = splits["train"]
-    order = np.random.default_rng(0).permutation(len(train))  # not the run's seed: runs must compare
-    for name, share in {"validation": validation_fraction, "test": test_fraction}.items():
-        if name not in splits and share:
-            n = max(1, round(len(train) * share))
-            splits[name], order = train.select(np.sort(order[:n])), order[n:]
-    if not len(order):
-        raise InputError(f"{source} has {len(train)} rows: none is left to train on")
-    return {**splits, "train": train.select(np.sort(order))}
+    pending: deque[str] = deque()
+    width = None
+    while True:
+        fed: list[str] = []
 
+        def feed(fed: list[str] = fed) -> Iterator[str]:
+            while (line := pending.popleft() if pending else next(lines, None)) is not None:
+                fed.append(line)
+                yield line
 
-def check_columns(source: str, rows: Any, columns: list[str]) -> None:
-    """Refuse rows without one of some columns.
-
-    Raises:
-        InputError: naming it, and the columns there are.
-    """
-    for column in columns:
-        if column not in rows.column_names:
-            raise InputError(f"{source} has no column {column!r}: it has {', '.join(rows.column_names)}")
+        fields: list[str] | None = None
+        with suppress(csv.Error):
+            fields = next(csv.reader(feed(), delimiter=delimiter, strict=True), None)
+        if not fed:
+            return
+        width = width or len(fields or [])
+        if fields is None or (len(fields) != width and len(fed) > 1):
+            fields = None
+            pending.extendleft(reversed(fed[1:]))
+            del fed[1:]
+        if fields != []:  # a blank line is no row
+            yield fields, "".join(fed)

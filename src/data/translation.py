@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from src.coverage import MeasuredTokenizer
 from src.data.baselines import MOST_TOKENS, Targets, extent
 from src.data.datamodule import TextDataModule
-from src.data.malformed import Malformed
+from src.data.malformed import Malformed, Reading
 from src.data.pair_store import SIDES, Filter, PairTokenizers, TranslationPairs, pairs_are_whole, write_pairs
 from src.data.parallel import EMBEDDED, Pair, Pairs, ParallelCorpus
 from src.data.progress import announce
@@ -40,6 +40,9 @@ class TranslationDataModule(TextDataModule):
         test_fraction: the same for testing.
         max_pairs: read no more training pairs than this.
         strict: refuse malformed training pairs (not UTF-8, no JSON, empty, over-long) instead of leaving them out.
+        max_malformed: share of the rows of a file that may be left out as malformed; more are refused.
+        delimiter: between the fields of a table; by its ending and its header if null.
+        encoding: of texts, tables and JSON, such as ``cp1252``; UTF-8 if null, or what a table is without doubt.
         tokenizer: ``bpe``, ``unigram``, ``char``, ``byte``, or the path of a tokenizer.json; of the target, and of the
             source too unless that has its own.
         source_tokenizer: of the source; as ``tokenizer`` if null.
@@ -72,6 +75,9 @@ class TranslationDataModule(TextDataModule):
         test_fraction: float = 0.05,
         max_pairs: int | None = None,
         strict: bool = False,
+        max_malformed: float = 0.05,
+        delimiter: str | None = None,
+        encoding: str | None = None,
         tokenizer: str = "bpe",
         source_tokenizer: str | None = None,
         tokenizer_vocab_size: int = 8000,
@@ -104,7 +110,7 @@ class TranslationDataModule(TextDataModule):
             validation_fraction,
             test_fraction,
             max_pairs,
-            strict,
+            Reading(strict, max_malformed, delimiter, encoding),
         )
         self.tokenizer_kinds = (source_tokenizer or tokenizer, tokenizer)
         self.tokenizer_vocab_size, self.joint_vocabulary = tokenizer_vocab_size, joint_vocabulary
@@ -158,7 +164,7 @@ class TranslationDataModule(TextDataModule):
         ends = [require_token(tokenizer, self.end_token, "end_token") for tokenizer in (source, target)]
         infos = {}
         for split, pairs in splits.items():
-            malformed = Malformed(f"the {split} split", self.corpus.strict)
+            malformed = Malformed(f"the {split} split", self.corpus.reading)
             measured = [
                 MeasuredTokenizer(tokenizer, f"the {side} side of the {split} split of {self.corpus.source}")
                 for side, tokenizer in zip(SIDES, (source, target), strict=True)

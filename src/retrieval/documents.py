@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.data import wikipedia
-from src.data.corpora import COMPANIONS, EMBEDDED, FORMATS
-from src.data.malformed import Malformed
+from src.data.corpora import EMBEDDED
+from src.data.malformed import DEFAULT, Malformed, Reading
 from src.data.progress import announce
-from src.data.tables import check_columns, load_table
+from src.data.sources import COMPANIONS, FORMATS, check_columns, format_of, load_rows, locate, walk
 from src.errors import InputError
 from src.files import check_file, open_binary
+from src.lines import UTF8, decode
 
 # what begins a line of its own in HTML, and what is no text
 HTML_BLOCKS = re.compile(
@@ -29,7 +30,9 @@ class Document(NamedTuple):
     text: str
 
 
-def read_documents(source: str, name: str | None, text_column: str, cache_dir: Path) -> Iterator[Document]:
+def read_documents(
+    source: str, name: str | None, text_column: str, cache_dir: Path, reading: Reading = DEFAULT
+) -> Iterator[Document]:
     """The documents of a source that have any text.
 
     Args:
@@ -39,6 +42,7 @@ def read_documents(source: str, name: str | None, text_column: str, cache_dir: P
         name: configuration of a hub dataset.
         text_column: the column that holds the text.
         cache_dir: where data sets are kept.
+        reading: how texts, tables and JSON are read, and what is done about malformed rows.
 
     Raises:
         InputError: there is nothing there, or it cannot be read.
@@ -47,51 +51,46 @@ def read_documents(source: str, name: str | None, text_column: str, cache_dir: P
     if source == EMBEDDED:
         yield from (Document(title, text) for title, text in wikipedia.articles())
     elif path.is_dir():
-        yield from _from_folder(path, text_column, cache_dir)
+        yield from _from_folder(path, text_column, cache_dir, reading)
     elif reader := READERS.get(path.suffix.lower()):
-        check_file(path, is_text=path.suffix.lower() != ".pdf")
-        yield Document(path.name, reader(path))
-    elif path.is_file() and _kind(path) is None:
+        yield Document(path.name, reader(path, reading))
+    elif path.is_file() and format_of(path) in (None, "text"):
         raise InputError(f"{source} is no kind of file that can be read: give {', '.join([*READERS, *TABLES])}")
     else:
-        yield from _from_table(source, Path(source).name, name, text_column, cache_dir)
+        yield from _from_table(source, Path(source).name, name, text_column, cache_dir, reading)
 
 
-def _kind(path: Path) -> str | None:
-    return next((ending for ending in TABLES if path.name.removesuffix(".gz").lower().endswith(ending)), None)
-
-
-def _from_folder(folder: Path, text_column: str, cache_dir: Path) -> Iterator[Document]:
+def _from_folder(folder: Path, text_column: str, cache_dir: Path, reading: Reading) -> Iterator[Document]:
     """The files of text in a folder and below; where there are none, the rows of its tables. Other files are told."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    files = walk(folder)
     if not files:
         raise InputError(f"the folder {folder} is empty: put {', '.join(READERS)} files into it")
-    tables = [file for file in files if _kind(file)]
+    tables = [file for file in files if format_of(file) not in (None, "text")]
     texts = [file for file in files if file.suffix.lower() in READERS]
     if tables and all(file.name in COMPANIONS for file in texts):
         texts = []
     if not (tables or texts):
         raise InputError(f"the folder {folder} has no {', '.join(READERS)} files: it has {files[0].name}")
     for file in texts:
-        check_file(file, is_text=file.suffix.lower() != ".pdf")
-        yield Document(file.relative_to(folder).as_posix(), READERS[file.suffix.lower()](file))
+        yield Document(file.relative_to(folder).as_posix(), READERS[file.suffix.lower()](file, reading))
     for file in () if texts else tables:
-        yield from _from_table(str(file), file.relative_to(folder).as_posix(), None, text_column, cache_dir)
+        yield from _from_table(str(file), file.relative_to(folder).as_posix(), None, text_column, cache_dir, reading)
     if left_out := [file.relative_to(folder).as_posix() for file in files if file not in (texts or tables)]:
         kinds = ", ".join(READERS) if texts else ", ".join(TABLES)
         more = ", ..." if len(left_out) > 1 else ""
         announce(f"left out of {folder}: {len(left_out):,} files that are not {kinds} ({left_out[0]}{more})")
 
 
-def _from_table(source: str, label: str, name: str | None, text_column: str, cache_dir: Path) -> Iterator[Document]:
+def _from_table(
+    source: str, label: str, name: str | None, text_column: str, cache_dir: Path, reading: Reading
+) -> Iterator[Document]:
     """The rows of a table that have text, or nothing where it should be; the others are left out and counted.
 
     Raises:
         InputError: also where no row has any.
     """
-    malformed, n_rows = Malformed(source, strict=False), 0
-    for split, rows in load_table(source, name, cache_dir, (text_column,)).items():
+    malformed, n_rows = Malformed(source, reading), 0
+    for split, rows in load_rows(locate(source), cache_dir, reading, (text_column,), name=name).items():
         check_columns(source, rows, [text_column])
         for i, row in enumerate(rows):
             n_rows += 1
@@ -108,27 +107,30 @@ def _from_table(source: str, label: str, name: str | None, text_column: str, cac
 # ---- files
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, reading: Reading) -> str:
+    encoding = reading.encoding or UTF8
+    check_file(path, is_text=True, encoding=encoding)
     with open_binary(path) as file:
-        return file.read().decode("utf-8-sig")
+        return decode(file.read(), encoding)
 
 
-def _read_html(path: Path) -> str:
+def _read_html(path: Path, reading: Reading) -> str:
     from bs4 import BeautifulSoup
 
-    soup = BeautifulSoup(_read_text(path), "html.parser")
+    soup = BeautifulSoup(_read_text(path, reading), "html.parser")
     for element in soup.find_all(list(HTML_NO_TEXT)):
         element.decompose()
     for element in soup.find_all(HTML_BLOCKS):
         element.insert_before("\n")
         element.insert_after("\n")
-    lines = (re.sub(r"[^\S\n]+", " ", line).strip() for line in soup.get_text().splitlines())
+    lines = (re.sub(r"[^\S\n]+", " ", line).strip() for line in soup.get_text().split("\n"))
     return "\n".join(line for line in lines if line)
 
 
-def _read_pdf(path: Path) -> str:
+def _read_pdf(path: Path, reading: Reading) -> str:
     from pypdf import PdfReader
 
+    check_file(path, is_text=False)
     logging.getLogger("pypdf").setLevel(logging.ERROR)
     try:
         return "\n".join(page.extract_text() for page in PdfReader(path).pages)
@@ -136,7 +138,7 @@ def _read_pdf(path: Path) -> str:
         raise InputError(f"the file {path} is no PDF that can be read: {error}") from error
 
 
-READERS: dict[str, Callable[[Path], str]] = {
+READERS: dict[str, Callable[[Path, Reading], str]] = {
     ".txt": _read_text,
     ".md": _read_text,
     ".html": _read_html,

@@ -17,7 +17,8 @@ from torchmetrics.functional.retrieval import (
 )
 
 from src.errors import InputError
-from src.files import check_file, read_lines
+from src.files import check_file
+from src.lines import read_lines
 from src.retrieval.index import Found, Index
 from src.retrieval.search import Mode, Searcher
 

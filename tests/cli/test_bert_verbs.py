@@ -88,8 +88,8 @@ def test_a_checkpoint_alone_fills_masks(run, trained):
 
 
 def test_a_checkpoint_alone_embeds_lines(run, trained, tmp_path):
-    lines = ["The cat sat.", "", "A dog ran over 7 bridges. " * 10, "The cat sat."]
-    (tmp_path / "in.txt").write_text("\n".join(lines), encoding="utf-8")
+    lines = ["The cat sat.", "A\u2028line\x0cof\x85one.", "A dog ran over 7 bridges. " * 10, "The cat sat."]
+    (tmp_path / "in.txt").write_bytes("\r\n".join(lines).encode("utf-8-sig"))
     out_path = tmp_path / "out.npy"
     arguments = ("embed", "--checkpoint", trained / "checkpoints/last.ckpt", "--input", tmp_path / "in.txt")
     status, out, _ = run(*arguments, "--output", out_path, "--batch-size", 3)

@@ -57,11 +57,19 @@ def test_a_file_is_translated_in_order(run, checkpoint, files, tmp_path):
 
 
 def test_standard_input_with_empty_lines(run, checkpoint, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("abc\n\n  \nfed"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\ufeffabc\r\n\n  \nfed".encode())))
     status, out, err = run("translate", "--checkpoint", checkpoint)
     assert status == 0, err
     assert out.splitlines() == ["cba", "", "", "def"]
     assert out.endswith("\n")
+
+
+def test_an_invalid_byte_on_standard_input_is_one_line(run, checkpoint, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"abc\nf\xe9d\n")))
+    status, _, err = run("translate", "--checkpoint", checkpoint)
+    assert status == 2
+    assert err.startswith("error: line 2 of standard input is not UTF-8")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("beam", [1, 2, 5])
@@ -162,6 +170,16 @@ def test_a_better_system_is_found_and_chance_is_not(run, files, tmp_path):
     assert f"chrF2: {a} is significantly worse" in out
     _, out, _ = run("compare", "--system", a, "--system", same, "--reference", reference)
     assert f"BLEU: {same} is not significantly different" in out
+
+
+def test_a_byte_order_mark_and_line_ends_cost_no_score(run, tmp_path):
+    lines = [f"a rather long sentence,\u2028 the number {i}\x0c of them" for i in range(20)]
+    for name, end, mark in (("a", "\r\n", "\ufeff"), ("b", "\n", ""), ("reference", "\n", "\ufeff")):
+        (tmp_path / name).write_bytes((mark + "".join(line + end for line in lines)).encode())
+    files = [word for name in "ab" for word in ("--system", tmp_path / name)]
+    status, out, err = run("compare", *files, "--reference", tmp_path / "reference", "--samples", 20)
+    assert status == 0, err
+    assert out.count("100.00 ± ") == 4  # BLEU and chrF of both
 
 
 # ---- bad input

@@ -53,7 +53,7 @@ def test_a_malformed_line_is_left_out_or_refused(tmp_path, capsys, reason, suffi
 def test_the_count_and_the_first_of_each_kind_are_told(tmp_path, capsys):
     path = tmp_path / "text.jsonl"
     path.write_bytes(b"\n".join([*good_lines(), *[b'{"text": 5}'] * 7]))
-    lm(tmp_path, path)
+    lm(tmp_path, path, max_malformed=0.2)
     out = capsys.readouterr().out
     assert "7 rows, wrong type (row 41: '{\"text\": 5}', row 42: " in out
     assert "row 43: '{\"text\": 5}', ...)" in out
@@ -117,6 +117,7 @@ def test_pretraining_leaves_them_out_too(tmp_path, capsys):
     path = tmp_path / "text.jsonl"
     path.write_bytes(b"\n".join([*good_lines(), *BAD_LINES.values()]))
     options = {"validation_fraction": 0.1, "test_fraction": 0.0, "tokenizer_vocab_size": 100, "seq_len": 32}
+    options["max_malformed"] = 0.1
     data = MLMDataModule(str(path), cache_dir=str(tmp_path / "cache"), **options)
     data.setup("fit")
     out = capsys.readouterr().out

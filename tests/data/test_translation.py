@@ -8,12 +8,12 @@ from struct import pack
 
 import pytest
 import torch
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import Dataset, load_dataset
 
 from src.data import TranslationDataModule, catalogues
 from src.data.parallel import ParallelCorpus
 from src.errors import InputError
-from src.files import read_lines
+from src.lines import read_lines
 from tests.outside import letters_with_gaps
 
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -222,7 +222,7 @@ def test_files_of_unequal_length(folder, tmp_path):
     [
         ({"source_language": "fr"}, "has no language 'fr': it has de, en"),
         ({"source_language": "en"}, "source_language and target_language are both 'en'"),
-        ({"splits": {"train": "training"}}, "has no split 'training': set --data.init_args.splits"),
+        ({"splits": {"train": "training"}}, "has no split 'training': it has test, train, validation"),
         ({"splits": {"valid": "validation"}}, "splits has 'valid': its keys are train, validation, test"),
         ({"source": "./nowhere"}, "./nowhere is no folder: name one that holds the files"),
         ({"max_tokens": 40}, "max_tokens is 40: a batch must hold at least one pair of max_length 64"),
@@ -230,7 +230,7 @@ def test_files_of_unequal_length(folder, tmp_path):
         ({"max_length": 2}, "the train split .* has no pair: 80 over-long, left out"),
         ({"source_tokenizer": "bpe", "joint_vocabulary": True}, "one vocabulary has one tokenizer"),
         ({"start_token": "<s>"}, "the tokenizer has no '<s>': set start_token to"),
-        ({"validation_fraction": 1.5}, "must leave something to train on"),
+        ({"validation_fraction": 1.5}, "leave something to train on"),
         ({"tokenizer_vocab_size": 100}, "has no room for the 256 bytes"),
     ],
 )
@@ -239,11 +239,12 @@ def test_bad_settings(changes, message, folder, tmp_path):
         module(changes.pop("source", folder), tmp_path, **changes).prepare_data()
 
 
-def test_a_hub_dataset_with_other_splits(tmp_path, folder):
-    DatasetDict({"dev": Dataset.from_list([{"de": "a", "en": "b"}])})["dev"].to_parquet(folder / "dev.parquet")
+def test_tables_none_of_which_is_for_training(tmp_path, folder):
+    for name in ("dev", "test"):
+        Dataset.from_list([{"de": "a", "en": "b"}]).to_parquet(folder / f"{name}.parquet")
     for path in folder.glob("*.??"):
         path.unlink()
-    with pytest.raises(InputError, match="has no split 'train'"):
+    with pytest.raises(InputError, match="dev, test: one of them must be 'train'"):
         module(folder, tmp_path, validation_fraction=0).prepare_data()
 
 
@@ -331,3 +332,29 @@ def test_a_tokenizer_that_cannot_represent_one_side_is_refused(folder, tmp_path)
         InputError, match=r"characters of the source side of the train split of .*corpus \(.*more than 1%"
     ):
         module(folder, tmp_path, tokenizer=str(tmp_path), end_token="</s>").prepare_data()
+
+
+# ---- splits by name
+
+
+def test_splits_are_found_by_the_words_of_their_names(tmp_path, capsys):
+    for name, split in (("train", "train"), ("dev", "validation"), ("newstest-test", "test")):
+        write(tmp_path / "corpus", name, EXPECTED[split])
+    write(tmp_path / "corpus", "monolingual", pairs(3))
+    write(tmp_path / "corpus" / "old", "train", pairs(3))
+    assert loaded(tmp_path / "corpus", tmp_path) == EXPECTED
+    told = capsys.readouterr().out
+    assert "not used of" in told
+    assert "monolingual" in told
+    assert "old/train" in told
+
+
+def test_shards_of_tables_are_one_split(tmp_path, capsys):
+    (tmp_path / "corpus").mkdir()
+    for split, rows in EXPECTED.items():
+        for i in range(2):
+            name = f"{split.replace('validation', 'val')}-0000{i}-of-00002.csv"
+            Dataset.from_list([{"de": a, "en": b} for a, b in rows[i::2]]).to_csv(tmp_path / "corpus" / name)
+    found = loaded(tmp_path / "corpus", tmp_path)
+    assert {split: sorted(rows) for split, rows in found.items()} == {s: sorted(rows) for s, rows in EXPECTED.items()}
+    assert "trained on" not in capsys.readouterr().out

@@ -44,5 +44,5 @@ def test_rows_are_read_as_labelled_ones(tmp_path, encoder):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row._asdict()) + "\n" for row in rows))
     source = RankingSource(str(path), None, "query", "positive", "negatives", 0.0, 0.0)
-    read = list(source.texts("train", source.splits(tmp_path)["train"]))
+    read = list(source.texts(source.splits(tmp_path)["train"]))
     assert read == [tuple(row) for row in rows]

@@ -66,7 +66,8 @@ def run_queries(options: argparse.Namespace) -> None:
         raise InputError(f"{options.input} has no split {options.split!r}: it has {', '.join(splits)}")
     texts = list(documents(splits[options.split]))
     # a title is the first line; a number tells those of one title apart
-    named = [Document(f"{i}: {text.strip().splitlines()[0][:60]}", text) for i, text in enumerate(texts)]
+    titles = [text.strip().split("\n")[0][:60] for text in texts]
+    named = [Document(f"{i}: {title}", text) for i, (title, text) in enumerate(zip(titles, texts, strict=True))]
     remaining, queries = make_queries(named, options.every, options.seed)
     if not queries:
         raise InputError(f"the {options.split} split of {options.input} has no run of {options.every} sentences")

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from src.cli.parser import positive
+from src.cli.parser import non_negative, positive
 from src.errors import InputError
 
 WORDS_PASSAGE = 100  # words of a passage, where there is no encoder that says how many tokens it reads
@@ -32,6 +32,11 @@ def add_parsers(parts: Any) -> None:
     make.add_argument("--stemmer", default="english", metavar="LANGUAGE", help="of BM25's words, or none (%(default)s)")
     make.add_argument("--name", metavar="NAME", help="configuration of a hub dataset")
     make.add_argument("--text-column", default="text", metavar="NAME", help="the column of the text (%(default)s)")
+    make.add_argument("--delimiter", metavar="C", help="between the fields of a table; by its ending and its header")
+    make.add_argument("--encoding", metavar="NAME", help="of texts, tables and JSON, such as cp1252; UTF-8")
+    make.add_argument(
+        "--max-malformed", type=non_negative, default=0.05, metavar="P", help="share of rows to leave out (%(default)s)"
+    )
     make.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps, ... (%(default)s)")
     make.set_defaults(run=run_index)
     drop = parts.add_parser("delete", description="Delete documents from an index, by their sources.")
@@ -42,6 +47,7 @@ def add_parsers(parts: Any) -> None:
 
 def run_index(options: argparse.Namespace) -> None:
     """Add the documents of a source to an index."""
+    from src.data.malformed import Reading
     from src.retrieval.changing import add
     from src.retrieval.documents import read_documents
     from src.retrieval.encoder import load_encoder
@@ -65,7 +71,8 @@ def run_index(options: argparse.Namespace) -> None:
         options.vectors,
         options.stemmer,
     )
-    documents = read_documents(options.input, options.name, options.text_column, Path(".cache"))
+    reading = Reading(False, options.max_malformed, options.delimiter, options.encoding)
+    documents = read_documents(options.input, options.name, options.text_column, Path(".cache"), reading)
     added = add(options.output, documents, settings, encoder)
     index = Index(options.output)
     notes = {"new": added.new, "replaced": added.replaced, "there already": added.same, "without words": added.empty}

@@ -1,0 +1,245 @@
+"""Where rows come from: files, patterns, folders, what `datasets` saved, and the HuggingFace hub."""
+
+import glob
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from src.data.json_rows import readable_json
+from src.data.malformed import Reading
+from src.data.progress import announce
+from src.data.splits import split_files
+from src.data.tables import readable_table
+from src.errors import InputError
+from src.files import check_file
+
+Parts = dict[str, Any]  # name -> datasets.Dataset or datasets.IterableDataset
+
+FORMAT = 1  # of what is read out of a source; counted up when that changes
+# how a file is read, by its ending without .gz
+FORMATS = {".txt": "text", ".md": "text", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
+FORMATS[".parquet"] = "parquet"
+# files of a hub-style folder that describe its data
+COMPANIONS = {"README.md", "LICENSE.md", "LICENSE.txt", "dataset_infos.json"}
+SAVED = {"dataset_info.json", "dataset_dict.json"}  # files of a folder that `Dataset.save_to_disk` wrote
+
+
+class Source(NamedTuple):
+    """A source that was found: what it is called, its files with their names in it, and what they are.
+
+    The kind is ``text``, ``json``, ``csv`` or ``parquet``; ``saved`` by `datasets`; ``described`` by the README of a
+    folder; or ``hub``, without files.
+    """
+
+    label: str
+    files: dict[Path, str]
+    kind: str
+
+
+def format_of(path: Path) -> str | None:
+    """How a file is read, by its ending, in capitals or not; None where it is no kind of file that can be."""
+    return FORMATS.get(Path(path.name.lower().removesuffix(".gz")).suffix)
+
+
+def walk(folder: Path) -> list[Path]:
+    """The files of a folder and of those in it, without hidden ones; symbolic links are followed."""
+    found, seen = [], set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(parent))
+        # a link to a folder that is read already leads round in a circle
+        folders[:] = [
+            name
+            for name in folders
+            if name[0] != "." and os.path.realpath(os.path.join(parent, name)) not in seen  # noqa: PTH118
+        ]
+        found += [file for name in names if name[0] != "." and (file := Path(parent, name)).is_file()]
+    return sorted(found)
+
+
+def files_of(source: str | list[str]) -> dict[Path, str]:
+    """The files of a local source, with their names in it; none where it is the name of a dataset on the hub.
+
+    Raises:
+        InputError: it is a path and nothing is there, or an empty folder.
+    """
+    if isinstance(source, list):
+        files = {one: files_of(one) for one in source}
+        if missing := [one for one in source if not files[one]]:
+            raise InputError(f"there is no file {missing[0]}: a list of sources must name files or folders")
+        return {file: name for one in source for file, name in files[one].items()}
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if not (found := walk(path)):
+            raise InputError(f"the folder {source} is empty: put text, JSON, CSV or Parquet files into it")
+        return {file: file.relative_to(path).as_posix() for file in found}
+    if path.exists():  # before it is a pattern: a name may have brackets
+        return {path: path.name}
+    matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())  # noqa: PTH207
+    if not matches and (format_of(path) or path.is_absolute() or source.startswith(".") or glob.has_magic(source)):
+        raise InputError(f"there is no file {source}: give the path of a text, JSON, CSV or Parquet file")
+    fixed = Path(*(part for i, part in enumerate(path.parts) if not any(map(glob.has_magic, path.parts[: i + 1]))))
+    return {file: file.relative_to(fixed).as_posix() for file in matches}
+
+
+def locate(source: str | list[str]) -> Source:
+    """Find a source, and say what it is.
+
+    Raises:
+        InputError: nothing is there, or its files are of no kind that can be read, or of several.
+    """
+    label = label_of(source)
+    files = files_of(source)
+    if not files:
+        return Source(label, files, "hub")
+    folder = Path(label).expanduser()
+    if is_saved(files):
+        return Source(label, files, "saved")
+    if folder.is_dir():
+        if is_described(folder):
+            return Source(label, files, "described")
+        files = {file: name for file, name in files.items() if file.name not in COMPANIONS}
+    formats = {file: format_of(file) for file in files}
+    kinds = sorted({kind for kind in formats.values() if kind})
+    if len(kinds) != 1:
+        found = f"holds {' and '.join(kinds)} files" if kinds else "is no kind of file that can be read"
+        raise InputError(f"{label} {found}: give files of one kind of {', '.join(FORMATS)}")
+    if strange := [files[file] for file, kind in formats.items() if kind is None]:
+        announce(f"not used of {label}: {strange[0]}" + (f" and {len(strange) - 1:,} more" if strange[1:] else ""))
+    return Source(label, {file: name for file, name in files.items() if formats[file]}, kinds[0])
+
+
+def label_of(source: str | list[str]) -> str:
+    """A source, for people."""
+    return source if isinstance(source, str) else ", ".join(source)
+
+
+def is_saved(files: Iterable[Path]) -> bool:
+    """Whether `Dataset.save_to_disk` wrote the files of a folder."""
+    return any(file.name in SAVED for file in files)
+
+
+def is_described(folder: Path) -> bool:
+    """Whether a README says which files are what, as on the hub."""
+    readme = folder / "README.md"
+    if not readme.is_file():
+        return False
+    _, *described = readme.read_text(encoding="utf-8", errors="replace").split("---\n")
+    return len(described) > 1 and any(line.startswith("configs:") for line in described[0].split("\n"))
+
+
+def fingerprint(arguments: dict[str, Any], files: Iterable[Path]) -> str:
+    """A hash of all that shapes what is read: arguments, and names, sizes and times of files.
+
+    Equal while nothing has changed; every cache of what was read has it in its key.
+    """
+    stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(json.dumps([FORMAT, arguments, stats]).encode()).hexdigest()
+
+
+def load_rows(
+    source: Source,
+    cache_dir: Path,
+    reading: Reading,
+    columns: tuple[str, ...],
+    texts: tuple[str, ...] | None = None,
+    *,
+    name: str | None = None,
+    revision: str | None = None,
+    streaming: bool = False,
+) -> Parts:
+    """The rows of a source by its own names for its parts; files are split by their names.
+
+    Args:
+        source: with columns.
+        cache_dir: where prepared data lie.
+        reading: how files are read.
+        columns: that are needed.
+        texts: those of them that must be text; all if None.
+        name: configuration of a hub dataset, or of a folder that a README describes.
+        revision: of a hub dataset.
+        streaming: read rows as they are needed.
+
+    Raises:
+        InputError: it cannot be read, has no columns, or too many malformed rows.
+    """
+    if source.kind == "saved":
+        return _from_disk(source.label)
+    if source.kind in ("hub", "described"):
+        path = str(Path(source.label).expanduser()) if source.files else source.label
+        return load_dataset(source.label, path, cache_dir, name=name, revision=revision, streaming=streaming)
+    if source.kind == "text":
+        raise InputError(f"{source.label} has no columns: give .csv, .tsv, .json, .jsonl or .parquet files")
+    must_be_text = columns if texts is None else texts
+
+    def readable(file: Path) -> str:
+        found = _readable(file, source.kind, columns, must_be_text, reading, cache_dir)
+        return glob.escape(str(found))  # `datasets` takes brackets for a pattern
+
+    by_split = split_files(source.files, source.label)
+    data_files = {split: [readable(file) for file in files] for split, files in by_split.items()}
+    builder = "json" if source.kind == "json" else "parquet"
+    return load_dataset(source.label, builder, cache_dir, data_files=data_files, streaming=streaming)
+
+
+def _readable(
+    file: Path, kind: str, columns: tuple[str, ...], texts: tuple[str, ...], reading: Reading, cache_dir: Path
+) -> Path:
+    """A file that `datasets` can read: the file itself, or a copy of its rows without malformed ones.
+
+    Malformed is what is not in the encoding, no JSON, of the wrong type in a column of text, and a row of a table with
+    another number of fields than its header or a quote that nothing closes. Null and empty texts are read well, and
+    left out later.
+    """
+    check_file(file, is_text=False)
+    try:
+        if kind == "json":
+            return readable_json(file, columns, texts, reading, cache_dir)
+        return readable_table(file, columns, reading, cache_dir) if kind == "csv" else file
+    except (OSError, EOFError, zlib.error, UnicodeError) as error:  # a damaged .gz, or half a character of UTF-16
+        raise InputError(f"the file {file} cannot be read: {error}") from error
+
+
+def _from_disk(source: str) -> Parts:
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        loaded = load_from_disk(str(Path(source).expanduser()))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{source} cannot be read: {_first_line(error)}") from error
+    return dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}
+
+
+def load_dataset(source: str, path: str, cache_dir: Path, **arguments: Any) -> Parts:
+    """`datasets.load_dataset`, whose many errors become one line."""
+    import datasets
+    import huggingface_hub
+
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    datasets.disable_progress_bars()
+    huggingface_hub.utils.logging.set_verbosity_error()
+    try:
+        return dict(datasets.load_dataset(path, cache_dir=str(cache_dir / "datasets"), **arguments))
+    except (datasets.exceptions.DatasetsError, ConnectionError, OSError, ValueError) as error:
+        is_local = "data_files" in arguments or Path(path).exists()
+        problem = "cannot be read" if is_local else "is no local file or folder, and the hub does not give it"
+        raise InputError(f"{source} {problem}: {_first_line(error.__cause__ or error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).strip().split("\n")[0]
+
+
+def check_columns(source: str, rows: Any, columns: Iterable[str]) -> None:
+    """Refuse rows without one of some columns.
+
+    Raises:
+        InputError: naming it, and the columns there are.
+    """
+    found = rows.column_names or list(next(iter(rows), {}))
+    for column in columns:
+        if column not in found:
+            raise InputError(f"{source} has no column {column!r}: it has {', '.join(found)}")

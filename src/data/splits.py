@@ -1,0 +1,151 @@
+"""Which split a file, a folder or a part of a dataset is, by its name; and splits cut out of the training rows."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any, TypeVar
+
+import numpy as np
+
+from src.data.progress import announce
+from src.errors import InputError
+
+T = TypeVar("T")
+
+SPLITS = ("train", "validation", "test")
+# a word of a name -> the split; "eval" is what is missing of validation and test, the first first
+WORDS = {"train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation"}
+WORDS |= {"dev": "validation", "test": "test", "testing": "test", "eval": "eval", "evaluation": "eval"}
+NAMED = 3  # of the files that are not used
+
+
+def split_of(name: str) -> str | None:
+    """The split that a relative path or a name is of: of the first folder or the file that says so by whole words.
+
+    ``data/train-00000-of-00002.parquet``, ``dev/en.txt`` and ``my_val.jsonl.gz`` are train, validation, validation;
+    ``devices.txt`` and ``contest.txt`` are none.
+
+    Raises:
+        InputError: one name says two different splits.
+    """
+    for part in PurePath(name).parts:
+        found = {WORDS[word] for word in re.split(r"[^a-z]+", part.lower()) if word in WORDS}
+        if len(found) > 1:
+            raise InputError(f"the name {name} says {' and '.join(sorted(found))}: rename it, it can be one split only")
+        if found:
+            return found.pop()
+    return None
+
+
+def split_files(files: Mapping[Path, str], source: str) -> dict[str, list[Path]]:
+    """The files of each split, in order.
+
+    Files whose names say no split are for training, unless others say that they are. What is not used, and which files
+    are held out by their names, is told.
+
+    Args:
+        files: with their names, relative to the folder that was given.
+        source: that folder, for people.
+
+    Raises:
+        InputError: a name says two splits, or there is nothing to train on but two splits for something else.
+    """
+    found: dict[str, list[Path]] = {}
+    for file, name in files.items():
+        found.setdefault(split_of(name) or "", []).append(file)
+    unused = found.pop("", [])
+    if unused and "train" not in found:
+        found["train"], unused = unused, []
+    found = _place_eval(found)
+    unused += found.pop("eval", [])
+    if "train" not in found:
+        found = {"train": _only(found, source, tell=len(files) > 1)}
+    _tell_unused(source, [files[file] for file in unused])
+    if len(found) > 1:
+        named = {split: [files[file] for file in found[split]] for split in SPLITS if split in found}
+        announce(f"splits of {source}, by name: {'; '.join(f'{split} is {_shown(n)}' for split, n in named.items())}")
+    return found
+
+
+def split_parts(parts: Mapping[str, T], source: str, asked: Mapping[str, str] | None = None) -> dict[str, T]:
+    """The part of a dataset that is each split: the one of just that name, or the only one whose name says so.
+
+    Args:
+        parts: by their own names.
+        source: of them, for people, who are told which parts are not used.
+        asked: split -> the name of its part, where that is known.
+
+    Raises:
+        InputError: there is no part that was asked for, or none to train on among several.
+    """
+    asked = asked or {}
+    if missing := [name for name in asked.values() if name not in parts]:
+        raise InputError(f"{source} has no split {missing[0]!r}: it has {', '.join(sorted(parts))}")
+    by_split: dict[str, list[str]] = {}
+    for name in parts:
+        if name not in asked.values():
+            by_split.setdefault(split_of(name) or "", []).append(name)
+    chosen = dict(asked)
+    for split, names in _place_eval(by_split).items():
+        if split in SPLITS and split not in chosen and (split in names or len(names) == 1):
+            chosen[split] = split if split in names else names[0]
+    if "train" not in chosen:
+        chosen = {"train": _only({name: name for name in parts}, source, tell=True)}
+    _tell_unused(source, [name for name in parts if name not in chosen.values()])
+    return {split: parts[chosen[split]] for split in SPLITS if split in chosen}
+
+
+def _place_eval(found: dict[str, T]) -> dict[str, T]:
+    missing = next((split for split in SPLITS[1:] if split not in found), None)
+    if "eval" in found and missing:
+        found[missing] = found.pop("eval")
+    return found
+
+
+def _only(found: Mapping[str, T], source: str, tell: bool) -> T:
+    """What is to be trained on where no name says so: all there is, if it is one split."""
+    if len(found) != 1:
+        raise InputError(f"{source} has the splits {', '.join(found)}: one of them must be 'train'")
+    if tell:
+        announce(f"{source} has nothing but {next(iter(found))!r}: that is trained on")
+    return next(iter(found.values()))
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
+
+
+def _tell_unused(source: str, names: list[str]) -> None:
+    if names:
+        announce(f"not used of {source}: {_shown(names)} (its name says no split, or one that another has)")
+
+
+def check_fractions(validation_fraction: float, test_fraction: float) -> None:
+    """Refuse shares for validation and test that leave nothing to train on.
+
+    Raises:
+        InputError: naming both.
+    """
+    shares = validation_fraction, test_fraction
+    if min(shares) < 0 or sum(shares) >= 1:
+        raise InputError(
+            f"validation_fraction {shares[0]} and test_fraction {shares[1]} must be at least 0 and leave "
+            "something to train on"
+        )
+
+
+def cut_rows(source: str, splits: dict[str, Any], validation_fraction: float, test_fraction: float) -> dict[str, Any]:
+    """Cut the splits that are missing out of the training rows, always the same ones whatever the seed of a run.
+
+    Raises:
+        InputError: none of the rows is left.
+    """
+    train = splits["train"]
+    order = np.random.default_rng(0).permutation(len(train))  # not the run's seed: runs must compare
+    for name, share in {"validation": validation_fraction, "test": test_fraction}.items():
+        if name not in splits and share:
+            n = max(1, round(len(train) * share))
+            splits[name], order = train.select(np.sort(order[:n])), order[n:]
+    if not len(order):
+        raise InputError(f"{source} has {len(train)} rows: none is left to train on")
+    return {**splits, "train": train.select(np.sort(order))}
