@@ -98,7 +98,7 @@ def baseline_tags(tags: list[str], baselines: Baselines) -> dict[str, float]:
 
     Of perplexities the best alone: the others are so far from it that the curve between them would look flat.
     """
-    lines = {}
+    lines: dict[str, float] = {}
     for metric in (tag.removeprefix("val/") for tag in tags if tag.startswith("val/")):
         reached = {model: found[metric] for model, found in baselines.figures.items() if metric in found}
         if "perplexity" in metric and reached:

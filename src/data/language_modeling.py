@@ -223,7 +223,7 @@ class LMDataModule(TextDataModule):
         end_id = require_token(self.tokenizer, self.end_token, "end_token")
         ids: list[int] = []
         texts = with_progress(self._open_stream(0), "counting the first documents of the stream")
-        for document, _ in encode(self.tokenizer, texts, end_id, group=100):
+        for document, _ in encode(MeasuredTokenizer(self.tokenizer, "the stream"), texts, end_id, group=100):
             ids += document
             if len(ids) >= most:
                 break

@@ -86,7 +86,7 @@ def _write_parquet(file: BinaryIO, header: list[str], rows: Iterator[list[str]])
     from pyarrow.parquet import ParquetWriter
 
     seen: Counter[str] = Counter()
-    names = []
+    names: list[str] = []
     for name in header:
         names.append(f"{name}.{seen[name]}" if seen[name] else name or f"Unnamed: {len(names)}")  # as pandas does
         seen[name] += 1

@@ -1,7 +1,7 @@
 """BERT and HuggingFace's: with both heads, some, none, or a classifier."""
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from src.errors import InputError
 from src.hub.adapter import Adapter, Exported
@@ -45,7 +45,12 @@ class BERTAdapter(Adapter):
         },
         only={"window": None},
     )
-    reads = ("BertForPreTraining", "BertForMaskedLM", "BertForNextSentencePrediction", "BertModel")
+    reads: ClassVar[tuple[str, ...]] = (
+        "BertForPreTraining",
+        "BertForMaskedLM",
+        "BertForNextSentencePrediction",
+        "BertModel",
+    )
     prefix = "bert."
     derived = re.compile(r"embeddings\.position_ids$")
 

@@ -114,9 +114,8 @@ def _adapter(theirs: dict[str, Any], names: set[str]) -> Adapter:
 def _label_names(theirs: dict[str, Any], n_labels: int) -> list[str] | None:
     """The names of the labels in their order; None unless ``id2label`` has one of its own for each."""
     names = setting(theirs, "id2label", dict, {})
-    in_order = [names.get(str(i)) for i in range(n_labels)]
-    is_usable = len(names) == n_labels and all(isinstance(name, str) for name in in_order)
-    return in_order if is_usable and len(set(in_order)) == n_labels else None
+    in_order = [name for i in range(n_labels) if isinstance(name := names.get(str(i)), str)]
+    return in_order if len(names) == len(set(in_order)) == n_labels else None
 
 
 def _tokenizers(adapter: Adapter, theirs: dict[str, Any], folder: Path) -> _Tokenizers:
@@ -126,9 +125,11 @@ def _tokenizers(adapter: Adapter, theirs: dict[str, Any], folder: Path) -> _Toke
     if adapter.table.model_type == "gpt2":
         end = _token(tokenizer, theirs, "eos_token_id", default=50256)
         unknown = special_token(folder, "unk_token")
+        special = {"eos_token": end}
         # GPT-2 names its end token for it
-        has_unknown = unknown not in (None, end) and tokenizer.token_to_id(unknown) is not None
-        return _Tokenizers(tokenizer, tokenizer, {"eos_token": end} | ({"unk_token": unknown} if has_unknown else {}))
+        if unknown not in (None, end) and tokenizer.token_to_id(unknown) is not None:
+            special["unk_token"] = unknown
+        return _Tokenizers(tokenizer, tokenizer, special)
     target = tokenizer
     if (folder / TARGET_TOKENIZER).is_dir():
         target = read_tokenizer(folder / TARGET_TOKENIZER, adapter.table.model_type)

@@ -135,14 +135,14 @@ class Muon(_Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if group["hidden"] and weight.grad is not None:
-                    self._step_matrix(weight, group)
+                    self._step_matrix(weight, weight.grad, group)
 
-    def _step_matrix(self, weight: Tensor, group: dict[str, Any]) -> None:
+    def _step_matrix(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
-            state["momentum_buffer"] = torch.zeros_like(weight.grad)
-        momentum = state["momentum_buffer"].lerp_(weight.grad, 1 - group["momentum"])
-        direction = orthogonalize(torch.lerp(weight.grad, momentum, group["momentum"]))
+            state["momentum_buffer"] = torch.zeros_like(gradient)
+        momentum = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
+        direction = orthogonalize(torch.lerp(gradient, momentum, group["momentum"]))
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.add_(direction.to(weight.dtype), alpha=-group["lr"] * 0.2 * math.sqrt(max(weight.shape)))
 
