@@ -96,16 +96,12 @@ def network_table(model: nn.Module) -> str:
 def baseline_tags(tags: list[str], baselines: Baselines) -> dict[str, float]:
     """The lines to draw into a chart, by their tags: what each of the baselines reaches in its validation metrics.
 
-    Of perplexities the best alone: the others are so far from it that the curve between them would look flat.
+    None into those of perplexity: TensorBoard scales a chart to the middle of all its points, which there would be the
+    line alone. The chart of the loss, its logarithm, has them.
     """
-    lines: dict[str, float] = {}
-    for metric in (tag.removeprefix("val/") for tag in tags if tag.startswith("val/")):
-        reached = {model: found[metric] for model, found in baselines.figures.items() if metric in found}
-        if "perplexity" in metric and reached:
-            best = min(reached, key=lambda model: reached[model])
-            reached = {best: reached[best]}
-        lines |= {f"val_baseline/{metric}/{model}": value for model, value in reached.items()}
-    return lines
+    metrics = [tag.removeprefix("val/") for tag in tags if tag.startswith("val/") and "perplexity" not in tag]
+    models = baselines.figures.items()
+    return {f"val_baseline/{name}/{model}": found[name] for name in metrics for model, found in models if name in found}
 
 
 class Dashboard(L.Callback):

@@ -103,7 +103,7 @@ def print_results(trainer: L.Trainer) -> None:
     figures = {name.removeprefix("val/"): float(value) for name, value in logged if name.startswith("val/")}
     console.print(figures_table(figures, baselines))
     notes = [baselines.note, *shortfalls(figures, baselines)]
-    if figures and baselines.figures and sum(trainer.num_val_batches) < len(trainer.val_dataloaders):  # type: ignore[arg-type, operator]
+    if figures and baselines.figures and sum(trainer.num_val_batches) < len(trainer.val_dataloaders):  # type: ignore[arg-type,operator]
         notes.append("the baselines are of the whole validation split, this run's figures of its first batches")
     for line in filter(None, notes):
         console.print(f"  {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
