@@ -94,3 +94,12 @@ def test_a_longer_run_goes_on_with_the_next_batch(fit, end, settings):
     resumed = fit(checkpoint=begun / "checkpoints/last.ckpt", **settings, max_epochs=3)
     assert torch.load(resumed / "checkpoints/last.ckpt")["epoch"] == 2
     assert_same(final(resumed), final(whole))
+
+
+def test_a_schedule_that_falls_to_an_end_that_nobody_knows_is_refused(run, config):
+    """Only the time is limited."""
+    only = ("--trainer.max_steps", -1, "--trainer.max_time", "00:00:01:00", "--model.schedule", "Cosine")
+    status, _, err = run("fit", "--config", config, *only)
+    assert status == 2
+    assert "Cosine falls to its end at the last step, and neither trainer.max_steps nor trainer.max_epochs" in err
+    assert err.count("\n") == 1
