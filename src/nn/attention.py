@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from src.nn.cache import KVCache
+from src.nn.cache import KeyPositions, KVCache
 from src.nn.kernels import KERNELS
 from src.nn.linear import Linear
 from src.nn.masks import Mask, Reach
@@ -106,7 +106,7 @@ class SelfAttention(_Attention):
     def _attend(self, x: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:
         """The heads' outputs, (B, H, T, D)."""
         q, k, v = self._queries_keys_values(x, mask)
-        behind = ()
+        behind: tuple[KeyPositions, ...] = ()
         if cache is not None:
             k, v, positions = cache.append(k, v)
             behind = (positions,) if mask.past else ()

@@ -111,7 +111,7 @@ class Mask:
             make: a function without a closure, so that what it makes can depend on nothing but what is the key.
             arguments: plain values; a tensor would be told apart by its identity.
         """
-        assert make.__closure__ is None, "what is made must depend on the arguments alone"  # type: ignore[attr-defined]
+        assert make.__closure__ is None, "what is made must depend on the arguments alone"
         key = (make, *arguments)
         if key not in self._made:
             self._made[key] = make(self, *arguments)
