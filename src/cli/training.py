@@ -136,6 +136,8 @@ class TrainingCLI(LightningCLI):
             raise InputError(f"a configuration file is not UTF-8 text: {configs}") from error
 
         settings = self.config[self.verb]
+        if not 0 <= settings.seed_everything < 1 << 32:
+            raise InputError(f"seed_everything is {settings.seed_everything}: it must be from 0 to 2^32 - 1")
         for option in ("resume", "allow_class_paths"):
             if settings.pop(option) and not values_of((f"--{option}",), self.arguments):
                 raise InputError(f"{option} is an option of the command line: take it out of the configuration")
@@ -177,9 +179,10 @@ class TrainingCLI(LightningCLI):
         self.model.check_data(self.datamodule)
         self._check_checkpoint()
         trainer = self.config[self.verb].trainer
-        for setting in ("accumulate_grad_batches", "log_every_n_steps"):
-            if (value := trainer[setting]) is not None and value < 1:
-                raise InputError(f"trainer.{setting} is {value}: it must be at least 1")
+        # a negative limit would turn the gradients round
+        for setting, least in (("accumulate_grad_batches", 1), ("log_every_n_steps", 1), ("gradient_clip_val", 0)):
+            if (value := trainer[setting]) is not None and not value >= least:
+                raise InputError(f"trainer.{setting} is {value}: it must be at least {least}")
         self._check_optimizer()
         settings: dict[str, Any] = dict(kwargs)
         plugins = as_list(self.config_init[self.verb].trainer.plugins)
