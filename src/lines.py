@@ -60,18 +60,19 @@ def without_end(line: str) -> str:
     return line.removesuffix("\n").removesuffix("\r")
 
 
-def read_lines(path: Path | None, *, strict: bool = True) -> Iterator[str]:
-    """The lines of a UTF-8 file, which may be a ``.gz``, or of standard input, without their ends.
+def read_lines(path: Path | None, *, strict: bool = True, encoding: str = UTF8) -> Iterator[str]:
+    """The lines of a file of text, which may be a ``.gz``, or of standard input, without their ends.
 
     Args:
         path: of the file; None for standard input.
         strict: whether invalid bytes are refused; else they are lone surrogates, see :func:`is_text`.
+        encoding: of the text.
 
     Raises:
-        InputError: under ``strict``, a line is not UTF-8.
+        InputError: under ``strict``, a line is not in the encoding.
     """
     stream = sys.stdin.buffer if path is None else open_binary(path)
-    for number, line in enumerate(raw_lines(stream), start=1):
+    for number, line in enumerate(raw_lines(stream, encoding), start=1):
         if strict and not is_text(line):
             raise InputError(
                 f"line {number:,} of {path or 'standard input'} is not UTF-8: {printable(line)!r}; convert it first"

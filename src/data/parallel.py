@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from src.data import catalogues
+from src.data.copies import encoding_name
 from src.data.malformed import DEFAULT, Malformed, Reading
 from src.data.sources import COMPANIONS, Source, fingerprint, format_of, is_described, is_saved, load_rows, locate, walk
 from src.data.splits import SPLITS, check_fractions, split_of, split_parts
 from src.errors import InputError
 from src.files import check_file
-from src.lines import is_text, read_lines
+from src.lines import UTF8, is_text, read_lines
 
 EMBEDDED = "catalogues"
 SHARD = re.compile(r"-\d+-of-\d+$")
@@ -233,9 +234,10 @@ def aligned(source: Path, target: Path, reading: Reading) -> Pairs:
     Raises:
         InputError: a file is missing, empty or not UTF-8, or one has more lines than the other.
     """
+    encoding = reading.encoding or UTF8
     for path in (source, target):
-        check_file(path, is_text=reading.strict)
-    counts = [sum(1 for _ in read_lines(path, strict=False)) for path in (source, target)]
+        check_file(path, is_text=reading.strict, encoding=encoding)
+    counts = [sum(1 for _ in read_lines(path, strict=False, encoding=encoding)) for path in (source, target)]
     if counts[0] != counts[1]:
         raise InputError(
             f"{source} has {counts[0]:,} lines and {target} {counts[1]:,}: aligned files have a sentence a line, "
@@ -247,12 +249,12 @@ def aligned(source: Path, target: Path, reading: Reading) -> Pairs:
     def read() -> Iterator[Pair]:
         nonlocal told
         malformed = Malformed(f"{source} and {target}", reading)
-        sides = [read_lines(path, strict=False) for path in (source, target)]
+        sides = [read_lines(path, strict=False, encoding=encoding) for path in (source, target)]
         for i, pair in enumerate(zip(*sides, strict=True), start=1):
             if all(map(is_text, pair)):
                 yield pair
             else:
-                malformed.add("invalid UTF-8", f"line {i:,}")
+                malformed.add(f"invalid {encoding_name(encoding)}", f"line {i:,}")
         if not told:
             told = True
             malformed.announce(of=counts[0])

@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset, load_dataset
 
 from src.data import TranslationDataModule, catalogues
+from src.data.malformed import Reading
 from src.data.parallel import ParallelCorpus
 from src.errors import InputError
 from src.lines import read_lines
@@ -358,3 +359,15 @@ def test_shards_of_tables_are_one_split(tmp_path, capsys):
     found = loaded(tmp_path / "corpus", tmp_path)
     assert {split: sorted(rows) for split, rows in found.items()} == {s: sorted(rows) for s, rows in EXPECTED.items()}
     assert "trained on" not in capsys.readouterr().out
+
+
+def test_aligned_files_of_another_encoding(tmp_path):
+    rows = [(f"Grüße {i}", f"café {i}") for i in range(40)]
+    write(tmp_path / "corpus", "train", rows)
+    for path in (tmp_path / "corpus").iterdir():
+        path.write_bytes(path.read_text().encode("cp1252"))
+    shares = {"validation_fraction": 0, "test_fraction": 0}
+    reading = Reading(encoding="cp1252")
+    assert loaded(tmp_path / "corpus", tmp_path, reading=reading, **shares) == {"train": rows}
+    with pytest.raises(InputError, match="40 of the 40 rows"):
+        loaded(tmp_path / "corpus", tmp_path, **shares)
