@@ -201,7 +201,8 @@ def load_tokenizer(path: str) -> Tokenizer:
     file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
     if not file.is_file():
         raise InputError(
-            f"there is no tokenizer {path!r}: give a tokenizer.json or, for data that train one, bpe, wordpiece, char or byte"
+            f"there is no tokenizer {path!r}: give a tokenizer.json or, where one is trained, bpe, wordpiece, char or "
+            "byte"
         )
     try:
         tokenizer = Tokenizer.from_file(str(file))

@@ -202,7 +202,7 @@ def test_every_configuration_is_complete(run, path, tmp_path):
 
 def check_sweep(run, path, folder):
     """Each choice makes a configuration of a GPT that can be trained; the keys are those of the other models too."""
-    from src.cli.training import check_fit
+    from src.cli.check_fit import check_fit
 
     sweep = sweep_of(yaml.safe_load(path.read_text()), path.name)
     text = folder / "text.txt"

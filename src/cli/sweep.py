@@ -42,7 +42,7 @@ def fit(arguments: list[str], callbacks: list[Any]) -> None:
 
 def check(config: dict[str, Any]) -> dict[str, Any]:
     """Check a configuration, in a process of its own."""
-    from src.cli.training import check_fit
+    from src.cli.check_fit import check_fit
 
     return check_fit(config)
 

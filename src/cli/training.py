@@ -3,8 +3,8 @@
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -230,6 +230,8 @@ class TrainingCLI(LightningCLI):
     def _discard_run(self) -> None:
         if self._new_run is not None:
             shutil.rmtree(self._new_run, ignore_errors=True)
+            with suppress(OSError):  # the experiment has other runs
+                self._new_run.parent.rmdir()
 
     def _check_checkpoint(self) -> None:
         """Refuse, before the run has a folder, a checkpoint that is not for this network, tokenizer and data.
@@ -297,38 +299,6 @@ def check_strategy(trainer: L.Trainer, task: src.tasks.Task) -> None:
 def as_list(value: Any) -> list[Any]:
     """A setting that may be null, one thing or a list of them."""
     return value if isinstance(value, list) else [] if value is None else [value]
-
-
-class _Check(TrainingCLI):
-    """Everything up to the trainer."""
-
-    def instantiate_trainer(self, **kwargs: Any) -> Any:
-        self.datamodule.setup(self.verb)
-        self.model.check_data(self.datamodule)
-        self._check_optimizer()
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing: that would train."""
-
-
-def check_fit(config: dict[str, Any]) -> dict[str, Any]:
-    """Prepare the data and make the model and the data of a configuration, as `fit` would.
-
-    Returns:
-        The settings that the hardware decides, by their dotted keys.
-
-    Raises:
-        InputError: as `fit` would.
-    """
-    quieten()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "config.yaml"
-        path.write_text(yaml.safe_dump(config), encoding="utf-8")
-        try:
-            trainer = _Check("fit", ["fit", "--config", str(path)]).config.fit.trainer
-        except InputError as error:
-            raise InputError(str(error).replace(f" in {path}", "")) from error
-    return {} if trainer.precision else {"trainer.precision": native_precision(trainer.accelerator)}
 
 
 def main(arguments: list[str], callbacks: Sequence[L.Callback] = (), recorded: dict[str, Any] | None = None) -> None:

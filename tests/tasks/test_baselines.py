@@ -14,7 +14,7 @@ import sacrebleu
 import yaml
 
 from src.callbacks.report import shortfalls
-from src.cli.training import _Check
+from src.cli.check_fit import CheckingCLI
 from src.data import Baselines
 from src.tokenization import bert_ids
 from tests.data.test_baselines import bigram_of, unigram_of
@@ -23,7 +23,7 @@ from tests.distributed.jobs import write_config
 
 def made(config: Path):
     """The task and the data of a configuration, as a trainer has them."""
-    parsed = _Check("fit", ["fit", "--config", str(config)])
+    parsed = CheckingCLI("fit", ["fit", "--config", str(config)])
     trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     trainer.datamodule, parsed.model.trainer = parsed.datamodule, trainer
     return parsed.model, parsed.datamodule
