@@ -107,18 +107,17 @@ class BERTClassifierAdapter(BERTAdapter):
         return "BertForSequenceClassification"
 
     def read_fields(self, theirs: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
-        """As the base class, with as many labels as the classifier has biases.
+        """As the base class, with as many labels as the classifier has biases: one is the score of a reranker.
 
         Raises:
             InputError: also for a classifier that was trained with another loss than that of a softmax.
         """
         problem = setting(theirs, "problem_type", str, SOFTMAX)
         n_labels = tensors["classifier.bias"].numel() if "classifier.bias" in tensors else 2
-        if problem != SOFTMAX or n_labels == 1:
-            what = f"with problem_type {problem!r}" if problem != SOFTMAX else "of one label, which is a regression"
+        if problem != SOFTMAX:
             raise InputError(
-                f"config.json describes a {self.reads[0]} {what}: here a classifier chooses one of several labels, by "
-                "a softmax"
+                f"config.json describes a {self.reads[0]} with problem_type {problem!r}: here a classifier chooses one "
+                "of several labels, by a softmax"
             )
         return {**super().read_fields(theirs, tensors), "n_labels": n_labels}
 

@@ -4,7 +4,7 @@ Shape letters: B batch, H heads, T queries, S keys (the cached ones and the quer
 """
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -101,8 +101,10 @@ class Mask:
     attention_mask: Tensor | None = None
     documents: Tensor | None = None
     global_tokens: GlobalTokens | None = None
-    # not an argument: a copy with another field has made nothing yet
-    _made: dict[Hashable, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # no field: a copy with other fields, such as FSDP makes in another precision, has made nothing yet
+        self.__dict__["_made"] = {}
 
     def once(self, make: Callable[..., Made], *arguments: Hashable) -> Made:
         """Return ``make(self, *arguments)``, made once for all layers that ask with equal arguments.
@@ -112,10 +114,11 @@ class Mask:
             arguments: plain values; a tensor would be told apart by its identity.
         """
         assert make.__closure__ is None, "what is made must depend on the arguments alone"
+        made: dict[Hashable, Any] = self.__dict__["_made"]
         key = (make, *arguments)
-        if key not in self._made:
-            self._made[key] = make(self, *arguments)
-        return self._made[key]
+        if key not in made:
+            made[key] = make(self, *arguments)
+        return made[key]
 
     def sees(
         self, query: Tensor, key: Tensor, window: int | None, dilation: int | Tensor = 1, row: Any = slice(None)

@@ -7,7 +7,8 @@ from multiprocessing import get_context
 import pytest
 
 from src.data import ClassificationDataModule, LMDataModule, MLMDataModule, TranslationDataModule
-from src.data.malformed import Malformed, readable
+from src.data.json_rows import readable_json
+from src.data.malformed import DEFAULT
 from src.errors import InputError
 from src.tokenization import train_wordpiece
 
@@ -73,7 +74,7 @@ def test_processes_that_read_one_file_at_once_get_the_same_copy(tmp_path):
 
 
 def _copy_of(file):
-    return readable(file, "json", ("text",), file.parent / "cache", Malformed(str(file), strict=False))
+    return readable_json(file, ("text",), ("text",), DEFAULT, file.parent / "cache")
 
 
 def test_a_table_loses_what_is_not_utf8_or_of_another_width(tmp_path, capsys):

@@ -93,7 +93,7 @@ def test_a_folder_that_a_readme_describes_is_read_by_that(tmp_path):
 def tokenizer(tmp_path) -> Path:
     folder = tmp_path / "tokenizer"
     folder.mkdir()
-    train_wordpiece([row["text"] for row in ROWS], 90).save(str(folder / "tokenizer.json"))
+    train_wordpiece([f"{row['text']} {row['label']}" for row in ROWS], 90).save(str(folder / "tokenizer.json"))
     return folder
 
 

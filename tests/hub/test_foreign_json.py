@@ -228,10 +228,9 @@ def test_a_head_that_is_no_softmax_is_refused_by_name(folders, problem):
     assert f"problem_type {problem!r}" in found
 
 
-def test_a_head_of_one_label_is_a_regression(tmp_path):
+def test_a_head_of_one_label_is_a_reranker(tmp_path):
     save(bert(WORDPIECE, "classifier", num_labels=1), WORDPIECE, tmp_path)
-    with pytest.raises(InputError, match="BertForSequenceClassification of one label, which is a regression"):
-        import_folder(tmp_path, "a model")
+    assert import_folder(tmp_path, "a model").content["model_config"]["n_labels"] == 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 from pypdf import PdfWriter
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
@@ -81,13 +82,22 @@ def test_a_folder_of_tables_is_read_and_what_is_left_out_is_told(tmp_path, capsy
 
 @pytest.mark.parametrize("bad", [5, 1.5, True, ["a"], {"a": "b"}])
 def test_a_row_that_is_no_text_is_left_out_and_counted(tmp_path, capsys, bad):
-    rows = [{"text": "One."}, {"text": bad}, {"text": None}, {"text": "Two."}]
+    good = [f"Text {i}." for i in range(20)]
+    rows = [{"text": text} for text in [good[0], bad, None, *good[1:]]]
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    assert [document.text for document in read(tmp_path / "rows.jsonl", tmp_path)] == ["One.", "", "Two."]
-    assert "1 rows, wrong type" in capsys.readouterr().out
+    found = [document.text for document in read(tmp_path / "rows.jsonl", tmp_path)]
+    assert found == [good[0], "", *good[1:]]
+    assert "1 rows, wrong type (row 2" in capsys.readouterr().out
+    # nor do a few good rows save a file whose rows are something else
     (tmp_path / "all.jsonl").write_text(json.dumps({"text": bad}))
-    with pytest.raises(InputError, match=r"column 'text' of .* holds no text"):
+    with pytest.raises(InputError, match=r"1 of the 1 rows of .* cannot be read: 1 rows, wrong type"):
         read(tmp_path / "all.jsonl", tmp_path)
+
+
+def test_a_column_of_numbers_is_no_text(tmp_path):
+    Dataset.from_list([{"text": 1}, {"text": 2}]).to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match=r"column 'text' of .* holds no text"):
+        read(tmp_path / "rows.parquet", tmp_path)
 
 
 def test_what_cannot_be_read_is_refused(tmp_path):
