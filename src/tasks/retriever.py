@@ -16,6 +16,7 @@ from src.tasks.base import Batch, Task
 from src.tasks.bert import check_encoder, check_lengths, load_encoder
 
 CHUNK = 512  # queries of an evaluation that are compared with all passages at once
+TIE = 1e-6  # cosines that differ by less are those of equal texts, but for rounding: neither is before the other
 Vectors = tuple[Tensor, Tensor]  # of queries (rows, d_model) and of passages (rows x group, d_model)
 
 
@@ -131,7 +132,7 @@ class RetrieverModule(Task):
             places = first + rows * size
             found = self.similarities(queries[rows], *everyones, places)
             own = found.gather(1, places[:, None])
-            ranks = 1 + (found > own).sum(1)
+            ranks = 1 + (found > own + TIE / self.temperature).sum(1)
             self.loss.update(cross_entropy(found, places), weight=len(rows))
             self.mrr.update(1 / ranks, weight=len(rows))
             self.accuracy.update((ranks == 1).float(), weight=len(rows))
