@@ -77,13 +77,14 @@ install() {
 
 command="${1:-}"
 case $command in
-    pytest) needed=(dev deepspeed) ;;
-    check) needed=(dev) ;;
-    rag | sweep) needed=("$command") ;;
-    report) needed=(sweep) ;;
-    *) needed=() ;;
+    pytest) needed="dev deepspeed" ;;
+    check) needed=dev ;;
+    rag | sweep) needed=$command ;;
+    report) needed=sweep ;;
+    *) needed= ;;
 esac
-install ${EXTRAS:+${EXTRAS//,/ }} "${needed[@]}"
+extras="${EXTRAS:-}"
+install ${extras//,/ } $needed
 
 export PYTHONUNBUFFERED=1 PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 # glibc gives large freed blocks back to the system, and a training step asks for the same ones again: keep them

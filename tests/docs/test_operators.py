@@ -2,11 +2,12 @@
 
 import re
 
-from docs.operators import observe
+from docs import operators
 
 
-def test_the_operators_of_a_step(config, capsys):
-    observe(["--config", str(config)])
+def test_the_operators_of_a_step(config, capsys, monkeypatch):
+    monkeypatch.setattr(operators, "ROWS", 1000)  # which of them are slow differs from run to run
+    operators.observe(["--config", str(config)])
     rows = dict(re.findall(r"^\| (\S+) \| ([\d.]+) \|$", capsys.readouterr().out, re.MULTILINE))
     assert {"mm", "native_layer_norm"} <= rows.keys()
     total = float(rows.pop("all"))
