@@ -144,6 +144,7 @@ FIRST |= {"my_index": "rag index", "rows.jsonl": "rag mine"}
 for name, split in (("training", "rag queries --split train"), ("heldout", "rag queries --output heldout")):
     FIRST |= {f"{name}/": split, f"{name}_index": f"rag index --input {name}"}
 FIRST["logs/sweep/activations-gpt"] = "sweep"
+FIRST["logs/gpt2/version_0"] = "fit --config configs/gpt.yaml --model.config.positions learned"
 
 
 def prepare(in_folder, command):
