@@ -133,17 +133,22 @@ class Recorder(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+QUIET = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+
+
 def fit(folder: Path, workers: int, accumulate: int, stop_after: int | None = None, ckpt: Path | None = None):
     module = Recorder(stop_after)
     trainer = L.Trainer(
         default_root_dir=folder,
         max_epochs=3,
-        accelerator="cpu",
         accumulate_grad_batches=accumulate,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        **QUIET,
     )
     trainer.fit(module, loader(accumulate, workers=workers), ckpt_path=ckpt)
     return module.seen
@@ -180,12 +185,8 @@ def test_a_step_counts_the_batches_that_are_trained_on_and_no_others(tmp_path, l
     trainer = L.Trainer(
         default_root_dir=tmp_path,
         max_epochs=2,
-        accelerator="cpu",
         accumulate_grad_batches=accumulate,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        **QUIET,
         **limits,
     )
     trainer.fit(module, loader(accumulate, n_items=13, taken=lambda: trainer.num_training_batches))
