@@ -1,10 +1,12 @@
 """What every task shares: optimizer, schedule, clipping, logging, and what a checkpoint carries beside the weights."""
 
 import math
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -16,6 +18,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils import cpp_extension
 from torch.utils.checkpoint import checkpoint
 
 from src.checkpoint import check_compatible, read_checkpoint
@@ -26,6 +29,11 @@ from src.nn import Block
 from src.optim import Schedule, parameter_groups
 
 Batch = dict[str, Tensor]
+
+
+def quote_path_of_torch() -> None:
+    """Quote the folder that ``torch.compile`` gives to the linker, so that the project's path may have spaces."""
+    cpp_extension.TORCH_LIB_PATH = shlex.quote(str(Path(torch.__file__).parent / "lib"))
 
 
 class Task(L.LightningModule, ABC):
@@ -144,6 +152,7 @@ class Task(L.LightningModule, ABC):
                 if isinstance(block, Block) and self.activation_checkpointing:
                     block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
                 if isinstance(block, Block) and self.compile_blocks:
+                    quote_path_of_torch()
                     block.compile()
 
     def load_pretrained(self, checkpoint: dict[str, Any]) -> None:
