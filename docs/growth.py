@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from src.cli.bench import measure
 from src.cli.quiet import quieten
+from src.extras.bench.cli.bench import measure
 
 Settings = dict[str, Any]
 

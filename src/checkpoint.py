@@ -15,10 +15,10 @@ import yaml
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from src.architectures import architectures
 from src.atomic import whole_file
 from src.errors import InputError
 from src.files import check_folder_of
-from src.models import ARCHITECTURES
 from src.tokenization import BERT_SPELLINGS
 
 # without these a file is no checkpoint of this project
@@ -92,8 +92,10 @@ def check_content(checkpoint: Any, path: Path, keys: Iterable[str]) -> None:
         if not isinstance(checkpoint.get(key), REQUIRED_KEYS[key]):
             raise InputError(f"{path} is no checkpoint of this project: it has no {key!r}, or none that is meant")
     architecture = checkpoint["architecture"]
-    if architecture not in ARCHITECTURES:
-        raise InputError(f"checkpoint {path} holds a {architecture}: what is known here is {', '.join(ARCHITECTURES)}")
+    if architecture not in architectures():
+        raise InputError(
+            f"checkpoint {path} holds a {architecture}: what is known here is {', '.join(architectures())}"
+        )
     _check_tokenizer(checkpoint, path)
     try:
         settings = yaml.safe_load(checkpoint["config"])
@@ -125,7 +127,7 @@ def _check_tokenizer(checkpoint: dict[str, Any], path: Path) -> None:
 
 def network_names(header: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors, without their content, of the network that a checkpoint describes, by their names in it."""
-    config_class, model_class = ARCHITECTURES[header["architecture"]]
+    config_class, model_class = architectures()[header["architecture"]]
     with torch.device("meta"):
         network = model_class(config_class(**header["model_config"]))
     return {f"model.{name}": tensor for name, tensor in network.state_dict(keep_vars=True).items()}
@@ -134,7 +136,7 @@ def network_names(header: dict[str, Any]) -> dict[str, Tensor]:
 def tied_names(header: dict[str, Any]) -> list[list[str]]:
     """The names of each tensor that the network of a checkpoint has under several of them."""
     groups: dict[int, list[str]] = {}
-    if header.get("architecture") in ARCHITECTURES:
+    if header.get("architecture") in architectures():
         for name, tensor in network_names(header).items():
             groups.setdefault(id(tensor), []).append(name)
     return [group for group in groups.values() if len(group) > 1]
@@ -246,7 +248,7 @@ def load_trained(path: str | Path, model_class: type[M]) -> Trained[M]:
 
 def restore(checkpoint: dict[str, Any], path: str | Path, model_class: type[M]) -> Trained[M]:
     """As :func:`load_trained`, from a checkpoint that was read already; ``path`` names it in errors."""
-    architecture, config_class = next((name, c) for name, (c, m) in ARCHITECTURES.items() if m is model_class)
+    architecture, config_class = next((name, c) for name, (c, m) in architectures().items() if m is model_class)
     if checkpoint["architecture"] != architecture:
         raise InputError(f"checkpoint {path} holds a {checkpoint['architecture']}: this needs a {architecture}")
     model = model_class(config_class(**checkpoint["model_config"]))
@@ -282,7 +284,7 @@ def check_compatible(checkpoint: dict[str, Any], architecture: str, config: dict
             "import wrote beside it, by --data.tokenizer"
         )
     # through its class, which knows what older checkpoints did not say
-    was = _shape(asdict(ARCHITECTURES[architecture][0](**checkpoint["model_config"])))
+    was = _shape(asdict(architectures()[architecture][0](**checkpoint["model_config"])))
     now = _shape(config)
     for key, value in now.items():
         if was.get(key) != value:

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 import src.cli
-from src.sweep.configuration import layered, with_settings
-from src.sweep.definition import sweep_of
-from src.sweep.scheduling import cell_config
+from src.extras.sweep.configuration import layered, with_settings
+from src.extras.sweep.definition import sweep_of
+from src.extras.sweep.scheduling import cell_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = (
@@ -103,7 +103,7 @@ def short(command: str) -> list[str]:
 
 def short_sweep(command: str) -> list[str]:
     """The same over the first two values of each axis, with one seed or one more."""
-    (path,) = re.findall(r"--config (configs/sweep/\w+\.yaml)", command)
+    (path,) = re.findall(r"--config (configs/extras/sweep/\w+\.yaml)", command)
     content = yaml.safe_load(Path(path).read_text())
     for key, values in content["parameters"].items():
         if isinstance(values, list):
@@ -179,7 +179,7 @@ def test_the_other_words_are_those_of_the_script():
 
 
 def test_every_path_that_the_documents_name_exists():
-    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "logs/README.md"]:
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "logs/README.md"]:
         for link in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text()):
             assert (document.parent / link).exists(), f"{document.name}: {link}"
         for path in re.findall(r"\b(?:configs|src|tests|docs)/[\w/]+\.(?:yaml|py|md)\b", document.read_text()):

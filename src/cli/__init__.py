@@ -5,9 +5,10 @@ import sys
 from difflib import get_close_matches
 from importlib import import_module
 
+from src.discovery import verbs
 from src.errors import InputError, Preempted, RunEnded
 
-# verb -> (module with a function `main(arguments)`, what it does)
+# verb -> (module with a function `main(arguments)`, what it does); the extras add theirs
 VERBS = {
     "fit": ("src.cli.training", "train the model of a configuration"),
     "validate": ("src.cli.training", "evaluate a checkpoint on the validation split"),
@@ -20,14 +21,9 @@ VERBS = {
     "consolidate": ("src.cli.consolidate", "make one file of a sharded checkpoint"),
     "fill-mask": ("src.cli.fill_mask", "find the words behind [MASK] with a trained BERT"),
     "embed": ("src.cli.embed", "write sentence vectors of a trained BERT"),
-    "rag": ("src.cli.rag", "index documents, search them, rerank, and answer from them"),
     "extend-context": ("src.cli.extend_context", "give a trained BERT, Longformer or GPT a longer context"),
-    "import": ("src.cli.import_", "make a checkpoint of a HuggingFace model"),
     "reproduce": ("src.cli.reproduce", "start a run again, and say what differs from its record"),
-    "sweep": ("src.cli.sweep", "run a configuration many times with other values"),
-    "report": ("src.cli.report", "write the tables and plots of a sweep"),
-    "bench": ("src.cli.bench", "measure speed, beside the machine's limit and other programs"),
-    "export": ("src.cli.export", "write a checkpoint in HuggingFace's format"),
+    **verbs(),
 }
 
 # a full disk, a quota, a folder that may not be written, a file where a folder was meant or the other way round: the
@@ -58,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(help_text())
         return
     try:
-        _run(arguments)
+        run_verb(arguments)
     except InputError as error:
         _say("error", error)
         sys.exit(2)
@@ -82,8 +78,12 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
 
 
-def _run(arguments: list[str]) -> None:
-    """Run the verb's module; a package of an extra that is not installed is one line too."""
+def run_verb(arguments: list[str]) -> None:
+    """Run a verb, with errors left to the caller.
+
+    Raises:
+        InputError: there is no such verb, one of its packages is not installed, or its input is bad.
+    """
     try:
         import_module(_module(arguments)).main(arguments)
     except ModuleNotFoundError as error:

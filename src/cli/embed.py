@@ -6,10 +6,10 @@ import numpy as np
 
 from src.atomic import whole_file
 from src.cli.parser import VerbParser, positive
+from src.encoder import load_encoder
 from src.errors import InputError
 from src.files import check_file
 from src.lines import read_lines
-from src.retrieval.encoder import load_encoder
 
 
 def parser() -> VerbParser:

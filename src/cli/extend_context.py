@@ -8,11 +8,12 @@ import torch
 import yaml
 from torch import Tensor
 
+from src.architectures import architectures
 from src.checkpoint import REQUIRED_KEYS, read_checkpoint
 from src.cli.parser import VerbParser, positive
 from src.cli.starting_point import check_output, save_starting_point
 from src.errors import InputError
-from src.models import ARCHITECTURES, BERTConfig, LongformerConfig
+from src.models import BERTConfig, LongformerConfig
 
 Weights = dict[str, Tensor]
 # architecture before -> after
@@ -46,7 +47,7 @@ def extend(checkpoint: dict[str, Any], max_seq_len: int, window: int | None) -> 
     before = checkpoint["architecture"]
     if before not in EXTENDED:
         raise InputError(f"the checkpoint holds a {before}: only {', '.join(EXTENDED)} can be given a longer context")
-    old = ARCHITECTURES[before][0](**checkpoint["model_config"])
+    old = architectures()[before][0](**checkpoint["model_config"])
     if max_seq_len <= old.max_seq_len:
         raise InputError(f"--max-seq-len {max_seq_len} is not more than the {old.max_seq_len} positions that there are")
     settings: dict[str, Any] = {**asdict(old), "max_seq_len": max_seq_len}

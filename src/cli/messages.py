@@ -10,6 +10,7 @@ from pathlib import Path
 from pydoc import locate
 from traceback import walk_tb
 
+from src.discovery import parts
 from src.errors import InputError
 
 # what jsonargparse wraps around the line that matters
@@ -116,8 +117,8 @@ def _parameters(class_path: str) -> list[str]:
 
 def _class_names() -> list[str]:
     """The classes that a configuration is likely to mean."""
-    modules = ("src.tasks", "src.data", "src.optim", "src.callbacks", "torch.optim")
-    return [name for module in modules for name in vars(locate(module)) if name[0].isupper()]
+    core = [locate(name) for name in ("src.tasks", "src.data", "src.optim", "src.callbacks", "torch.optim")]
+    return [name for module in (*core, *parts("tasks"), *parts("data")) for name in vars(module) if name[0].isupper()]
 
 
 def _file_with(key: str, arguments: list[str]) -> str:

@@ -47,6 +47,7 @@ from src.cli.messages import one_line, refusal, values_of
 from src.cli.quiet import quieten
 from src.cli.records import SaveConfig
 from src.cli.runs import run_folder
+from src.discovery import parts
 from src.distributed import WholeCheckpointIO
 from src.errors import InputError
 from src.hardware import native_precision
@@ -80,6 +81,8 @@ class TrainingCLI(LightningCLI):
         self.run, self.recorded = run, recorded
         self._new_run: Path | None = None  # the folder that this process has made
         classes.install()
+        for part in ("tasks", "data"):  # a class is named in short once it is imported
+            list(parts(part))
         strict = {"allow_abbrev": False, "exit_on_error": False}
         super().__init__(
             model_class=src.tasks.Task,

@@ -5,7 +5,6 @@ from src.data.classification import ClassificationDataModule
 from src.data.datamodule import TextDataModule
 from src.data.language_modeling import LMDataModule
 from src.data.masked_language_modeling import MLMDataModule
-from src.data.ranking import RankingDataModule, RerankerDataModule, RetrieverDataModule
 from src.data.translation import TranslationDataModule
 
 __all__ = [
@@ -13,9 +12,6 @@ __all__ = [
     "ClassificationDataModule",
     "LMDataModule",
     "MLMDataModule",
-    "RankingDataModule",
-    "RerankerDataModule",
-    "RetrieverDataModule",
     "TextDataModule",
     "TranslationDataModule",
 ]

@@ -1,6 +1,6 @@
 """Strategies: how a run is spread over processes, chosen by one more configuration file."""
 
-from src.distributed.gather import data_parallel_size, first_row, gather_rows
+from src.distributed.data_parallel import data_parallel_group, data_parallel_size
 from src.distributed.gradients import clip_by_global_norm
 from src.distributed.mesh import MeshStrategy
 from src.distributed.pipeline import PipelineStrategy
@@ -14,8 +14,7 @@ __all__ = [
     "WholeCheckpointIO",
     "ZeroStrategy",
     "clip_by_global_norm",
+    "data_parallel_group",
     "data_parallel_size",
-    "first_row",
-    "gather_rows",
     "whole_model",
 ]

@@ -12,8 +12,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from src.models import BERT, GPT, BERTClassifier, BERTEncoder, BiEncoder, Longformer, Transformer
-from src.models.bert import BERTOutput, at, unit_vectors
+from src.models import BERT, GPT, BERTClassifier, BERTEncoder, Longformer, Transformer
+from src.models.bert import BERTOutput, at
 from src.nn import Mask, padding_mask
 
 Inputs = dict[str, Tensor]  # the network's arguments
@@ -88,7 +88,7 @@ def _(model: GPT) -> list[Layer]:
     ]
 
 
-def _encoder_layers(encoder: BERTEncoder, texts: tuple[str, ...] = ("",)) -> list[Layer]:
+def encoder_layers(encoder: BERTEncoder, texts: tuple[str, ...] = ("",)) -> list[Layer]:
     """The layers of an encoder that reads one text or several, told apart by what their inputs' names begin with."""
 
     def embed(_: State, inputs: Inputs) -> State:
@@ -120,7 +120,7 @@ def _(model: BERT) -> list[Layer]:
 
     names = ("encoder.final_norm", "encoder.pooler", "masked_words", "next_sentence")
     # one token in six or seven is masked, and the others see nothing of this layer
-    return [*_encoder_layers(model.encoder), Layer(names, 0.15 * _parameters(model.masked_words), heads, ())]
+    return [*encoder_layers(model.encoder), Layer(names, 0.15 * _parameters(model.masked_words), heads, ())]
 
 
 @layers.register
@@ -129,7 +129,7 @@ def _(model: Longformer) -> list[Layer]:
         return (model.masked_words(at(model.encoder.final_norm(state[0]), inputs["masked_positions"])),)
 
     names = ("encoder.final_norm", "masked_words")
-    return [*_encoder_layers(model.encoder), Layer(names, 0.15 * _parameters(model.masked_words), head, ())]
+    return [*encoder_layers(model.encoder), Layer(names, 0.15 * _parameters(model.masked_words), head, ())]
 
 
 @layers.register
@@ -138,20 +138,7 @@ def _(model: BERTClassifier) -> list[Layer]:
         pooled = model.encoder.pool(model.encoder.final_norm(state[0]))
         return (model.classifier(model.dropout(pooled)),)
 
-    return [*_encoder_layers(model.encoder), Layer(("encoder.final_norm", "encoder.pooler", "classifier"), 0, head, ())]
-
-
-@layers.register
-def _(model: BiEncoder) -> list[Layer]:
-    texts = ("query_", "")
-
-    def pool(state: State, inputs: Inputs) -> State:
-        return tuple(
-            unit_vectors(model.encoder.final_norm(x), inputs[f"{text}attention_mask"])
-            for x, text in zip(state, texts, strict=True)
-        )
-
-    return [*_encoder_layers(model.encoder, texts), Layer(("encoder.final_norm",), 0, pool, ())]
+    return [*encoder_layers(model.encoder), Layer(("encoder.final_norm", "encoder.pooler", "classifier"), 0, head, ())]
 
 
 @layers.register
@@ -193,7 +180,7 @@ def _(model: Transformer) -> list[Layer]:
 
 def output_of(model: nn.Module, state: State) -> object:
     """What the network's ``forward`` gives, from the state after its last layer."""
-    if isinstance(model, BiEncoder):
+    if len(state) > 1 and not isinstance(model, BERT):
         return state
     if isinstance(model, Longformer):
         return BERTOutput(state[0], None)

@@ -6,32 +6,19 @@ from src.models.bert import (
     BERTClassifierConfig,
     BERTConfig,
     BERTEncoder,
-    BiEncoder,
     mean_pool,
 )
 from src.models.gpt import GPT, GPTConfig
 from src.models.longformer import Longformer, LongformerConfig
 from src.models.transformer import Transformer, TransformerConfig
 
-# name in checkpoints -> configuration and network
-ARCHITECTURES = {
-    "gpt": (GPTConfig, GPT),
-    "bert": (BERTConfig, BERT),
-    "bert_classifier": (BERTClassifierConfig, BERTClassifier),
-    "bi_encoder": (BERTConfig, BiEncoder),
-    "longformer": (LongformerConfig, Longformer),
-    "transformer": (TransformerConfig, Transformer),
-}
-
 __all__ = [
-    "ARCHITECTURES",
     "BERT",
     "GPT",
     "BERTClassifier",
     "BERTClassifierConfig",
     "BERTConfig",
     "BERTEncoder",
-    "BiEncoder",
     "GPTConfig",
     "Longformer",
     "LongformerConfig",

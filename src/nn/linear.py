@@ -11,7 +11,7 @@ class Linear(nn.Linear):
 
     For x W^T of a handful of rows the matrix library first packs all of W, which takes longer than the product; for
     W x^T it does not. That is up to six times as fast for two to four rows, and for more of them where the output is
-    wider than the input (docs/speed.md).
+    wider than the input (docs/benchmarks.md).
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,8 +5,6 @@ from src.tasks.bert import BERTModule
 from src.tasks.classification import ClassificationModule
 from src.tasks.gpt import GPTModule
 from src.tasks.longformer import LongformerModule
-from src.tasks.reranker import RerankerModule
-from src.tasks.retriever import RetrieverModule
 from src.tasks.transformer import TransformerModule
 
 __all__ = [
@@ -14,8 +12,6 @@ __all__ = [
     "ClassificationModule",
     "GPTModule",
     "LongformerModule",
-    "RerankerModule",
-    "RetrieverModule",
     "Task",
     "TransformerModule",
 ]

@@ -12,7 +12,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from src.checkpoint import check_compatible
-from src.data import Baselines, ClassificationDataModule, MLMDataModule, RankingDataModule, TextDataModule
+from src.data import Baselines, MLMDataModule, TextDataModule
 from src.data.baselines import majority_accuracy, mean_losses, note
 from src.errors import InputError
 from src.models import BERT, BERTConfig, BERTEncoder, Longformer
@@ -181,9 +181,7 @@ def load_encoder(encoder: BERTEncoder, checkpoint: dict[str, Any]) -> None:
     encoder.load_state_dict({name: found.get(name, first) for name, first in encoder.state_dict().items()})
 
 
-def check_lengths(
-    task: Task, data: TextDataModule, kind: type[MLMDataModule | ClassificationDataModule | RankingDataModule]
-) -> None:
+def check_lengths(task: Task, data: TextDataModule, kind: type[TextDataModule]) -> None:
     """Refuse data of another kind, and rows that are longer than the network has positions.
 
     Raises:
@@ -192,6 +190,6 @@ def check_lengths(
     if not isinstance(data, kind):
         name = type(task).__name__
         raise InputError(f"{name} trains on an {kind.__name__}, not on an {type(data).__name__}: change data")
-    positions = task.config.max_seq_len
-    if data.seq_len > positions:
-        raise InputError(f"data.seq_len {data.seq_len} is more than the model's max_seq_len {positions}: change one")
+    positions, seq_len = task.config.max_seq_len, vars(data)["seq_len"]
+    if seq_len > positions:
+        raise InputError(f"data.seq_len {seq_len} is more than the model's max_seq_len {positions}: change one")

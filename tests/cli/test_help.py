@@ -27,14 +27,14 @@ def test_the_training_verbs_do_not_import_what_they_may_not_need():
 
 
 def test_the_verbs_that_use_a_checkpoint_start_fast():
-    code = "import sys, src.cli.translate, src.cli.generate, src.cli.fill_mask, src.cli.embed, src.cli.rag\n"
+    code = "import sys, src.cli.translate, src.cli.generate, src.cli.fill_mask, src.cli.embed\n"
     code += "print([m for m in ('lightning', 'datasets', 'torchmetrics', 'transformers', 'faiss') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
 
 
 def test_a_sweep_is_refused_before_anything_heavy_is_imported():
-    code = "import sys, src.cli.sweep, src.cli.report\n"
+    code = "import sys, src.extras.sweep.cli.sweep, src.extras.sweep.cli.report\n"
     code += "print([m for m in ('torch', 'lightning', 'optuna', 'matplotlib') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr

@@ -7,18 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from src.data import (
-    ClassificationDataModule,
-    LMDataModule,
-    MLMDataModule,
-    RerankerDataModule,
-    RetrieverDataModule,
-    TranslationDataModule,
-)
+from src.data import ClassificationDataModule, LMDataModule, MLMDataModule, TranslationDataModule
 from src.data.corpora import Corpus, documents
 from src.data.sources import files_of, walk
 from src.errors import InputError
-from src.retrieval.documents import read_documents
+from src.extras.retrieval.data import RerankerDataModule, RetrieverDataModule
+from src.extras.retrieval.documents import read_documents
 from src.tokenization import train_wordpiece
 
 ROWS = [{"text": f"Row {i}. It says more.", "label": "ab"[i % 2], "fr": f"rangée {i}"} for i in range(40)]

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from src.data.corpora import Corpus, documents
 from src.data.labelled import LabelledSource
-from src.data.labelled_ranking import RankingSource
 from src.data.malformed import Reading
 from src.data.parallel import ParallelCorpus
 from src.data.tables import Dialect, table_rows
 from src.errors import InputError
-from src.retrieval.documents import read_documents
+from src.extras.retrieval.data.labelled_ranking import RankingSource
+from src.extras.retrieval.documents import read_documents
 
 PLENTY = settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

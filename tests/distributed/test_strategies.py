@@ -7,8 +7,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from src.architectures import architectures
 from src.checkpoint import load_trained, read_checkpoint
-from src.models import ARCHITECTURES
 from tests.distributed.jobs import HALFWAY, STEPS, fit, losses, run_job, write_config
 
 KINDS = ("gpt", "bert", "transformer")
@@ -57,7 +57,7 @@ def spread(request, configs, alone, tmp_path_factory):
 def logits(path: Path, kind: str) -> torch.Tensor:
     """What the network of a checkpoint says of some ids. Its weights are compared by that: where a gradient is zero in
     theory, as of the keys' bias, Adam makes a step of its rounding errors."""
-    model = load_trained(path, ARCHITECTURES[kind][1]).model
+    model = load_trained(path, architectures()[kind][1]).model
     ids = torch.randint(model.config.vocab_size, (3, 9), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         output = model(ids, ids) if kind == "transformer" else model(ids)

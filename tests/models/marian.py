@@ -3,7 +3,7 @@
 import torch
 from transformers import MarianConfig, MarianMTModel
 
-from src.hub import ADAPTERS
+from src.extras.huggingface.importing import ADAPTERS
 from src.models import Transformer, TransformerConfig
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, BertConfig, BertForPreTraining, BertModel
 
-from src.hub import ADAPTERS
+from src.extras.huggingface.importing import ADAPTERS
 from src.models import BERT, BERTClassifier, BERTClassifierConfig, BERTConfig, mean_pool
 from src.nn import ACTIVATIONS
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from src.hub import ADAPTERS
+from src.extras.huggingface.importing import ADAPTERS
 from src.models import GPT, GPTConfig
 
 SMALL = {"vocab_size": 61, "max_seq_len": 24, "d_model": 32, "n_heads": 4, "n_layers": 3}

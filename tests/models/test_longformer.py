@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import LongformerConfig as TheirConfig
 from transformers import LongformerModel
 
-from src.hub import ADAPTERS
+from src.extras.huggingface.importing import ADAPTERS
 from src.models import BERT, BERTConfig, Longformer, LongformerConfig
 
 SMALL = {"vocab_size": 61, "max_seq_len": 300, "d_model": 32, "n_heads": 4, "n_layers": 2, "window": 16}

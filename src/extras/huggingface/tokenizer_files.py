@@ -1,0 +1,136 @@
+"""Tokenizers in HuggingFace's format, in and out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from src.errors import InputError
+from src.extras.huggingface.files import read_json
+from src.extras.huggingface.settings import setting, token_setting
+from src.files import check_file
+from src.tokenization import END_OF_TEXT, load_tokenizer
+
+Settings = dict[str, Any]
+
+SETTINGS, SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
+
+
+def read_tokenizer(folder: Path, model_type: str) -> Tokenizer:
+    """The tokenizer of a folder: its ``tokenizer.json``, or made of GPT-2's or BERT's older files.
+
+    Raises:
+        InputError: there is none, or it is one that cannot be converted exactly.
+    """
+    if (folder / "tokenizer.json").is_file():
+        return load_tokenizer(str(folder / "tokenizer.json"))
+    settings = read_json(folder / SETTINGS)
+    if model_type == "gpt2" and (folder / "merges.txt").is_file():
+        tokenizer = _from_merges(folder, settings)
+    elif model_type == "bert" and (folder / "vocab.txt").is_file():
+        tokenizer = _from_vocabulary(folder, settings)
+    elif any(folder.glob("*.spm")):
+        raise InputError(
+            f"{folder} has SentencePiece files (*.spm) and no tokenizer.json: they cannot be converted exactly"
+        )
+    else:
+        raise InputError(f"{folder} has no tokenizer: neither tokenizer.json nor the older files of a {model_type}")
+    added = read_json(folder / "added_tokens.json")
+    ids = [
+        (setting(added, token, int, None, "added_tokens.json"), token) for token in added if added[token] is not None
+    ]
+    for i, token in sorted(ids):
+        tokenizer.add_tokens([token])
+        if tokenizer.token_to_id(token) != i:
+            raise InputError(
+                f"added_tokens.json of {folder} gives {token!r} the id {i}, which leaves a gap or is taken"
+            )
+    return tokenizer
+
+
+def _from_merges(folder: Path, settings: Settings) -> Tokenizer:
+    """GPT-2's byte-level byte-pair encoding out of ``vocab.json`` and ``merges.txt``."""
+    read_json(folder / "vocab.json", needed=True)
+    try:
+        model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    except Exception as error:  # the library raises nothing narrower
+        raise InputError(f"vocab.json and merges.txt of {folder} are no tokenizer: {error}") from error
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(
+        add_prefix_space=setting(settings, "add_prefix_space", bool, False, SETTINGS)
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    end = special_token(folder, "eos_token") or END_OF_TEXT
+    if tokenizer.token_to_id(end) is not None:
+        tokenizer.add_special_tokens([end])
+    return tokenizer
+
+
+def _from_vocabulary(folder: Path, settings: Settings) -> Tokenizer:
+    """BERT's WordPiece out of ``vocab.txt``."""
+    names = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]"}
+    names["mask_token"] = "[MASK]"
+    special = {name: special_token(folder, name) or token for name, token in names.items()}
+    check_file(folder / "vocab.txt", is_text=True)
+    lines = (folder / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    vocabulary = {line: i for i, line in enumerate(lines)}
+    missing = [token for token in special.values() if token not in vocabulary]
+    if missing:
+        raise InputError(f"{folder / 'vocab.txt'} has no {missing[0]}: it is no vocabulary of a BERT")
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=special["unk_token"]))
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        handle_chinese_chars=setting(settings, "tokenize_chinese_chars", bool, True, SETTINGS),
+        strip_accents=setting(settings, "strip_accents", bool, None, SETTINGS),
+        lowercase=setting(settings, "do_lower_case", bool, True, SETTINGS),
+    )
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
+    tokenizer.add_special_tokens(list(special.values()))
+    return tokenizer
+
+
+def special_token(folder: Path, name: str) -> str | None:
+    """A special token that a folder names, by HuggingFace's name such as ``unk_token``; None where it names none."""
+    named = [token_setting(read_json(folder / file), name, file) for file in (SETTINGS, SPECIAL)]
+    return next((token for token in named if token is not None), None)
+
+
+def write_tokenizer(tokenizer: Tokenizer, special: dict[str, str], settings: Settings, folder: Path) -> None:
+    """Write ``tokenizer.json`` and what ``AutoTokenizer`` reads beside it.
+
+    Args:
+        tokenizer: marked with ``special`` on the way.
+        special: special tokens by HuggingFace's names.
+        settings: for ``tokenizer_config.json``.
+        folder: to write into.
+    """
+    tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    marked = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+    tokenizer.add_special_tokens([token for token in dict.fromkeys(special.values()) if token not in marked])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    common = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    write_json(folder / SETTINGS, common | special | settings)
+    write_json(folder / SPECIAL, special)
+
+
+def with_end(tokenizer: Tokenizer, end: str) -> Tokenizer:
+    """The tokenizer, which now puts an end token behind a text."""
+    return _with_template(tokenizer, f"$A {end}", None, [end])
+
+
+def with_bert_template(tokenizer: Tokenizer, special: dict[str, str]) -> Tokenizer:
+    """The tokenizer, which now writes ``[CLS] A [SEP]`` and ``[CLS] A [SEP] B [SEP]``, B in the second segment."""
+    cls, sep = special["cls_token"], special["sep_token"]
+    return _with_template(tokenizer, f"{cls} $A {sep}", f"{cls} $A {sep} $B:1 {sep}:1", [cls, sep])
+
+
+def _with_template(tokenizer: Tokenizer, single: str, pair: str | None, tokens: list[str]) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    ids = [(token, tokenizer.token_to_id(token)) for token in tokens]
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
+    return tokenizer
+
+
+def write_json(path: Path, content: Settings) -> None:
+    """Write an object, indented, with a line end."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,146 @@
+"""Groups of a query, the passage that answers it and passages that do not, as batches for two towers or for one."""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from src.data.packing import IGNORED, Key
+from src.extras.retrieval.data.hard_negatives import HardNegatives
+from src.extras.retrieval.data.inverse_cloze import Example
+from src.rows import bert_row, pad_rows
+
+NO_PASSAGE = -1  # the number of a passage that only fills up a group
+
+
+class Examples(Protocol):
+    """Where queries and passages come from."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def n_passages(self) -> int: ...
+
+    @property
+    def n_tokens(self) -> int: ...  # of all passages
+
+    def draw(self, index: int, rng: np.random.Generator) -> Example: ...
+
+    def whole(self, number: int) -> NDArray[np.integer]: ...
+
+    def candidate(self, number: int, rng: np.random.Generator) -> NDArray[np.integer]: ...
+
+
+class Group(NamedTuple):
+    """A query with its passages, the positive one first, and their numbers."""
+
+    query: list[int]
+    passages: list[list[int]]
+    numbers: list[int]
+
+
+class RankingGroups(Dataset[dict[str, Tensor]]):
+    """Groups by (epoch, index), each a function of the seed and these two alone; index -1 is a group without target.
+
+    Args:
+        examples: the queries and passages.
+        hard: finds negatives; none where there are none.
+        negatives: passages a group beside the positive one: those known of the query, then hard ones.
+        special_ids: the ids of the special tokens, by HuggingFace's names for the tokens.
+        query_len: tokens of a query at most, as a row.
+        seq_len: tokens of a passage, or of a pair, at most.
+        seed: none for evaluation, which is the same in every run and epoch.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        hard: HardNegatives | None,
+        negatives: int,
+        special_ids: dict[str, int],
+        query_len: int,
+        seq_len: int,
+        seed: int | None,
+    ) -> None:
+        self.examples, self.hard, self.negatives = examples, hard, negatives
+        self.special_ids, self.query_len, self.seq_len, self.seed = special_ids, query_len, seq_len, seed
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def group(self, key: Key) -> Group:
+        """The tokens of a group."""
+        epoch, index = key
+        size = 1 + self.negatives
+        if index < 0:
+            return Group([], [[]] * size, [NO_PASSAGE] * size)
+        rng = np.random.default_rng([0, 0, index] if self.seed is None else [self.seed, epoch, index])
+        example = self.examples.draw(index, rng)
+        query = example.query[: self.query_len - 2]
+        numbers = rng.permutation(example.negatives).astype(int).tolist()[: self.negatives]
+        if self.hard is not None and len(numbers) < self.negatives:
+            known = (example.number, *example.negatives)
+            numbers += self.hard.draw(query, known, self.negatives - len(numbers), rng)
+        passages = [example.positive, *(self.examples.candidate(number, rng) for number in numbers)]
+        missing = size - len(passages)
+        return Group(
+            query.tolist(),
+            [passage.tolist() for passage in passages] + [[]] * missing,
+            [example.number, *numbers] + [NO_PASSAGE] * missing,
+        )
+
+    def __getitem__(self, key: Key) -> dict[str, Tensor]:
+        return {name: rows[0] for name, rows in self.__getitems__([key]).items()}
+
+    def __getitems__(self, keys: list[Key]) -> dict[str, Tensor]:
+        """A batch: ``labels`` (batch,), the place of the own passage, ``passage_numbers`` (batch, group), and rows."""
+        groups = [self.group(key) for key in keys]
+        batch = {
+            **self.rows(groups),
+            "passage_numbers": np.array([group.numbers for group in groups]),
+            "labels": np.array([0 if index >= 0 else IGNORED for _, index in keys]),
+        }
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+    def rows(self, groups: list[Group]) -> dict[str, NDArray[np.int64]]:
+        """The arrays that a network reads.
+
+        Returns:
+            ``query_input_ids`` and ``query_attention_mask``, (batch, seq) each; ``input_ids`` and ``attention_mask``
+            of the passages, (batch, group, seq) each.
+        """
+        queries = [bert_row([group.query], self.query_len, self.special_ids)[0] for group in groups]
+        passages = [bert_row([p], self.seq_len, self.special_ids)[0] for group in groups for p in group.passages]
+        query_ids, query_mask = pad_rows(queries, self.special_ids["pad_token"])
+        input_ids, attention_mask = pad_rows(passages, self.special_ids["pad_token"])
+        shape = (len(groups), 1 + self.negatives, -1)
+        return {
+            "query_input_ids": query_ids,
+            "query_attention_mask": query_mask,
+            "input_ids": input_ids.reshape(shape),
+            "attention_mask": attention_mask.reshape(shape),
+        }
+
+
+class PairGroups(RankingGroups):
+    """Groups whose rows are pairs, ``[CLS] query [SEP] passage [SEP]``."""
+
+    def rows(self, groups: list[Group]) -> dict[str, NDArray[np.int64]]:
+        """``input_ids``, ``attention_mask`` and ``token_type_ids``, (batch, group, seq) each."""
+        pairs = [
+            bert_row([group.query, passage], self.seq_len, self.special_ids)
+            for group in groups
+            for passage in group.passages
+        ]
+        input_ids, attention_mask = pad_rows([ids for ids, _ in pairs], self.special_ids["pad_token"])
+        places, begins = np.arange(input_ids.shape[1]), np.array([begin for _, begin in pairs])[:, None]
+        segments = ((places >= begins) & (attention_mask > 0)).astype(np.int64)
+        shape = (len(groups), 1 + self.negatives, -1)
+        return {
+            "input_ids": input_ids.reshape(shape),
+            "attention_mask": attention_mask.reshape(shape),
+            "token_type_ids": segments.reshape(shape),
+        }

@@ -1,0 +1,148 @@
+"""The one file of an index that says what belongs to it; replacing it is what makes a change happen."""
+
+import json
+import shutil
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from src.errors import InputError
+from src.extras.retrieval.dense import Kind
+from src.files import write_whole
+
+FORMAT = 2
+MANIFEST, LOCK = "manifest.json", ".lock"
+PARTS = ("segment-*", "bm25-*")  # folders of an index
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an index is made, the same for all that is ever added to it.
+
+    Args:
+        encoder: the checkpoint of the encoder as it was named; null for BM25 alone.
+        checksum: of the encoder.
+        dimension: of its vectors.
+        passage_len: tokens of a passage.
+        overlap: tokens that a passage shares with the one before it.
+        kind: of the search for vectors.
+        stemmer: language of the words of BM25.
+    """
+
+    encoder: str | None
+    checksum: str | None
+    dimension: int | None
+    passage_len: int
+    overlap: int
+    kind: Kind
+    stemmer: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A folder of an index: its name, the size and checksum of each file, and what is deleted from it."""
+
+    name: str
+    files: dict[str, list[int]]
+    deleted: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What belongs to an index.
+
+    Args:
+        settings: how it is made.
+        generation: counts the changes.
+        segments: the folders of documents.
+        lexical: the folder of BM25 over the passages that are not deleted; null where there are none.
+    """
+
+    settings: Settings
+    generation: int
+    segments: list[Part]
+    lexical: Part | None
+
+    @property
+    def parts(self) -> list[Part]:
+        """All folders."""
+        return [*self.segments, *([self.lexical] if self.lexical else [])]
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Make a change happen, whole or not at all."""
+    content = {"format": FORMAT, **asdict(manifest)}
+    write_whole(folder / MANIFEST, json.dumps({"content": content, "crc32": _crc32(content)}, indent=1))
+
+
+def _crc32(content: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What belongs to the index in a folder.
+
+    Raises:
+        InputError: there is none, or it is damaged, or of another version.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(f"there is no index in {folder}: make one by rag index --output {folder}")
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        content = held["content"]
+        whole = _crc32(content) == held["crc32"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"the index {folder} is damaged ({MANIFEST}): make it anew") from error
+    if not whole:
+        raise InputError(f"the index {folder} is damaged ({MANIFEST}): make it anew")
+    if content["format"] != FORMAT:
+        raise InputError(f"the index {folder} has format {content['format']}, not {FORMAT}: make it anew")
+    lexical = content["lexical"]
+    return Manifest(
+        Settings(**content["settings"]),
+        content["generation"],
+        [Part(**part) for part in content["segments"]],
+        Part(**lexical) if lexical else None,
+    )
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Be the only one who changes the index in a folder, which is made if need be.
+
+    What a killed process has left there is removed, before and after.
+
+    Raises:
+        InputError: the folder holds something else, or another process is at it.
+    """
+    if folder.exists() and not (folder / MANIFEST).is_file():
+        ours = {LOCK, f"{MANIFEST}.part", *(path.name for pattern in PARTS for path in folder.glob(pattern))}
+        foreign = (
+            [path.name for path in folder.iterdir() if path.name not in ours] if folder.is_dir() else [folder.name]
+        )
+        if foreign:
+            raise InputError(f"{folder} holds {foreign[0]} and no index: name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / LOCK, timeout=0):
+            _clean(folder)
+            yield
+            _clean(folder)
+    except Timeout as error:
+        raise InputError(f"another process is changing the index {folder}: wait for it") from error
+    except OSError as error:
+        raise InputError(f"the index {folder} cannot be written: {error}") from error
+
+
+def _clean(folder: Path) -> None:
+    kept = {part.name for part in read_manifest(folder).parts} if (folder / MANIFEST).is_file() else set()
+    for pattern in PARTS:
+        for path in folder.glob(pattern):
+            if path.name not in kept:
+                shutil.rmtree(path)

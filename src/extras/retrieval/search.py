@@ -1,0 +1,127 @@
+"""Search: BM25, vectors, both fused, and a reranker over the best of them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from src.encoder import Encoder
+from src.errors import InputError
+from src.extras.retrieval.index import Found, Index
+from src.extras.retrieval.rerank import Reranker
+from src.extras.retrieval.segment import Passage
+
+Mode = Literal["bm25", "dense", "hybrid"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+RRF_K = 60  # of the paper
+DEPTH = 100  # passages of each list that are fused, at least
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A passage that was found, with its score at each stage that met it."""
+
+    number: int
+    passage: Passage
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+def fuse(lists: Sequence[Found]) -> Found:
+    """Reciprocal rank fusion: each list gives a passage 1 / (60 + its rank) (Cormack et al. 2009)."""
+    scores: dict[int, float] = {}
+    for found in lists:
+        for rank, (number, _) in enumerate(found, 1):
+            scores[number] = scores.get(number, 0.0) + 1 / (RRF_K + rank)
+    return sorted(scores.items(), key=lambda one: (-one[1], one[0]))
+
+
+def blend(first: Sequence[float], second: Sequence[float], weight: float) -> list[float]:
+    """The weighted sum of two scores of the same passages, each brought to mean 0 and deviation 1.
+
+    A reranker that is not sure, as one that was trained for minutes, adds to the search that found the passages more
+    than it does alone (Wang et al. 2021, of dense retrieval and BM25).
+
+    Args:
+        first: of the search.
+        second: of the reranker.
+        weight: of the second, between 0 and 1.
+    """
+    if weight == 1:
+        return list(second)
+    scaled = []
+    for scores in (first, second):
+        mean = sum(scores) / len(scores)
+        deviation = (sum((score - mean) ** 2 for score in scores) / len(scores)) ** 0.5 or 1.0
+        scaled.append([(score - mean) / deviation for score in scores])
+    return [(1 - weight) * a + weight * b for a, b in zip(*scaled, strict=True)]
+
+
+class Searcher:
+    """Search an index.
+
+    Args:
+        index: to search.
+        encoder: that the index was made with; needed but for ``bm25``.
+        reranker: scores the best anew, if given.
+        weight: of its scores beside those of the search: see :func:`blend`. With 1 it decides alone.
+    """
+
+    def __init__(
+        self, index: Index, encoder: Encoder | None = None, reranker: Reranker | None = None, weight: float = 1.0
+    ) -> None:
+        self.index, self.encoder, self.reranker, self.weight = index, encoder, reranker, weight
+
+    def stages(self, query: str, mode: Mode, k: int) -> dict[str, Found]:
+        """What each list has for a query, ``k`` passages at most; the last one is that of the mode.
+
+        Raises:
+            InputError: the query has no words, or there are no vectors.
+        """
+        if not re.search(r"\w", query):
+            raise InputError(f"the query {query[:40]!r} has no words: ask for something")
+        depth = max(k, DEPTH) if mode == "hybrid" else k
+        found: dict[str, Found] = {}
+        if mode != "dense":
+            found["bm25"] = self.index.bm25(query, depth)
+        if mode != "bm25":
+            if self.encoder is None:
+                raise InputError(f"the search {mode} needs the encoder of the index: name it by --encoder")
+            found["dense"] = self.index.dense(self.encoder.vectors([query])[0], depth)
+        if mode == "hybrid":
+            found["hybrid"] = fuse(list(found.values()))
+        return {name: one[:k] if name == mode else one for name, one in found.items()}
+
+    def search(self, query: str, mode: Mode, k: int, candidates: int = 50) -> list[Hit]:
+        """The ``k`` best passages, or all if there are fewer.
+
+        Args:
+            query: of any text with a word in it.
+            mode: how the candidates are found.
+            k: how many.
+            candidates: passages that the reranker reads; the others follow it in the order of the first search.
+
+        Raises:
+            InputError: as :meth:`stages`.
+        """
+        found = self.stages(query, mode, max(k, candidates) if self.reranker else k)
+        ranked = found[mode]
+        if self.reranker:
+            found["rerank"] = self.rerank(query, ranked[:candidates])
+            ranked = found["rerank"] + ranked[candidates:]
+        scores = {name: dict(one) for name, one in found.items()}
+        return [
+            Hit(number, self.index.passage(number), {name: of[number] for name, of in scores.items() if number in of})
+            for number, _ in ranked[:k]
+        ]
+
+    def rerank(self, query: str, found: Found) -> Found:
+        """Passages in the order of the reranker's scores, or of both scores where its weight is less than 1.
+
+        Returns:
+            The passages with the reranker's own scores.
+        """
+        assert self.reranker is not None
+        scores = self.reranker.scores(query, [self.index.passage(number).text for number, _ in found])
+        blended = blend([score for _, score in found], scores, self.weight)
+        order = sorted(range(len(found)), key=lambda i: -blended[i])
+        return [(found[i][0], scores[i]) for i in order]

@@ -1,0 +1,254 @@
+"""The report of a sweep: tables as Markdown and CSV, plots, and the best configuration."""
+
+import csv
+import platform
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+
+from src.extras.sweep.configuration import with_settings
+from src.extras.sweep.definition import Sweep
+from src.extras.sweep.plots import numeric_keys, plot_curves, plot_final, plot_number
+from src.extras.sweep.queue import current_trials
+from src.extras.sweep.results import CellResult, Estimate, RunResult, cells_of, odd_ones, runs_of
+from src.extras.sweep.scheduling import cell_config
+from src.extras.sweep.study import sweep_of_study
+
+# what a seed makes equal in all cells -> how it is called
+EQUAL = {
+    "initial_weights": "initial weight matrices",
+    "batches": "training batches and their order",
+    "first_loss": "loss of the first batch",
+}
+# what all runs should have in common
+COMMON = {"steps": "optimizer steps", "precision": "precision", "threads": "threads", "machine": "machine"}
+
+
+def write_report(study: optuna.Study, folder: Path) -> Path:
+    """Write ``report.md``, ``report.csv``, ``runs.csv``, ``best.yaml`` and the plots of a study into its folder.
+
+    Returns:
+        The path of ``report.md``.
+    """
+    sweep = sweep_of_study(study)
+    runs = runs_of(study, sweep)
+    judged = [run for run in runs if not run.is_tuning]
+    cells = cells_of(judged, sweep.mode)
+    _write_runs(runs, sweep, folder / "runs.csv")
+    _write_cells(cells, folder / "report.csv")
+    parts = [f"# {study.study_name}", _summary(study, sweep, runs)]
+    if cells:
+        plot_final(cells, sweep, folder / "final.png")
+        plot_curves(cells, sweep, folder / "curves.png")
+        best = cell_config(
+            sweep,
+            with_settings(study.user_attrs["config"], study.user_attrs["decided"]),
+            cells[0].parameters,
+            sweep.seeds[0],
+        )
+        (folder / "best.yaml").write_text(yaml.safe_dump(best, sort_keys=False), encoding="utf-8")
+        parts += [_cells_table(cells, sweep), "![the metric at the end](final.png)", "![learning curves](curves.png)"]
+        parts.append(f"The best of them, {cells[0].label}, is a configuration to train with: `best.yaml`.")
+    parts += _numbers(sweep, runs, folder)
+    parts += [_held_equal(sweep, judged, study), _failures(runs)]
+    path = folder / "report.md"
+    path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    return path
+
+
+def _summary(study: optuna.Study, sweep: Sweep, runs: Sequence[RunResult]) -> str:
+    states = Counter(run.state for run in runs)
+    counts = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    trials = study.get_trials(deepcopy=False)
+    left = sum(not trial.state.is_finished() for trial in current_trials(trials).values())
+    died = sum(bool(trial.user_attrs.get("lost")) for trial in trials)
+    text = (
+        f"{len(runs)} runs of `{' '.join(sweep.base)}`: {counts}. Judged by `{sweep.metric}` at the last step, the "
+        f"{'lower' if sweep.mode == 'min' else 'higher'} the better; seeds {_list(sweep.seeds)}."
+    )
+    if sweep.tuning_seeds:
+        text += (
+            f" What each choice has of parameters of its own was tuned with seed {_list(sweep.tuning_seeds)}, and "
+            "only its best cell was run with the others: none is judged by the seed that chose it."
+        )
+    if left:
+        text += f" **{left} runs are not finished.**"
+    if died:
+        text += f" {died} runs were interrupted and done again."
+    return text
+
+
+def _cells_table(cells: Sequence[CellResult], sweep: Sweep) -> str:
+    header = ["", "mean", "std", "95% interval", "to the best, paired", "seeds", "seconds", "MiB", "parameters"]
+    rows = []
+    for cell in cells:
+        mean, to_best = cell.estimate, cell.difference(cells[0]) if cell is not cells[0] else None
+        rows.append(
+            [
+                cell.label + _edge(cell, sweep),
+                f"{mean.mean:.4f}",
+                _number(mean.deviation, ".4f"),
+                _interval(mean),
+                _difference(to_best),
+                f"{len(cell.runs)}" + (f" of {cell.n_ended}" if cell.n_ended != len(cell.runs) else ""),
+                _number(cell.mean_of("seconds"), ".1f"),
+                _number(cell.mean_of("memory_mib"), ".0f"),
+                _number(cell.mean_of("n_parameters"), ",.0f"),
+            ]
+        )
+    note = (
+        "`std` is over seeds (n - 1); the interval of the mean is Student's t. `to the best` is the mean difference to "
+        "the first row with its interval, seed by seed, as one seed has the same data in all. Time is from the first "
+        "step to the last validation, memory the most of the whole process."
+    )
+    if any(_edge(cell, sweep) for cell in cells):
+        note += " \\* the best was at the edge of what was tried."
+    return _table(header, rows) + "\n\n" + note
+
+
+def _edge(cell: CellResult, sweep: Sweep) -> str:
+    """A mark for a cell that tuning found at an end of what it had to choose from."""
+    if not sweep.tuning_seeds:
+        return ""
+    for axis, choice in sweep.chosen(cell.parameters):
+        numbers = [other.label for other in axis.choices if isinstance(other.label, int | float)]
+        if axis not in sweep.axes and len(numbers) > 1 and choice.label in (min(numbers), max(numbers)):
+            return " \\*"
+    return ""
+
+
+def _numbers(sweep: Sweep, runs: Sequence[RunResult], folder: Path) -> list[str]:
+    """A plot for each parameter that is a number, and what tuning tried."""
+    parts = []
+    tried = [run for run in runs if run.is_tuning == bool(sweep.tuning_seeds) and run.value is not None]
+    for key in numeric_keys(sweep) if tried else []:
+        name = f"{key.rpartition('.')[2]}.png"
+        plot_number(tried, sweep, key, folder / name)
+        parts.append(f"![{key}]({name})")
+    if sweep.tuning_seeds and tried:
+        rows = []
+        for cell in cells_of([run for run in runs if run.is_tuning], sweep.mode):
+            rows.append([cell.label, f"{cell.estimate.mean:.4f}"])
+        parts.append("## Tuning\n\n" + _table(["", f"{sweep.metric}, seed {_list(sweep.tuning_seeds)}"], rows))
+    return parts
+
+
+def _held_equal(sweep: Sweep, runs: Sequence[RunResult], study: optuna.Study) -> str:
+    complete = [run for run in runs if run.state == "complete"]
+    if not complete:
+        return ""
+    rows = []
+    for what, name in COMMON.items():
+        found = sorted({str(run.record.get(what)) for run in complete})
+        rows.append([name, found[0] if len(found) == 1 else f"**not equal**: {', '.join(found)}"])
+    for what, name in EQUAL.items():
+        odd = odd_ones(complete, what)
+        n_cells = len({run.label for run in complete})
+        equal = f"equal in all {n_cells} cells, seed by seed"
+        if odd:
+            equal = f"equal in {n_cells - len(odd)} of {n_cells} cells, seed by seed; not in {'; '.join(odd)}"
+        if len(odd) > n_cells // 2:
+            equal = "another in most cells: what is varied changes it"
+        rows.append([name, equal])
+    rows += [[f"`{key}`", f"`{value}`"] for key, value in {**study.user_attrs["decided"], **sweep.set}.items()]
+    rows.append(
+        ["versions", f"Python {platform.python_version()}, torch {version('torch')}, lightning {version('lightning')}"]
+    )
+    return "## Held equal\n\nAs recorded in the runs, not as configured.\n\n" + _table(["", ""], rows)
+
+
+def _failures(runs: Sequence[RunResult]) -> str:
+    rows = [
+        [str(run.number), run.label, str(run.seed), run.state, str(run.record.get("reason", "")).replace("|", "\\|")]
+        for run in runs
+        if run.state != "complete"
+    ]
+    return "## Not completed\n\n" + _table(["run", "", "seed", "state", "reason"], rows) if rows else ""
+
+
+def _write_cells(cells: Sequence[CellResult], path: Path) -> None:
+    rows = []
+    for cell in cells:
+        mean, to_best = cell.estimate, cell.difference(cells[0])
+        rows.append(
+            {
+                **cell.parameters,
+                "mean": mean.mean,
+                "std": mean.deviation,
+                "half_width_95": mean.half_width,
+                "difference_to_best": to_best.mean if to_best else None,
+                "difference_half_width_95": to_best.half_width if to_best else None,
+                "seeds": len(cell.runs),
+                "ended": cell.n_ended,
+                **{name: cell.mean_of(name) for name in ("seconds", "memory_mib", "n_parameters")},
+            }
+        )
+    _write_csv(rows, path)
+
+
+def _write_runs(runs: Sequence[RunResult], sweep: Sweep, path: Path) -> None:
+    names = (
+        "seconds",
+        "processor_seconds",
+        "memory_mib",
+        "n_parameters",
+        "steps",
+        *EQUAL,
+        "precision",
+        "threads",
+        "machine",
+        "folder",
+        "reason",
+    )
+    rows = [
+        {
+            "run": run.number,
+            **run.parameters,
+            "seed": run.seed,
+            "tuning": run.is_tuning,
+            "state": run.state,
+            sweep.metric: run.value,
+            **{name: run.record.get(name) for name in names},
+            **run.record.get("metrics", {}),
+        }
+        for run in runs
+    ]
+    _write_csv(rows, path)
+
+
+def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(header)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], ["---"] * len(lines[0]), *map(list, rows)])
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _interval(mean: Estimate) -> str:
+    if mean.half_width is None:
+        return ""
+    return f"{mean.mean - mean.half_width:.4f} to {mean.mean + mean.half_width:.4f}"
+
+
+def _difference(difference: Estimate | None) -> str:
+    if difference is None:
+        return ""
+    return f"{difference.mean:+.4f}" + (f" ± {difference.half_width:.4f}" if difference.half_width is not None else "")
+
+
+def _list(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))

