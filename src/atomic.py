@@ -11,7 +11,7 @@ from src.errors import InputError
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes its name when it is whole and on the disk; until then what was there stays.
 
     Raises:
@@ -35,7 +35,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         file.write(text.encode())
 
 

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from src.architectures import architectures
-from src.atomic import whole_file
+from src.atomic import atomic_file
 from src.errors import InputError
 from src.files import check_folder_of
 from src.tokenization import BERT_SPELLINGS
@@ -265,7 +265,7 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     """
     check_folder_of(path)
     check_tied(checkpoint, path)
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         torch.save(checkpoint, file)
 
 

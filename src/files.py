@@ -61,7 +61,7 @@ def check_file(path: Path, is_text: bool, encoding: str = "utf-8") -> None:
         raise InputError(f"the file {path} cannot be read: {error}") from error
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Write a file, whole or not at all, even if the machine stops: aside, flushed to the disk, and renamed."""
     aside = path.with_name(path.name + ".part")
     with aside.open("w", encoding="utf-8") as file:

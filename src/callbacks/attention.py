@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from src.callbacks.pictures import heat_map
 from src.callbacks.recording import tensorboards, token_labels
-from src.distributed import whole_model
+from src.distributed import unsharded_model
 from src.nn import CrossAttention, SelfAttention
 from src.tasks import Task
 from src.tasks.base import Batch
@@ -76,7 +76,7 @@ class AttentionMaps(L.Callback):
         assert isinstance(pl_module, Task)
         if trainer.sanity_checking:
             return
-        model = whole_model(pl_module)  # on every rank; what follows is for the first alone
+        model = unsharded_model(pl_module)  # on every rank; what follows is for the first alone
         writers = tensorboards(trainer) if trainer.is_global_zero else []
         if writers and self._inputs:
             with trainer.precision_plugin.val_step_context():

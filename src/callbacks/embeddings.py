@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from src.callbacks.recording import tensorboards, token_labels
-from src.distributed import whole_model
+from src.distributed import unsharded_model
 from src.tasks import Task
 from src.tasks.base import Batch
 
@@ -47,7 +47,7 @@ class TokenEmbeddings(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Task)
-        model = whole_model(pl_module)  # on every rank; what follows is for the first alone
+        model = unsharded_model(pl_module)  # on every rank; what follows is for the first alone
         for writer in tensorboards(trainer) if trainer.is_global_zero else []:
             for name, module in model.named_modules():
                 ids, tokenizer = TABLES.get(name.rpartition(".")[2], ("", ""))

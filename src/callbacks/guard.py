@@ -77,19 +77,19 @@ class Guard(L.Callback):
     # ---- state
 
     def state_dict(self) -> dict[str, Any]:
-        return {"faults": self.faults, "rate_factor": self._rate_factor, "losses": list(self._losses)}
+        return {"faults": self.faults, "lr_scale": self._lr_scale, "losses": list(self._losses)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.faults, self._rate_factor = state_dict["faults"], state_dict["rate_factor"]
+        self.faults, self._lr_scale = state_dict["faults"], state_dict["lr_scale"]
         self._losses.extend(state_dict["losses"])
 
-    _rate_factor = 1.0
+    _lr_scale = 1.0
 
     # ---- setting up
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Task)
-        pl_module.rate_factor = self._rate_factor
+        pl_module.lr_scale = self._lr_scale
         pl_module.guard = lambda norm: self._inspect(trainer, pl_module, norm)
         self._signal, self._ending = None, False
         # in place of Lightning's, which end with status 0 and no checkpoint, or save in the middle of a step; its
@@ -172,10 +172,10 @@ class Guard(L.Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EMA):
                 callback.on_load_checkpoint(trainer, task, checkpoint)
-        self._rate_factor *= self.rollback_factor
-        task.rate_factor = self._rate_factor
+        self._lr_scale *= self.rollback_factor
+        task.lr_scale = self._lr_scale
         task.configure_rates()
-        return f"back to the weights of step {checkpoint['global_step']}, rates x {self._rate_factor:g} from here"
+        return f"back to the weights of step {checkpoint['global_step']}, rates x {self._lr_scale:g} from here"
 
     # ---- ending
 

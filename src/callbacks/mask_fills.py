@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from src.callbacks.recording import record_samples
-from src.distributed import whole_model
+from src.distributed import unsharded_model
 from src.models import BERT, Longformer
 from src.tasks import BERTModule
 from src.tasks.base import Batch
@@ -34,7 +34,7 @@ class MaskFills(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, BERTModule)
-        model = whole_model(pl_module)  # on every rank; what follows is for the first alone
+        model = unsharded_model(pl_module)  # on every rank; what follows is for the first alone
         if trainer.is_global_zero and self._rows:
             with trainer.precision_plugin.val_step_context():
                 record_samples(trainer, self._texts(pl_module, model))

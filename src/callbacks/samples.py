@@ -6,7 +6,7 @@ from torch import nn
 
 from src.callbacks.recording import record_samples
 from src.decoding import decode_continuation, encode_prompt, generate
-from src.distributed import whole_model
+from src.distributed import unsharded_model
 from src.models import GPT
 from src.tasks import GPTModule
 
@@ -34,7 +34,7 @@ class TextSamples(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, GPTModule)
-        model = whole_model(pl_module)  # on every rank; what follows is for the first alone
+        model = unsharded_model(pl_module)  # on every rank; what follows is for the first alone
         if trainer.is_global_zero:
             self._sample(trainer, pl_module, model)
 

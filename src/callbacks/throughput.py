@@ -26,7 +26,7 @@ def training_flops(task: Task, batch: dict[str, Any]) -> int:
     for module in model.modules():
         if isinstance(module, SelfAttention) and module.kernel not in (KERNELS["dense"], KERNELS["sliding_window"]):
             # that device has no other kernels
-            module.kernel = KERNELS["dense" if module.reach.window is None else "sliding_window"]
+            module.kernel = KERNELS["dense" if module.span.window is None else "sliding_window"]
     inputs = {name: tensor.to("meta") for name, tensor in task.inputs(batch).items()}
     with FlopCounterMode(display=False) as counter:
         model(**inputs)

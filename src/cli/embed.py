@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.atomic import whole_file
+from src.atomic import atomic_file
 from src.cli.parser import VerbParser, positive
 from src.encoder import load_encoder
 from src.errors import InputError
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
     encoder = load_encoder(options.checkpoint, options.device)
     rows, cut = encoder.rows(list(read_lines(options.input)))
     vectors = encoder.means(rows, options.batch_size)
-    with whole_file(options.output) as file:
+    with atomic_file(options.output) as file:
         np.save(file, vectors.numpy())
     note = f"; {cut:,} were cut to {encoder.max_tokens + 2} tokens" if cut else ""
     print(f"wrote {len(vectors):,} vectors of {vectors.shape[1]} to {options.output}{note}")

@@ -48,7 +48,7 @@ from src.cli.quiet import quieten
 from src.cli.records import SaveConfig
 from src.cli.runs import run_folder
 from src.discovery import parts
-from src.distributed import WholeCheckpointIO
+from src.distributed import AtomicCheckpointIO
 from src.errors import InputError
 from src.hardware import native_precision
 from src.manifest import differences, manifest
@@ -192,7 +192,7 @@ class TrainingCLI(LightningCLI):
         if trainer.precision is None and not any(isinstance(plugin, Precision) for plugin in plugins):
             # into the configuration too, so that the run's record says what it was
             settings["precision"] = trainer.precision = native_precision(trainer.accelerator)
-        settings["plugins"] = [*plugins, WholeCheckpointIO()]
+        settings["plugins"] = [*plugins, AtomicCheckpointIO()]
         self._record()
         if not trainer.fast_dev_run:
             run = self.run or run_folder(Path(trainer.default_root_dir), self.config[self.verb].experiment)

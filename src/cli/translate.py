@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 from tokenizers import Tokenizer
 
-from src.atomic import whole_file
+from src.atomic import atomic_file
 from src.checkpoint import Trained, read_checkpoint, restore
 from src.cli.parser import VerbParser, non_negative, positive
 from src.decoding import Hypothesis, beam_search, greedy_search, wu_penalty
@@ -152,6 +152,6 @@ def main(arguments: list[str]) -> None:
         for line in lines:
             print(line)
         return
-    with whole_file(Path(options.output)) as file:
+    with atomic_file(Path(options.output)) as file:
         file.writelines(f"{line}\n".encode() for line in lines)
     print(f"wrote {options.output}", file=sys.stderr)

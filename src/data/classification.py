@@ -173,7 +173,7 @@ class ClassificationDataModule(TextDataModule):
         sums = {path.name: [entry.CRC for entry in zipfile.ZipFile(path).infolist()] for path in folder.glob("*.npz")}
         (folder / "checksums.json").write_text(json.dumps(sums, sort_keys=True), encoding="utf-8")
 
-    def cache_is_whole(self, folder: Path) -> bool:
+    def cache_is_complete(self, folder: Path) -> bool:
         try:
             Tokenizer.from_file(str(folder / "tokenizer.json"))
             for name in ("labels.json", "checksums.json"):

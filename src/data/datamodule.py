@@ -71,7 +71,7 @@ class TextDataModule(L.LightningDataModule, ABC):
         """Prepare everything into a folder, ``tokenizer.json`` among it."""
 
     @abstractmethod
-    def cache_is_whole(self, folder: Path) -> bool:
+    def cache_is_complete(self, folder: Path) -> bool:
         """Whether a prepared folder is as it was written."""
 
     @abstractmethod
@@ -101,7 +101,7 @@ class TextDataModule(L.LightningDataModule, ABC):
         return self._folder
 
     def _is_prepared(self, folder: Path) -> bool:
-        return folder.is_dir() and self.cache_is_whole(folder)
+        return folder.is_dir() and self.cache_is_complete(folder)
 
     def _lock(self, folder: Path) -> AcquireReturnProxy:
         try:

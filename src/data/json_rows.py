@@ -7,7 +7,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from src.atomic import whole_file
+from src.atomic import atomic_file
 from src.data.copies import Row, copy_of, encoding_name, encoding_of
 from src.data.malformed import Malformed, Reading
 from src.errors import InputError
@@ -45,7 +45,7 @@ def readable_json(
     copy = copy_of(file, ".jsonl", (texts, encoding), cache_dir)
     with FileLock(f"{copy}.lock"):
         if not copy.exists():
-            with whole_file(copy) as written:
+            with atomic_file(copy) as written:
                 for row in _json_rows(file, whole, texts, encoding):
                     if row.objection is None:
                         written.write(f"{without_end(row.raw)}\n".encode())

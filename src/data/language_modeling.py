@@ -18,7 +18,7 @@ from src.data.corpora import EMBEDDED, Corpus, documents
 from src.data.datamodule import TextDataModule
 from src.data.loader import TokenCountingLoader
 from src.data.malformed import Malformed, Reading
-from src.data.packing import PackedBlocks, PackedInfo, count_blocks, encode, is_whole, pack, read_info, write_info
+from src.data.packing import PackedBlocks, PackedInfo, count_blocks, encode, is_complete, pack, read_info, write_info
 from src.data.progress import announce, with_progress
 from src.data.streaming import StreamedBlocks
 from src.errors import InputError
@@ -166,13 +166,13 @@ class LMDataModule(TextDataModule):
                 "of validation and test: lower holdout_documents"
             )
 
-    def cache_is_whole(self, folder: Path) -> bool:
+    def cache_is_complete(self, folder: Path) -> bool:
         try:
             infos = read_info(folder / "info.json")
             Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception:  # whatever is wrong with it, it is made again
             return False
-        return all(is_whole(folder / f"{split}.bin", info) for split, info in infos.items())
+        return all(is_complete(folder / f"{split}.bin", info) for split, info in infos.items())
 
     @property
     def info(self) -> dict[str, PackedInfo]:

@@ -19,7 +19,7 @@ from src.data.masked_documents import MaskedDocuments
 from src.data.masked_pairs import MaskedPairs
 from src.data.masked_rows import MaskedRows
 from src.data.masking import Masking
-from src.data.packing import PackedInfo, is_whole, read_info, write_info
+from src.data.packing import PackedInfo, is_complete, read_info, write_info
 from src.data.pairs import SentencePairs
 from src.data.progress import announce
 from src.data.sampling import ResumableBatchSampler
@@ -161,13 +161,13 @@ class MLMDataModule(TextDataModule):
             self.check_coverage(measured, self.tokenizer_kind)
         write_info(folder / "info.json", infos)
 
-    def cache_is_whole(self, folder: Path) -> bool:
+    def cache_is_complete(self, folder: Path) -> bool:
         try:
             infos = read_info(folder / "info.json")
             Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception:  # whatever is wrong with it, it is made again
             return False
-        return all(is_whole(folder / f"{name}.bin", info) for name, info in infos.items())
+        return all(is_complete(folder / f"{name}.bin", info) for name, info in infos.items())
 
     @property
     def info(self) -> dict[str, PackedInfo]:

@@ -55,7 +55,7 @@ def pack(tokenizer: MeasuredTokenizer, texts: Iterable[str], end_id: int, path: 
     return PackedInfo(documents, tokens, size, dtype.str, checksum, tokenizer.lost_bytes)
 
 
-def is_whole(path: Path, info: PackedInfo) -> bool:
+def is_complete(path: Path, info: PackedInfo) -> bool:
     """Whether a packed file is as it was written; it is read again only if it was changed after ``info.json``."""
     if not path.is_file() or path.stat().st_size != info.tokens * np.dtype(info.dtype).itemsize:
         return False

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from src.coverage import MeasuredTokenizer
 from src.data.malformed import Malformed
-from src.data.packing import IGNORED, Key, PackedInfo, is_whole
+from src.data.packing import IGNORED, Key, PackedInfo, is_complete
 from src.data.parallel import Pair
 
 SIDES = ("source", "target")
@@ -122,12 +122,12 @@ def write_pairs(
     return {**infos, "counts": {what: n for what, n in counts.items() if n}}
 
 
-def pairs_are_whole(folder: Path, split: str, info: dict[str, Any]) -> bool:
+def pairs_are_complete(folder: Path, split: str, info: dict[str, Any]) -> bool:
     """Whether the files of a split are as they were written."""
     lengths = np.load(folder / f"{split}.lengths.npy")
     texts = json.loads((folder / f"{split}.texts.json").read_text(encoding="utf-8"))
     return (split == "train" or len(texts) == len(lengths)) and all(
-        is_whole(folder / f"{split}.{side}.bin", PackedInfo(**info[side]))
+        is_complete(folder / f"{split}.{side}.bin", PackedInfo(**info[side]))
         and lengths[:, i].sum() == info[side]["tokens"]
         for i, side in enumerate(SIDES)
     )

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
-from src.atomic import whole_file
+from src.atomic import atomic_file
 from src.data.copies import Row, copy_of, encoding_name, encoding_of
 from src.data.malformed import Malformed, Reading
 from src.data.progress import announce
@@ -75,7 +75,7 @@ def readable_table(file: Path, columns: tuple[str, ...], reading: Reading, cache
         if copy.exists():
             deque(kept(), maxlen=0)
         else:
-            with whole_file(copy) as written:
+            with atomic_file(copy) as written:
                 _write_parquet(written, header.value, kept())
     malformed.announce(of=count)
     return copy

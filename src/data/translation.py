@@ -13,7 +13,7 @@ from src.coverage import MeasuredTokenizer
 from src.data.baselines import MOST_TOKENS, Targets, extent
 from src.data.datamodule import TextDataModule
 from src.data.malformed import Malformed, Reading
-from src.data.pair_store import SIDES, Filter, PairTokenizers, TranslationPairs, pairs_are_whole, write_pairs
+from src.data.pair_store import SIDES, Filter, PairTokenizers, TranslationPairs, pairs_are_complete, write_pairs
 from src.data.parallel import EMBEDDED, Pair, Pairs, ParallelCorpus
 from src.data.progress import announce
 from src.data.sampling import ResumableBatchSampler
@@ -195,12 +195,12 @@ class TranslationDataModule(TextDataModule):
         require_token(target, self.start_token, "start_token")
         return source, target
 
-    def cache_is_whole(self, folder: Path) -> bool:
+    def cache_is_complete(self, folder: Path) -> bool:
         try:
             infos = json.loads((folder / "info.json").read_text(encoding="utf-8"))
             for name in ("tokenizer.json", "source_tokenizer.json"):
                 Tokenizer.from_file(str(folder / name))
-            return all(pairs_are_whole(folder, split, info) for split, info in infos.items())
+            return all(pairs_are_complete(folder, split, info) for split, info in infos.items())
         except Exception:  # whatever is wrong with it, it is made again
             return False
 

@@ -4,17 +4,17 @@ from src.distributed.data_parallel import data_parallel_group, data_parallel_siz
 from src.distributed.gradients import clip_by_global_norm
 from src.distributed.mesh import MeshStrategy
 from src.distributed.pipeline import PipelineStrategy
-from src.distributed.saving import WholeCheckpointIO
-from src.distributed.whole import whole_model
+from src.distributed.saving import AtomicCheckpointIO
+from src.distributed.unsharded import unsharded_model
 from src.distributed.zero import ZeroStrategy
 
 __all__ = [
+    "AtomicCheckpointIO",
     "MeshStrategy",
     "PipelineStrategy",
-    "WholeCheckpointIO",
     "ZeroStrategy",
     "clip_by_global_norm",
     "data_parallel_group",
     "data_parallel_size",
-    "whole_model",
+    "unsharded_model",
 ]

@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor, Replicate, distribute_module
 from torch.distributed.tensor.parallel import ParallelStyle, parallelize_module
 
 from src.distributed.plans import check_tensor_parallel, shard_units, tensor_plan
-from src.distributed.saving import whole_folder
+from src.distributed.saving import atomic_folder
 from src.errors import InputError
 from src.nn import CrossAttention, SelfAttention
 
@@ -131,10 +131,10 @@ class MeshStrategy(ModelParallelStrategy):
         if not self._save_distributed_checkpoint:
             super().save_checkpoint(checkpoint, filepath, storage_options)
             return
-        with whole_folder(Path(self.broadcast(filepath)), self.barrier) as aside:
+        with atomic_folder(Path(self.broadcast(filepath)), self.barrier) as aside:
             super().save_checkpoint(checkpoint, aside, storage_options)
 
-    def whole_state_dict(self) -> dict[str, Tensor]:
+    def full_state_dict(self) -> dict[str, Tensor]:
         """All weights of the network, on every rank; every rank must ask."""
         model: nn.Module = self.lightning_module.model  # type: ignore[union-attr, assignment]
         return dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)))  # type: ignore[arg-type]
@@ -168,7 +168,7 @@ def parallelize(model: nn.Module, mesh: DeviceMesh) -> None:
             setattr(module, other, getattr(first, name))
     for module in modules.values():
         if isinstance(module, SelfAttention):
-            module.keep_heads(mesh.get_local_rank(), mesh.size())
+            module.shard_heads(mesh.get_local_rank(), mesh.size())
         if isinstance(module, SelfAttention | CrossAttention):
             _draw_apart(module, mesh)
 

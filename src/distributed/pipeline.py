@@ -114,7 +114,7 @@ class PipelineStrategy(DDPStrategy):
             )
         if self.schedule_name == "Interleaved1F1B" and self.micro_batches % size:
             raise InputError(f"Interleaved1F1B needs micro_batches divisible by {size}, not {self.micro_batches}")
-        if task.whole_batch and self.micro_batches > 1:
+        if task.in_batch_negatives and self.micro_batches > 1:
             raise InputError(
                 f"{type(task).__name__} compares all rows of a batch with each other, so that it cannot be cut: set "
                 "micro_batches to 1 and schedule to GPipe"
@@ -352,7 +352,7 @@ class PipelineStrategy(DDPStrategy):
         whole = {name: tensor for part in self._gather(mine) for name, tensor in part.items()}
         return {name: whole[name] for name in self._keys}
 
-    def whole_state_dict(self) -> dict[str, Tensor]:
+    def full_state_dict(self) -> dict[str, Tensor]:
         """All weights of the network, on every process; every process must ask."""
         prefix = "model."
         weights = self.lightning_module_state_dict().items()

@@ -17,7 +17,7 @@ from src.checkpoint import CHECKSUMS, checksum, read_checkpoint, save_checkpoint
 from src.errors import InputError
 
 
-class WholeCheckpointIO(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Write a checkpoint beside its name, flush it, and rename it; read nothing but tensors and plain values.
 
     What was there before stays until then: after a crash, a kill or a full disk. Lightning's own writing is not atomic
@@ -59,7 +59,7 @@ def plain_deepspeed() -> Iterator[None]:
 
 
 @contextmanager
-def whole_folder(path: Path, barrier: Callable[[], Any]) -> Iterator[Path]:
+def atomic_folder(path: Path, barrier: Callable[[], Any]) -> Iterator[Path]:
     """A folder that every process writes its shard into, under its name only when all of it is on the disk.
 
     Every process must enter it. With it go the checksums of its files, for which the processes share the reading.

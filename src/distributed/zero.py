@@ -17,7 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from src.checkpoint import AVERAGED, HEADER
-from src.distributed.saving import plain_deepspeed, whole_folder
+from src.distributed.saving import atomic_folder, plain_deepspeed
 from src.errors import InputError
 
 # these look at whole matrices, or at all parameters together: ZeRO gives an optimizer flat pieces of them
@@ -145,7 +145,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         """Whether a process holds parts of the weights only."""
         return self.stage == 3
 
-    def whole_state_dict(self) -> dict[str, Tensor]:
+    def full_state_dict(self) -> dict[str, Tensor]:
         """All weights of the network, on every rank; every rank must ask."""
         import deepspeed
 
@@ -160,7 +160,7 @@ class ZeroStrategy(DeepSpeedStrategy):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         header = {k: v for k, v in checkpoint.items() if k not in ("state_dict", "plain_weights", "optimizer_states")}
-        with whole_folder(Path(self.broadcast(filepath)), self.barrier) as aside:
+        with atomic_folder(Path(self.broadcast(filepath)), self.barrier) as aside:
             super().save_checkpoint(header, aside, storage_options)
             if self.is_global_zero:
                 torch.save(header, aside / HEADER)

@@ -45,7 +45,7 @@ class BERTConfig:
         norm_eps: added to the variance in each layer norm; the default is that of the paper's code.
         attention: how it is computed: a name in :data:`src.nn.kernels.KERNELS`.
         window: how many tokens on each side every token sees, one number or one a block; all if null.
-        dilation: every so many-th token is seen, and the window reaches so many times as far; one number or one a head.
+        dilation: every so many-th token is seen, and the window spans so many times as far; one number or one a head.
 
     Raises:
         ValueError: for a shape that cannot work.

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from src.nn import ACTIVATIONS, KERNELS, Reach, SelfAttention, alibi_slopes
+from src.nn import ACTIVATIONS, KERNELS, AttentionSpan, SelfAttention, alibi_slopes
 
 
 def check(config: Any) -> None:
@@ -60,16 +60,16 @@ def _listed(value: Any) -> list[int]:
     return value if isinstance(value, list) else [value]
 
 
-def reach(config: Any, layer: int = 0) -> Reach:
+def attention_span(config: Any, layer: int = 0) -> AttentionSpan:
     """How far the heads of a block look, as a configuration says."""
     window = config.window[layer] if isinstance(config.window, list) else config.window
     dilation = _listed(config.dilation) * (1 if isinstance(config.dilation, list) else config.n_heads)
     slopes = alibi_slopes(config.n_heads) if getattr(config, "positions", None) == "alibi" else ()
-    return Reach(window, tuple(dilation) if max(dilation) > 1 else (), slopes)
+    return AttentionSpan(window, tuple(dilation) if max(dilation) > 1 else (), slopes)
 
 
 def self_attention(
     config: Any, layer: int = 0, kind: Callable[..., SelfAttention] = SelfAttention, **more: Any
 ) -> Callable[..., SelfAttention]:
     """What makes the self-attention of a block."""
-    return partial(kind, kernel=config.attention, reach=reach(config, layer), **more)
+    return partial(kind, kernel=config.attention, span=attention_span(config, layer), **more)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from src.models.config import check, reach, self_attention
+from src.models.config import attention_span, check, self_attention
 from src.nn import (
     Block,
     Dropout,
@@ -43,7 +43,7 @@ class GPTConfig:
         positions: ``learned`` (GPT-2) or ``sinusoidal`` embeddings; ``rotary`` or ``alibi`` within attention.
         attention: how it is computed: a name in :data:`src.nn.kernels.KERNELS`.
         window: how many tokens before it each token sees, one number or one a block; all if null.
-        dilation: every so many-th token is seen, and the window reaches so many times as far; one number or one a head.
+        dilation: every so many-th token is seen, and the window spans so many times as far; one number or one a head.
 
     Raises:
         ValueError: for a shape that cannot work.
@@ -127,8 +127,8 @@ class GPT(nn.Module):
 
         With a window a block keeps no more than that: the cache of any number of tokens has one size.
         """
-        reaches = [reach(self.config, i).tokens for i in range(self.config.n_layers)]
-        return [KVCache(max_len or self.config.context, tokens) for tokens in reaches]
+        spans = [attention_span(self.config, i).tokens for i in range(self.config.n_layers)]
+        return [KVCache(max_len or self.config.context, tokens) for tokens in spans]
 
     def embed(
         self,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from src.models.config import check, reach, self_attention
+from src.models.config import attention_span, check, self_attention
 from src.nn import Block, Dropout, KVCache, Linear, Mask, NormPlacement, SinusoidalPositions, padding_mask, position_ids
 
 
@@ -34,7 +34,7 @@ class TransformerConfig:
             vocabulary for both languages.
         attention: how self-attention is computed: a name in :data:`src.nn.kernels.KERNELS`.
         window: how many tokens each token sees before it, and in the encoder behind it; all if null.
-        dilation: every so many-th token is seen, and the window reaches so many times as far; one number or one a head.
+        dilation: every so many-th token is seen, and the window spans so many times as far; one number or one a head.
 
     Raises:
         ValueError: for a shape that cannot work.
@@ -126,7 +126,7 @@ class Transformer(nn.Module):
 
     def new_cache(self, source_len: int, target_len: int) -> list[DecoderCache]:
         """An empty cache for :meth:`decode`, one entry a block, for sources and targets of at most these lengths."""
-        window = reach(self.config).tokens
+        window = attention_span(self.config).tokens
         return [DecoderCache(KVCache(target_len, window), KVCache(source_len)) for _ in self.decoder]
 
     def _embed(self, embedding: nn.Embedding, ids: Tensor, past: int = 0) -> Tensor:

@@ -10,13 +10,14 @@ from src.nn.feed_forward import FeedForward
 from src.nn.global_attention import GlobalSelfAttention
 from src.nn.kernels import KERNELS
 from src.nn.linear import Linear
-from src.nn.masks import GlobalTokens, Mask, Reach, padding_mask
+from src.nn.masks import AttentionSpan, GlobalTokens, Mask, padding_mask
 from src.nn.positions import LearnedPositions, SinusoidalPositions, alibi_slopes, position_ids
 
 __all__ = [
     "ACTIVATIONS",
     "GATED",
     "KERNELS",
+    "AttentionSpan",
     "Block",
     "CrossAttention",
     "Dropout",
@@ -28,7 +29,6 @@ __all__ = [
     "Linear",
     "Mask",
     "NormPlacement",
-    "Reach",
     "SelfAttention",
     "SinusoidalPositions",
     "activation",

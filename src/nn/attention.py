@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from src.nn.cache import KeyPositions, KVCache
 from src.nn.kernels import KERNELS
 from src.nn.linear import Linear
-from src.nn.masks import Mask, Reach
+from src.nn.masks import AttentionSpan, Mask
+from src.nn.matmul_attention import attend
 from src.nn.positions import rotary_angles, rotate
-from src.nn.products import attend
 
 
 class _Attention(nn.Module):
@@ -65,7 +65,7 @@ class SelfAttention(_Attention):
         dropout: of the attention weights.
         bias: whether the projections have one.
         kernel: name in :data:`src.nn.kernels.KERNELS`.
-        reach: how far each head looks.
+        span: how far each head looks.
         rotary: whether queries and keys are rotated by their positions.
     """
 
@@ -76,19 +76,19 @@ class SelfAttention(_Attention):
         dropout: float = 0.0,
         bias: bool = True,
         kernel: str = "dense",
-        reach: Reach = Reach(),  # noqa: B008  frozen
+        span: AttentionSpan = AttentionSpan(),  # noqa: B008  frozen
         rotary: bool = False,
     ) -> None:
         super().__init__(d_model, n_heads, dropout, bias)
-        self.kernel, self.reach, self.rotary = KERNELS[kernel], reach, rotary
+        self.kernel, self.span, self.rotary = KERNELS[kernel], span, rotary
         self.qkv = Linear(d_model, 3 * d_model, bias=bias)
 
-    def keep_heads(self, part: int, parts: int) -> None:
+    def shard_heads(self, rank: int, world_size: int) -> None:
         """Of what is set for each head, keep the heads of one of equal parts: those that a rank computes with."""
-        dilation, slopes = self.reach.dilation, self.reach.slopes
-        n_heads = self.out.in_features // self.head_dim // parts
-        mine = slice(part * n_heads, (part + 1) * n_heads)
-        self.reach = replace(self.reach, dilation=dilation[mine], slopes=slopes[mine])
+        dilation, slopes = self.span.dilation, self.span.slopes
+        n_heads = self.out.in_features // self.head_dim // world_size
+        mine = slice(rank * n_heads, (rank + 1) * n_heads)
+        self.span = replace(self.span, dilation=dilation[mine], slopes=slopes[mine])
 
     def forward(self, x: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:
         """Attend.
@@ -110,20 +110,20 @@ class SelfAttention(_Attention):
         if cache is not None:
             k, v, positions = cache.append(k, v)
             behind = (positions,) if mask.past else ()
-        return self.kernel(q, k, v, mask, self.reach, self._dropout_now, *behind)
+        return self.kernel(q, k, v, mask, self.span, self._dropout_now, *behind)
 
     def _queries_keys_values(self, x: Tensor, mask: Mask) -> tuple[Tensor, ...]:
         """Of each head, (B, H, T, D), with their positions in them if these are rotary."""
         q, k, v = self._heads(self.qkv(x), 3)
         if self.rotary:
-            angles = mask.once(_angles, self.head_dim, x.device)
+            angles = mask.cached(_angles, self.head_dim, x.device)
             q, k = rotate(q, *angles), rotate(k, *angles)
         return q, k, v
 
     def weights(self, x: Tensor, mask: Mask) -> Tensor:
         """How much each query looks at each key, (B, H, T, T), rows that sum to 1: to look at, not to train."""
         q, k, _ = self._queries_keys_values(x, mask)
-        visible = mask.matrix(self.reach, q.dtype, q.device)
+        visible = mask.matrix(self.span, q.dtype, q.device)
         if visible is None and mask.causal:
             visible = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
         return self._weigh(q, k, visible)

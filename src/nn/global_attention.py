@@ -9,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from src.nn.attention import SelfAttention
 from src.nn.cache import KVCache
 from src.nn.linear import Linear
-from src.nn.masks import Mask, Reach, padding_mask
+from src.nn.masks import AttentionSpan, Mask, padding_mask
 
 
 class GlobalSelfAttention(SelfAttention):
@@ -25,9 +25,9 @@ class GlobalSelfAttention(SelfAttention):
         dropout: float = 0.0,
         bias: bool = True,
         kernel: str = "dense",
-        reach: Reach = Reach(),  # noqa: B008  frozen
+        span: AttentionSpan = AttentionSpan(),  # noqa: B008  frozen
     ) -> None:
-        super().__init__(d_model, n_heads, dropout, bias, kernel, reach)
+        super().__init__(d_model, n_heads, dropout, bias, kernel, span)
         self.global_q = Linear(d_model, d_model, bias=bias)
         self.global_kv = Linear(d_model, 2 * d_model, bias=bias)
 

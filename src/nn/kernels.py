@@ -1,8 +1,9 @@
 """Implementations of attention by name: one interface, and `dense` is what each of the others must equal.
 
-Each takes queries, keys and values (B, H, T, D) of the same T tokens, a :class:`Mask`, the layer's :class:`Reach` and
-the share of attention weights to drop, and gives (B, H, T, D). In decoding it is called with one more argument, the
-positions of the keys, which then are those of a cache and the T tokens: a layer has no other attention than its kernel.
+Each takes queries, keys and values (B, H, T, D) of the same T tokens, a :class:`Mask`, the layer's
+`AttentionSpan` and the fraction of attention weights to drop, and gives (B, H, T, D). In decoding it is called with
+one more argument, the positions of the keys, which then are those of a cache and the T tokens: a layer has no other
+attention than its kernel.
 """
 
 from collections.abc import Callable
@@ -17,8 +18,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from src.errors import InputError
 from src.nn.cache import KeyPositions
-from src.nn.masks import Mask, Reach
-from src.nn.products import attend
+from src.nn.masks import AttentionSpan, Mask
+from src.nn.matmul_attention import attend
 from src.nn.sliding_window import sliding_window
 
 Kernel = Callable[..., Tensor]
@@ -29,7 +30,7 @@ def dense(
     k: Tensor,
     v: Tensor,
     mask: Mask,
-    reach: Reach,
+    span: AttentionSpan,
     dropout: float,
     keys: KeyPositions | None = None,
     attend: Callable[..., Tensor] = attend,
@@ -38,7 +39,7 @@ def dense(
 
     Also from T queries to other S keys, whose positions are then given by ``keys``.
     """
-    visible = mask.matrix(reach, q.dtype, q.device, keys)
+    visible = mask.matrix(span, q.dtype, q.device, keys)
     is_causal = mask.causal and visible is None and not mask.past
     return attend(q, k, v, attn_mask=visible, dropout_p=dropout, is_causal=is_causal)
 
@@ -48,17 +49,23 @@ def decoded_by_dense(kernel: Kernel) -> Kernel:
 
     @wraps(kernel)
     def either(
-        q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: float, keys: KeyPositions | None = None
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Mask,
+        span: AttentionSpan,
+        dropout: float,
+        keys: KeyPositions | None = None,
     ) -> Tensor:
         if keys is None:
-            return kernel(q, k, v, mask, reach, dropout)
-        return dense(q, k, v, mask, reach, dropout, keys)
+            return kernel(q, k, v, mask, span, dropout)
+        return dense(q, k, v, mask, span, dropout, keys)
 
     return either
 
 
 @decoded_by_dense
-def flash(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: float) -> Tensor:
+def flash(q: Tensor, k: Tensor, v: Tensor, mask: Mask, span: AttentionSpan, dropout: float) -> Tensor:
     """All pairs, by torch's flash kernel or not at all (Dao et al. 2022).
 
     Raises:
@@ -68,7 +75,7 @@ def flash(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: fl
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     try:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-            return dense(q, k, v, mask, reach, dropout, attend=scaled_dot_product_attention)
+            return dense(q, k, v, mask, span, dropout, attend=scaled_dot_product_attention)
     except RuntimeError as error:
         if "No available kernel" not in str(error):
             raise
@@ -82,7 +89,7 @@ def flash(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: fl
 
 
 @decoded_by_dense
-def flash_attn(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: float) -> Tensor:
+def flash_attn(q: Tensor, k: Tensor, v: Tensor, mask: Mask, span: AttentionSpan, dropout: float) -> Tensor:
     """All pairs or a window, by the package flash-attn (Dao 2023), in half precision on CUDA.
 
     Raises:
@@ -98,8 +105,8 @@ def flash_attn(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropou
         raise InputError("attention 'flash_attn' has half precision only: set trainer.precision to bf16-mixed")
     from flash_attn import flash_attn_func
 
-    window = -1 if reach.window is None else reach.window
-    slopes = torch.tensor(reach.slopes, device=q.device) if reach.slopes else None
+    window = -1 if span.window is None else span.window
+    slopes = torch.tensor(span.slopes, device=q.device) if span.slopes else None
     y = flash_attn_func(
         *(x.transpose(1, 2) for x in (q, k, v)),
         dropout_p=dropout,
@@ -111,7 +118,7 @@ def flash_attn(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropou
 
 
 @decoded_by_dense
-def flex(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: float) -> Tensor:
+def flex(q: Tensor, k: Tensor, v: Tensor, mask: Mask, span: AttentionSpan, dropout: float) -> Tensor:
     """Any mask, by a kernel that torch compiles for it and that leaves out blocks of which nothing is seen.
 
     Raises:
@@ -119,10 +126,10 @@ def flex(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: flo
     """
     if q.device.type != "cuda" and q.requires_grad:
         raise InputError(f"attention 'flex' trains on CUDA, not on {q.device.type}: choose 'sliding_window' or 'dense'")
-    block_mask = mask.once(_block_mask, reach, tuple(q.shape[:3]), q.device)
+    block_mask = mask.cached(_block_mask, span, tuple(q.shape[:3]), q.device)
     score = None
-    if reach.slopes:
-        slopes = torch.tensor(reach.slopes, dtype=q.dtype, device=q.device)
+    if span.slopes:
+        slopes = torch.tensor(span.slopes, dtype=q.dtype, device=q.device)
 
         def score(value: Tensor, row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             return value - slopes[head] * (query - key).abs()
@@ -130,17 +137,17 @@ def flex(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: flo
     return _flex_attention(q.device.type)(q, k, v, score_mod=score, block_mask=block_mask)
 
 
-def _block_mask(mask: Mask, reach: Reach, shape: tuple[int, int, int], device: torch.device) -> Any:
+def _block_mask(mask: Mask, span: AttentionSpan, shape: tuple[int, int, int], device: torch.device) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
     batch, n_heads, length = shape
-    dilation = torch.tensor(reach.dilation or (1,) * n_heads, device=device)
+    dilation = torch.tensor(span.dilation or (1,) * n_heads, device=device)
 
     def visible(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return mask.sees(query, key, reach.window, dilation[head], row)
+        return mask.visible(query, key, span.window, dilation[head], row)
 
     rows = None if mask.attention_mask is None and mask.documents is None else batch
-    heads = n_heads if reach.dilation else None
+    heads = n_heads if span.dilation else None
     return create_block_mask(visible, rows, heads, length, length, device=device)
 
 

@@ -21,7 +21,7 @@ def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
 
 
 @dataclass(frozen=True)
-class Reach:
+class AttentionSpan:
     """How far the heads of a layer look, and what distance costs them. Plain values: equal reaches have equal masks.
 
     Args:
@@ -106,7 +106,7 @@ class Mask:
         # no field: a copy with other fields, such as FSDP makes in another precision, has made nothing yet
         self.__dict__["_made"] = {}
 
-    def once(self, make: Callable[..., Made], *arguments: Hashable) -> Made:
+    def cached(self, make: Callable[..., Made], *arguments: Hashable) -> Made:
         """Return ``make(self, *arguments)``, made once for all layers that ask with equal arguments.
 
         Args:
@@ -120,7 +120,7 @@ class Mask:
             made[key] = make(self, *arguments)
         return made[key]
 
-    def sees(
+    def visible(
         self, query: Tensor, key: Tensor, window: int | None, dilation: int | Tensor = 1, row: Any = slice(None)
     ) -> Tensor:
         """Whether a query sees a key, global tokens apart.
@@ -128,7 +128,7 @@ class Mask:
         Args:
             query: places of queries among the S tokens, of any shape.
             key: places of keys, broadcast with ``query``; they may lie outside.
-            window: see :class:`Reach`.
+            window: see :class:`AttentionSpan`.
             dilation: of these heads, broadcast with both.
             row: of the batch; all if left out, which then are the first dimension of what is returned.
 
@@ -151,12 +151,12 @@ class Mask:
         return seen | (distance == 0)
 
     def matrix(
-        self, reach: Reach, dtype: torch.dtype, device: torch.device, keys: KeyPositions | None = None
+        self, span: AttentionSpan, dtype: torch.dtype, device: torch.device, keys: KeyPositions | None = None
     ) -> Tensor | None:
         """For :func:`scaled_dot_product_attention`: which pairs are seen, or what each pair is given.
 
         Args:
-            reach: of the layer.
+            span: of the layer.
             dtype: of the queries.
             device: of the queries.
             keys: where the keys at hand stand; all S in order if None.
@@ -165,25 +165,27 @@ class Mask:
             Broadcast to (B, H, T, S): boolean, or with slopes a number to add. Null where all is seen, as by a single
             query behind a cache, or where only the causal mask hides anything.
         """
-        if reach == Reach() and self.documents is None and self.global_tokens is None:
+        if span == AttentionSpan() and self.documents is None and self.global_tokens is None:
             if not self.causal:
                 return padding_mask(self.attention_mask)
             if self.attention_mask is None and self.past in (0, self.length - 1):
                 return None
-        return self.once(Mask._matrix, reach, dtype, device, keys)
+        return self.cached(Mask._matrix, span, dtype, device, keys)
 
-    def _matrix(self, reach: Reach, dtype: torch.dtype, device: torch.device, keys: KeyPositions | None) -> Tensor:
+    def _matrix(
+        self, span: AttentionSpan, dtype: torch.dtype, device: torch.device, keys: KeyPositions | None
+    ) -> Tensor:
         query = torch.arange(self.past, self.length, device=device)[None, :, None]
         key = (torch.arange(self.length, device=device) if keys is None else keys.tensor(device))[None, None, :]
-        dilation = torch.tensor(reach.dilation or (1,), device=device)[:, None, None]
-        seen = self.sees(query, key, reach.window, dilation)
+        dilation = torch.tensor(span.dilation or (1,), device=device)[:, None, None]
+        seen = self.visible(query, key, span.window, dilation)
         if self.global_tokens is not None:
             seen = seen | self.global_tokens.flags[:, None, None, :]
-        if not reach.slopes:
+        if not span.slopes:
             return seen
-        return penalties(reach.slopes, query - key, dtype).masked_fill(~seen, -torch.inf)
+        return alibi_bias(span.slopes, query - key, dtype).masked_fill(~seen, -torch.inf)
 
 
-def penalties(slopes: tuple[float, ...], distance: Tensor, dtype: torch.dtype) -> Tensor:
+def alibi_bias(slopes: tuple[float, ...], distance: Tensor, dtype: torch.dtype) -> Tensor:
     """What ALiBi adds to the score of each pair (Press et al. 2021): (1, T, S) distances to (H, T, S)."""
     return (-torch.tensor(slopes, device=distance.device)[:, None, None] * distance.abs()).to(dtype)

@@ -16,18 +16,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from src.nn.masks import Mask, Reach, penalties
+from src.nn.masks import AttentionSpan, Mask, alibi_bias
 
 
-def sliding_window(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dropout: float) -> Tensor:
+def sliding_window(q: Tensor, k: Tensor, v: Tensor, mask: Mask, span: AttentionSpan, dropout: float) -> Tensor:
     """Attend from each token to the window around it, and to the global tokens: (B, H, T, D) of each to the same."""
-    if not reach.dilation:
-        return _same_dilation(q, k, v, mask, reach, 1, dropout)
+    if not span.dilation:
+        return _same_dilation(q, k, v, mask, span, 1, dropout)
     parts, first = [], 0
-    for dilation, heads in groupby(reach.dilation):  # neighbours with the same one go together
+    for dilation, heads in groupby(span.dilation):  # neighbours with the same one go together
         some = slice(first, first + len(list(heads)))
         first = some.stop
-        of_these = Reach(reach.window, slopes=reach.slopes[some])
+        of_these = AttentionSpan(span.window, slopes=span.slopes[some])
         parts.append(_same_dilation(q[:, some], k[:, some], v[:, some], mask, of_these, dilation, dropout))
     return torch.cat(parts, 1)
 
@@ -37,14 +37,16 @@ def block_size(window: int) -> int:
     return 128 if window > 64 else 64
 
 
-def _same_dilation(q: Tensor, k: Tensor, v: Tensor, mask: Mask, reach: Reach, dilation: int, dropout: float) -> Tensor:
-    window = reach.window
+def _same_dilation(
+    q: Tensor, k: Tensor, v: Tensor, mask: Mask, span: AttentionSpan, dilation: int, dropout: float
+) -> Tensor:
+    window = span.window
     assert window is not None
     b = block_size(window)
     before = -(-window // b)
     after = 0 if mask.causal else before
     n = -(-q.shape[2] // (b * dilation))
-    visible = mask.once(_visible, reach, dilation, (n, b, before, after), q.shape[0], q.dtype, q.device)
+    visible = mask.cached(_visible, span, dilation, (n, b, before, after), q.shape[0], q.dtype, q.device)
     queries, keys, values = (_blocks(x, n, b, dilation) for x in (q, k, v))
     shape, places = queries.shape[:3], None if mask.global_tokens is None else mask.global_tokens.index
     keys = _with_neighbours(keys, before, after, _everywhere(k, places, shape))
@@ -80,7 +82,7 @@ def _everywhere(x: Tensor, index: Tensor | None, shape: tuple[int, ...]) -> list
 
 def _visible(
     mask: Mask,
-    reach: Reach,
+    span: AttentionSpan,
     dilation: int,
     shape: tuple[int, int, int, int],
     batch: int,
@@ -94,7 +96,7 @@ def _visible(
     key = block + torch.arange(-before * b, (1 + after) * b, device=device)
     turn = torch.arange(dilation, device=device)[:, None, None]  # which of the d texts
     query, key = (query * dilation + turn)[..., :, None], (key * dilation + turn)[..., None, :]
-    seen = mask.sees(query, key, reach.window, dilation)
+    seen = mask.visible(query, key, span.window, dilation)
     if seen.dim() == query.dim():
         seen = seen[None]
     if mask.global_tokens is not None:
@@ -103,7 +105,7 @@ def _visible(
         valid = mask.global_tokens.valid[:, None, None, None, :].expand(-1, *seen.shape[1:4], -1)
         seen = torch.cat([seen, valid], 4)
     seen = seen.expand(batch, -1, -1, -1, -1).flatten(0, 2)[:, None]
-    if not reach.slopes:
+    if not span.slopes:
         return seen
     distance = (query - key)[0, :1]  # the same in every block
-    return penalties(reach.slopes, distance, dtype).masked_fill(~seen, -torch.inf)
+    return alibi_bias(span.slopes, distance, dtype).masked_fill(~seen, -torch.inf)

@@ -53,7 +53,7 @@ class Task(L.LightningModule, ABC):
 
     architecture: str
     model: nn.Module
-    whole_batch = False  # whether the loss of a row depends on the other rows of its batch
+    in_batch_negatives = False  # whether the loss of a row depends on the other rows of its batch
     pretrained: str | None = None  # the checkpoint whose weights training starts from
 
     def __init__(
@@ -75,7 +75,7 @@ class Task(L.LightningModule, ABC):
         self.pipeline: PipelineStrategy | None = None  # set by it, where no process has the whole network
         self.batches: list[tuple[int, Batch, Tensor]] = []  # of the optimizer step at hand: index, batch and loss
         self.guard: Callable[[Tensor], None] | None = None  # is shown the gradient norm of each step before it is made
-        self.rate_factor = 1.0  # on the learning rate, beside the schedule's
+        self.lr_scale = 1.0  # on the learning rate, beside the schedule's
 
     @abstractmethod
     def build_model(self) -> nn.Module:
@@ -215,7 +215,7 @@ class Task(L.LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler, "interval": "step"}}
 
     def _factor(self, step: int, total_steps: int) -> float:
-        return self.rate_factor * self.schedule.factor(step, total_steps)
+        return self.lr_scale * self.schedule.factor(step, total_steps)
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole run; -1 if only its time is limited."""

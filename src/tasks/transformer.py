@@ -17,7 +17,7 @@ from torchmetrics import MeanMetric
 from src.data import Baselines, TextDataModule, TranslationDataModule
 from src.data.baselines import MOST_PAIRS, extent, mean_losses, note
 from src.decoding import beam_search, greedy_search, wu_penalty
-from src.distributed import whole_model
+from src.distributed import unsharded_model
 from src.errors import InputError
 from src.models import Transformer, TransformerConfig
 from src.nn import summed_cross_entropy
@@ -147,8 +147,8 @@ class TransformerModule(Task):
 
     def translate(self, batch: Batch, beam: int) -> list[str]:
         """The translation of each source of a batch, as text; greedy with a beam of 1."""
-        assert isinstance(self._whole, Transformer)
-        sources = (self._whole, batch["input_ids"], batch["attention_mask"])
+        assert isinstance(self._unsharded, Transformer)
+        sources = (self._unsharded, batch["input_ids"], batch["attention_mask"])
         start_id, end_id = self.data.start_id, self.data.end_id
         if beam == 1:
             ids = greedy_search(*sources, start_id=start_id, end_id=end_id)
@@ -163,8 +163,8 @@ class TransformerModule(Task):
         self._translations |= {i: text for i, text in zip(batch["index"].tolist(), texts, strict=True) if i >= 0}
 
     def on_validation_epoch_start(self) -> None:
-        """Have the whole network at hand to translate with: see :func:`whole_model`."""
-        self._whole = whole_model(self)
+        """Have the whole network at hand to translate with: see :func:`unsharded_model`."""
+        self._unsharded = unsharded_model(self)
 
     on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
 
@@ -186,7 +186,7 @@ class TransformerModule(Task):
         loss, accuracy = self.loss.compute(), self.accuracy.compute()
         self.loss.reset()
         self.accuracy.reset()
-        del self._whole
+        del self._unsharded
         self.log(f"{prefix}/loss", loss, prog_bar=True)
         self.log(f"{prefix}/perplexity", torch.exp(loss))
         self.log(f"{prefix}/token_accuracy", accuracy)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from src.coverage import MeasuredTokenizer
-from src.data.packing import IGNORED, PackedBlocks, PackedInfo, is_whole, pack, read_info, write_info
+from src.data.packing import IGNORED, PackedBlocks, PackedInfo, is_complete, pack, read_info, write_info
 from src.errors import InputError
 from src.tokenization import byte_tokenizer
 
@@ -121,13 +121,13 @@ def test_damage_is_noticed(tmp_path: Path):
     info = pack(MeasuredTokenizer(byte_tokenizer(), "here"), ["some text to write"], 0, path)
     write_info(tmp_path / "info.json", {"train": info})
     assert read_info(tmp_path / "info.json") == {"train": info}
-    assert is_whole(path, info)
+    assert is_complete(path, info)
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
-    assert not is_whole(path, info)
+    assert not is_complete(path, info)
     path.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
-    assert not is_whole(path, info)
+    assert not is_complete(path, info)
     path.write_bytes(whole)
-    assert is_whole(path, info)
+    assert is_complete(path, info)
     path.unlink()
-    assert not is_whole(path, info)
+    assert not is_complete(path, info)

@@ -80,11 +80,11 @@ def test_the_cache_gives_the_same_logits(changes):
 def test_a_kernel_that_is_trained_with_is_decoded_with(monkeypatch):
     """One with an attention of its own decodes by it, and one that takes no cache is not replaced in silence."""
 
-    def sharp(q, k, v, mask, reach, dropout, keys=None):
-        return KERNELS["dense"](3 * q, k, v, mask, reach, dropout, keys)
+    def sharp(q, k, v, mask, span, dropout, keys=None):
+        return KERNELS["dense"](3 * q, k, v, mask, span, dropout, keys)
 
     monkeypatch.setitem(KERNELS, "sharp", sharp)
-    monkeypatch.setitem(KERNELS, "uncached", lambda q, k, v, mask, reach, dropout: sharp(q, k, v, mask, reach, dropout))
+    monkeypatch.setitem(KERNELS, "uncached", lambda q, k, v, mask, span, dropout: sharp(q, k, v, mask, span, dropout))
     row = ids(2, 12)
     for name in ("sharp", "uncached"):
         model = network(attention=name)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import LongformerConfig
 from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
 
-from src.nn import KERNELS, GlobalSelfAttention, GlobalTokens, Mask, Reach, SelfAttention
+from src.nn import KERNELS, AttentionSpan, GlobalSelfAttention, GlobalTokens, Mask, SelfAttention
 
 HEADS, HEAD_DIM, WINDOW = 8, 64, 128
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
@@ -33,9 +33,9 @@ Run = Callable[[], Tensor]
 def attention(kernel: str, length: int) -> tuple[Run, list[Tensor]]:
     """Queries, keys and values to outputs, with the making of the mask."""
     q, k, v = (torch.randn(1, length, HEADS, HEAD_DIM, requires_grad=True) for _ in range(3))
-    reach = Reach(WINDOW if kernel == "sliding_window" else None)
+    span = AttentionSpan(WINDOW if kernel == "sliding_window" else None)
     return (
-        lambda: KERNELS[kernel](*(x.transpose(1, 2) for x in (q, k, v)), Mask(length), reach, 0.0),
+        lambda: KERNELS[kernel](*(x.transpose(1, 2) for x in (q, k, v)), Mask(length), span, 0.0),
         [q, k, v],
     )
 
@@ -46,7 +46,7 @@ def layer(kernel: str, length: int) -> tuple[Run, list[Tensor]]:
     if kernel == "dense":
         made: SelfAttention = SelfAttention(WIDTH, HEADS)
         return lambda: made(x, Mask(length)), [x, *made.parameters()]
-    made = GlobalSelfAttention(WIDTH, HEADS, kernel=kernel, reach=Reach(WINDOW))
+    made = GlobalSelfAttention(WIDTH, HEADS, kernel=kernel, span=AttentionSpan(WINDOW))
     return lambda: made(x, Mask(length, global_tokens=GlobalTokens.at([0], ids, None))), [x, *made.parameters()]
 
 

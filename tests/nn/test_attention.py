@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.nn import (
+    AttentionSpan,
     Block,
     CrossAttention,
     GlobalSelfAttention,
     GlobalTokens,
     KVCache,
     Mask,
-    Reach,
     SelfAttention,
     padding_mask,
 )
@@ -163,12 +163,12 @@ def attended(layer, weights, values):
 
 PADDED = torch.tensor([[1] * 7, [1, 1, 1, 0, 0, 0, 0]])
 SEEN = {
-    "all": (Mask(7), Reach()),
-    "no padding": (Mask(7, attention_mask=PADDED), Reach()),
-    "not the future": (Mask(7, causal=True), Reach()),
-    "not other documents": (Mask(7, causal=True, documents=torch.tensor([[0, 0, 1, 1, 1, 2, 2]] * 2)), Reach()),
-    "a window": (Mask(7, causal=True), Reach(window=2, dilation=(1, 2, 1))),
-    "the near more": (Mask(7, causal=True), Reach(slopes=(0.5, 0.25, 0.125))),
+    "all": (Mask(7), AttentionSpan()),
+    "no padding": (Mask(7, attention_mask=PADDED), AttentionSpan()),
+    "not the future": (Mask(7, causal=True), AttentionSpan()),
+    "not other documents": (Mask(7, causal=True, documents=torch.tensor([[0, 0, 1, 1, 1, 2, 2]] * 2)), AttentionSpan()),
+    "a window": (Mask(7, causal=True), AttentionSpan(window=2, dilation=(1, 2, 1))),
+    "the near more": (Mask(7, causal=True), AttentionSpan(slopes=(0.5, 0.25, 0.125))),
 }
 
 
@@ -176,8 +176,8 @@ SEEN = {
 @pytest.mark.parametrize("rotary", [False, True])
 def test_the_weights_to_look_at_are_those_that_the_values_get(seen, rotary):
     torch.manual_seed(0)
-    mask, reach = SEEN[seen]
-    layer = SelfAttention(12, 3, reach=reach, rotary=rotary).double()
+    mask, span = SEEN[seen]
+    layer = SelfAttention(12, 3, span=span, rotary=rotary).double()
     x = torch.randn(2, 7, 12, dtype=torch.float64)
     weights = layer.weights(x, mask)
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 7, dtype=torch.float64))
@@ -187,7 +187,7 @@ def test_the_weights_to_look_at_are_those_that_the_values_get(seen, rotary):
 
 def test_the_weights_of_global_tokens_are_by_their_own_projections():
     torch.manual_seed(0)
-    layer = GlobalSelfAttention(12, 3, reach=Reach(window=1)).double()
+    layer = GlobalSelfAttention(12, 3, span=AttentionSpan(window=1)).double()
     x, ids = torch.randn(2, 7, 12, dtype=torch.float64), torch.zeros(2, 7, dtype=torch.long)
     mask = Mask(7, attention_mask=PADDED, global_tokens=GlobalTokens.at([0, 5], ids, PADDED))
     weights = layer.weights(x, mask)

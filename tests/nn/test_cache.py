@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.nn import KVCache, Mask, Reach, SelfAttention, alibi_slopes
+from src.nn import AttentionSpan, KVCache, Mask, SelfAttention, alibi_slopes
 
 
 def pieces(total, cuts):
@@ -50,14 +50,14 @@ def test_attention_in_steps_is_the_whole_at_once(data):
     torch.manual_seed(0)
     total, heads = data.draw(st.integers(1, 50)), 3
     dilation = tuple(data.draw(st.lists(st.integers(1, 3), min_size=heads, max_size=heads)))
-    reach = Reach(data.draw(st.integers(0, 12)), dilation, data.draw(st.sampled_from([(), alibi_slopes(heads)])))
-    layer = SelfAttention(12, heads, kernel="sliding_window", reach=reach, rotary=data.draw(st.booleans()))
+    span = AttentionSpan(data.draw(st.integers(0, 12)), dilation, data.draw(st.sampled_from([(), alibi_slopes(heads)])))
+    layer = SelfAttention(12, heads, kernel="sliding_window", span=span, rotary=data.draw(st.booleans()))
     x = torch.randn(2, total, 12)
     real = None
     if data.draw(st.booleans()):
         real = (torch.arange(total) >= torch.tensor([[0], [data.draw(st.integers(0, total - 1))]])).long()
     expected = layer(x, Mask(total, True, attention_mask=real))
-    cache, start, found = KVCache(None, reach.tokens), 0, []
+    cache, start, found = KVCache(None, span.tokens), 0, []
     for new in pieces(total, data.draw(st.lists(st.integers(1, max(total - 1, 1)), max_size=20))):
         if start + new > total:
             break

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.errors import InputError
-from src.nn import KERNELS, GlobalSelfAttention, GlobalTokens, Mask, Reach, SelfAttention, alibi_slopes
+from src.nn import KERNELS, AttentionSpan, GlobalSelfAttention, GlobalTokens, Mask, SelfAttention, alibi_slopes
 
 
 @st.composite
@@ -19,7 +19,7 @@ def cases(draw):
     generator = torch.Generator().manual_seed(seed)
     dilation = tuple(draw(st.lists(st.integers(1, 5), min_size=heads, max_size=heads))) if draw(st.booleans()) else ()
     slopes = alibi_slopes(heads) if draw(st.booleans()) else ()
-    reach = Reach(draw(st.integers(0, 260)), dilation, slopes)
+    span = AttentionSpan(draw(st.integers(0, 260)), dilation, slopes)
     attention_mask = documents = None
     if draw(st.booleans()):
         real = torch.randint(0, length + 1, (batch, 1), generator=generator)
@@ -29,19 +29,19 @@ def cases(draw):
         documents = (torch.rand(batch, length, generator=generator) < 0.05).long().cumsum(1)
     mask = Mask(length, draw(st.booleans()), attention_mask=attention_mask, documents=documents)
     q, k, v = torch.randn(3, batch, heads, length, 4, generator=generator)
-    return q, k, v, mask, reach
+    return q, k, v, mask, span
 
 
-def seen(mask: Mask, reach: Reach, batch: int, heads: int) -> torch.Tensor:
-    """What `Mask` and `Reach` promise of each pair, (batch, heads, T, T)."""
+def seen(mask: Mask, span: AttentionSpan, batch: int, heads: int) -> torch.Tensor:
+    """What `Mask` and `AttentionSpan` promise of each pair, (batch, heads, T, T)."""
     place = torch.arange(mask.length)
     distance = (place[:, None] - place)[None, None].expand(batch, heads, -1, -1)
-    dilation = torch.tensor(reach.dilation or (1,) * heads)[:, None, None]
+    dilation = torch.tensor(span.dilation or (1,) * heads)[:, None, None]
     found = torch.ones_like(distance, dtype=torch.bool)
     if mask.causal:
         found &= distance >= 0
-    if reach.window is not None:
-        found &= (distance.abs() <= reach.window * dilation) & (distance % dilation == 0)
+    if span.window is not None:
+        found &= (distance.abs() <= span.window * dilation) & (distance % dilation == 0)
     if mask.attention_mask is not None:
         found &= mask.attention_mask.bool()[:, None, None, :]
     if mask.documents is not None:
@@ -49,12 +49,12 @@ def seen(mask: Mask, reach: Reach, batch: int, heads: int) -> torch.Tensor:
     return found | (distance == 0)
 
 
-def expected(q, k, v, mask, reach):
+def expected(q, k, v, mask, span):
     """softmax(q k^T / sqrt(d) - slope * distance) v in float64 over the pairs that are seen."""
     batch, heads, length, dim = q.shape
-    visible = seen(mask, reach, batch, heads)
+    visible = seen(mask, span, batch, heads)
     place = torch.arange(length)
-    slopes = torch.tensor(reach.slopes or (0.0,) * heads, dtype=torch.float64)[:, None, None]
+    slopes = torch.tensor(span.slopes or (0.0,) * heads, dtype=torch.float64)[:, None, None]
     scores = q.double() @ k.double().transpose(2, 3) / math.sqrt(dim) - slopes * (place[:, None] - place).abs()
     return scores.masked_fill(~visible, -torch.inf).softmax(-1) @ v.double()
 
@@ -71,16 +71,16 @@ def compare(found, wanted, inputs):
 @settings(max_examples=60, deadline=None)
 @given(cases(), st.sampled_from(["dense", "sliding_window"]))
 def test_a_window_is_the_masked_softmax(case, kernel):
-    q, k, v, mask, reach = case
+    q, k, v, mask, span = case
     inputs = [x.requires_grad_() for x in (q, k, v)]
-    compare(KERNELS[kernel](*inputs, mask, reach, 0.0), expected(*inputs, mask, reach), inputs)
+    compare(KERNELS[kernel](*inputs, mask, span, 0.0), expected(*inputs, mask, span), inputs)
 
 
 @settings(max_examples=30, deadline=None)
 @given(cases(), st.data())
 def test_global_tokens_see_all_by_other_projections_and_are_seen_by_all(case, data):
     """Both implementations of the window, against a softmax over everything in float64."""
-    q, _, _, mask, reach = case
+    q, _, _, mask, span = case
     batch, heads, length, dim = q.shape
     torch.manual_seed(0)
     x = torch.randn(batch, length, heads * dim, requires_grad=True)
@@ -93,14 +93,14 @@ def test_global_tokens_see_all_by_other_projections_and_are_seen_by_all(case, da
         flags[0, 0] = True
     tokens = GlobalTokens.where(flags.long(), mask.attention_mask)
     mask = Mask(length, attention_mask=mask.attention_mask, global_tokens=tokens)
-    reach = Reach(reach.window, reach.dilation)
+    span = AttentionSpan(span.window, span.dilation)
     for kernel in ("dense", "sliding_window"):
         torch.manual_seed(0)
-        layer = GlobalSelfAttention(heads * dim, heads, kernel=kernel, reach=reach)
-        compare(layer(x, mask), expected_globally(layer, x, mask, reach), [x, *layer.parameters()])
+        layer = GlobalSelfAttention(heads * dim, heads, kernel=kernel, span=span)
+        compare(layer(x, mask), expected_globally(layer, x, mask, span), [x, *layer.parameters()])
 
 
-def expected_globally(layer, x, mask, reach):
+def expected_globally(layer, x, mask, span):
     def heads(linear, n):
         return layer._heads(x @ linear.weight.T + linear.bias, n)
 
@@ -108,7 +108,7 @@ def expected_globally(layer, x, mask, reach):
     flags, heads_ = mask.global_tokens.flags, layer.out.in_features // layer.head_dim
     q, k, v = heads(layer.qkv, 3)
     (global_q,), (global_k, global_v) = heads(layer.global_q, 1), heads(layer.global_kv, 2)
-    visible = seen(mask, reach, len(x), heads_) | flags[:, None, None, :]
+    visible = seen(mask, span, len(x), heads_) | flags[:, None, None, :]
 
     def attend(q, k, v, visible):
         scores = q.double() @ k.double().transpose(2, 3) / math.sqrt(layer.head_dim)
@@ -125,12 +125,12 @@ def expected_globally(layer, x, mask, reach):
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_flex_is_the_masked_softmax(case):
     """Its outputs: it has no backward pass on a processor, and says so."""
-    q, k, v, mask, reach = case
+    q, k, v, mask, span = case
     with torch.no_grad():
-        found = KERNELS["flex"](q, k, v, mask, reach, 0.0)
-        torch.testing.assert_close(found.double(), expected(q, k, v, mask, reach), atol=1e-5, rtol=1e-5)
+        found = KERNELS["flex"](q, k, v, mask, span, 0.0)
+        torch.testing.assert_close(found.double(), expected(q, k, v, mask, span), atol=1e-5, rtol=1e-5)
     with pytest.raises(InputError, match="attention 'flex' trains on CUDA, not on cpu: choose 'sliding_window'"):
-        KERNELS["flex"](q.requires_grad_(), k, v, mask, reach, 0.0)
+        KERNELS["flex"](q.requires_grad_(), k, v, mask, span, 0.0)
 
 
 @settings(max_examples=20, deadline=None)
@@ -140,27 +140,27 @@ def test_flash_is_the_masked_softmax(case):
     inputs = [x.requires_grad_() for x in (q, k, v)]
     if mask.attention_mask is not None and not mask.causal and mask.documents is None:
         mask = Mask(mask.length)  # all of a row may be padding, which has no softmax
-    compare(KERNELS["flash"](*inputs, mask, Reach(), 0.0), expected(*inputs, mask, Reach()), inputs)
+    compare(KERNELS["flash"](*inputs, mask, AttentionSpan(), 0.0), expected(*inputs, mask, AttentionSpan()), inputs)
 
 
 def test_flash_with_dropout_has_no_kernel_on_a_processor():
     q, k, v = torch.randn(3, 1, 2, 8, 4)
     with pytest.raises(InputError, match=r"no flash kernel for float32 on cpu, attention_dropout 0\.1, no padding"):
-        KERNELS["flash"](q, k, v, Mask(8, True), Reach(), 0.1)
+        KERNELS["flash"](q, k, v, Mask(8, True), AttentionSpan(), 0.1)
 
 
 def test_flash_attn_is_refused_where_it_cannot_be():
     q, k, v = torch.randn(3, 1, 2, 8, 4)
     with pytest.raises(InputError, match="'flash_attn' runs on CUDA, not on cpu"):
-        KERNELS["flash_attn"](q, k, v, Mask(8, True), Reach(), 0.0)
+        KERNELS["flash_attn"](q, k, v, Mask(8, True), AttentionSpan(), 0.0)
 
 
 @pytest.mark.parametrize("kernel", ["dense", "sliding_window"])
 def test_dropout_drops_weights_and_keeps_their_mean(kernel):
     q, k = torch.zeros(2, 1, 2, 300, 4)
-    v, mask, reach = torch.ones(1, 2, 300, 4), Mask(300, True), Reach(20)
+    v, mask, span = torch.ones(1, 2, 300, 4), Mask(300, True), AttentionSpan(20)
     torch.manual_seed(0)
-    y = torch.stack([KERNELS[kernel](q, k, v, mask, reach, 0.5) for _ in range(20)])
+    y = torch.stack([KERNELS[kernel](q, k, v, mask, span, 0.5) for _ in range(20)])
     assert y[:, :, :, 100:].mean().item() == pytest.approx(1, abs=0.01)
     # 21 equal weights, each kept or not: a variance of (1 - p) / p / 21
     assert y[:, 0, 0, 100:, 0].var().item() == pytest.approx(1 / 21, rel=0.1)
@@ -169,7 +169,7 @@ def test_dropout_drops_weights_and_keeps_their_mean(kernel):
 @pytest.mark.parametrize("window", [0, 1, 7, 8, 500])
 def test_a_token_far_away_changes_nothing(window):
     torch.manual_seed(0)
-    layer = SelfAttention(16, 4, kernel="sliding_window", reach=Reach(window))
+    layer = SelfAttention(16, 4, kernel="sliding_window", span=AttentionSpan(window))
     x, mask = torch.randn(1, 300, 16), Mask(300)
     changed = x.clone()
     changed[0, 150] += 1
@@ -179,7 +179,7 @@ def test_a_token_far_away_changes_nothing(window):
 
 
 def test_the_heads_of_a_rank_have_their_dilation_and_slopes():
-    reach = Reach(3, (1, 2, 3, 4), alibi_slopes(4))
-    layer = SelfAttention(16, 4, kernel="sliding_window", reach=reach)
-    layer.keep_heads(1, 2)
-    assert layer.reach == Reach(3, (3, 4), alibi_slopes(4)[2:])
+    span = AttentionSpan(3, (1, 2, 3, 4), alibi_slopes(4))
+    layer = SelfAttention(16, 4, kernel="sliding_window", span=span)
+    layer.shard_heads(1, 2)
+    assert layer.span == AttentionSpan(3, (3, 4), alibi_slopes(4)[2:])

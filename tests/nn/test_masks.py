@@ -6,19 +6,26 @@ from itertools import product
 import pytest
 import torch
 
-from src.nn import KERNELS, KVCache, Mask, Reach, SelfAttention, alibi_slopes
+from src.nn import KERNELS, AttentionSpan, KVCache, Mask, SelfAttention, alibi_slopes
 
 REAL = (torch.arange(12) < torch.tensor([12, 7])[:, None]).long()
-REACHES = [Reach(), Reach(5), Reach(3), Reach(3, (1, 2)), Reach(3, slopes=alibi_slopes(2)), Reach(slopes=(0.5, 0.1))]
+REACHES = [
+    AttentionSpan(),
+    AttentionSpan(5),
+    AttentionSpan(3),
+    AttentionSpan(3, (1, 2)),
+    AttentionSpan(3, slopes=alibi_slopes(2)),
+    AttentionSpan(slopes=(0.5, 0.1)),
+]
 
 
 def layers():
     """Layers of two heads, with what they read: each differs from another in one thing."""
     shapes = product(REACHES, ("dense", "sliding_window"), (False, True), (4, 8), (torch.float32, torch.float64))
-    for reach, kernel, rotary, head_dim, dtype in shapes:
-        if kernel == "dense" or reach.window is not None:
+    for span, kernel, rotary, head_dim, dtype in shapes:
+        if kernel == "dense" or span.window is not None:
             torch.manual_seed(0)
-            layer = SelfAttention(2 * head_dim, 2, kernel=kernel, reach=reach, rotary=rotary).to(dtype)
+            layer = SelfAttention(2 * head_dim, 2, kernel=kernel, span=span, rotary=rotary).to(dtype)
             yield layer, torch.randn(2, 12, 2 * head_dim, dtype=dtype)
 
 
@@ -34,7 +41,7 @@ def test_layers_of_every_kind_share_a_mask(real):
 @torch.no_grad()
 @pytest.mark.parametrize("kernel", ["dense", "sliding_window"])
 def test_batches_of_other_sizes_share_a_mask(kernel):
-    mask, layer = Mask(70, True), SelfAttention(8, 2, kernel=kernel, reach=Reach(3))  # more than one block
+    mask, layer = Mask(70, True), SelfAttention(8, 2, kernel=kernel, span=AttentionSpan(3))  # more than one block
     for batch in (1, 3, 2):
         x = torch.randn(batch, 70, 8)
         torch.testing.assert_close(layer(x, mask), layer(x, Mask(70, True)))
@@ -43,7 +50,11 @@ def test_batches_of_other_sizes_share_a_mask(kernel):
 @torch.no_grad()
 def test_caches_of_other_sizes_share_a_mask():
     """One has rolled over what has left the window, and the other holds all tokens in order."""
-    layer, x, caches = SelfAttention(8, 2, reach=Reach(3)), torch.randn(2, 12, 8), (KVCache(None, 3), KVCache(12))
+    layer, x, caches = (
+        SelfAttention(8, 2, span=AttentionSpan(3)),
+        torch.randn(2, 12, 8),
+        (KVCache(None, 3), KVCache(12)),
+    )
     expected = layer(x, Mask(12, True))
     for place in range(12):
         mask = Mask(place + 1, True, past=place)
@@ -55,15 +66,17 @@ def test_caches_of_other_sizes_share_a_mask():
 def test_a_mask_with_another_field_makes_its_own():
     q, k, v = torch.randn(3, 2, 2, 12, 4)
     mask = Mask(12, attention_mask=REAL)
-    KERNELS["dense"](q, k, v, mask, Reach(3), 0.0)
+    KERNELS["dense"](q, k, v, mask, AttentionSpan(3), 0.0)
     other = replace(mask, attention_mask=REAL.flip(0))
-    found = KERNELS["dense"](q, k, v, other, Reach(3), 0.0)
-    torch.testing.assert_close(found, KERNELS["dense"](q, k, v, Mask(12, attention_mask=REAL.flip(0)), Reach(3), 0.0))
+    found = KERNELS["dense"](q, k, v, other, AttentionSpan(3), 0.0)
+    torch.testing.assert_close(
+        found, KERNELS["dense"](q, k, v, Mask(12, attention_mask=REAL.flip(0)), AttentionSpan(3), 0.0)
+    )
 
 
 def test_what_is_shared_comes_of_its_arguments_alone():
     mask = Mask(12)
-    assert mask.once(lambda of, more: of.length + more, 1) == 13
+    assert mask.cached(lambda of, more: of.length + more, 1) == 13
     unseen = 5
     with pytest.raises(AssertionError, match="depend on the arguments alone"):
-        mask.once(lambda of: of.length + unseen)
+        mask.cached(lambda of: of.length + unseen)

@@ -12,10 +12,10 @@ from contextlib import suppress
 import pytest
 import torch
 
-from src.atomic import replace_folder, whole_file
+from src.atomic import atomic_file, replace_folder
 from src.checkpoint import check_shards, read_header
 from src.cli.resume import newest_checkpoint
-from src.distributed.saving import whole_folder
+from src.distributed.saving import atomic_folder
 from src.errors import InputError
 from tests.distributed.jobs import ROOT
 from tests.reliability.runs import assert_same, checkpoints, config, figures, final
@@ -134,7 +134,7 @@ def test_best_and_last_are_kept_and_no_more(run, tmp_path):
 def test_a_file_that_cannot_be_finished_leaves_what_was_there(tmp_path):
     path = tmp_path / "a"
     path.write_text("before")
-    with suppress(KeyError), whole_file(path) as file:
+    with suppress(KeyError), atomic_file(path) as file:
         file.write(b"half")
         raise KeyError
     assert path.read_text() == "before"
@@ -144,12 +144,12 @@ def test_a_file_that_cannot_be_finished_leaves_what_was_there(tmp_path):
 def test_shards_take_their_name_when_all_are_there(tmp_path):
     path = tmp_path / "last.ckpt"
     for content in ("one", "two"):
-        with whole_folder(path, lambda: None) as aside:
+        with atomic_folder(path, lambda: None) as aside:
             (aside / "part").mkdir()
             (aside / "part/0").write_text(content)
         check_shards(path)
         assert (path / "part/0").read_text() == content
-    with suppress(KeyError), whole_folder(path, lambda: None) as aside:
+    with suppress(KeyError), atomic_folder(path, lambda: None) as aside:
         (aside / "part.0").write_text("three")
         raise KeyError
     check_shards(path)
@@ -173,7 +173,7 @@ def test_whole_shards_are_found_between_their_two_names(run, tmp_path):
     folder = tmp_path / "logs/gpt/version_0/checkpoints"
     header = torch.load(folder / "last.ckpt")
     (folder / "last.ckpt").unlink()
-    with whole_folder(folder / "last.ckpt", lambda: None) as aside:
+    with atomic_folder(folder / "last.ckpt", lambda: None) as aside:
         torch.save({k: v for k, v in header.items() if k != "state_dict"}, aside / "meta.pt")
     (folder / "last.ckpt").rename(folder / "last.ckpt.old")
     arguments = ["--config", str(path)]

@@ -19,7 +19,7 @@ SEEDS = 3
 NEVER = 1 << 62
 PLAIN = {
     "src.tasks.base.Task.whole_head": False,
-    "src.nn.products.MOST_PAIRS": 0,
+    "src.nn.matmul_attention.MOST_PAIRS": 0,
     "src.nn.gelu.FEWEST": NEVER,
     "src.nn.dropout._is_torchs": lambda *_: True,
 }

@@ -36,12 +36,12 @@ class Machine:
         types = (torch.float32, torch.bfloat16)
         rates = matmul_rates(types, device)
         peaks = {str(dtype).removeprefix("torch."): rate for dtype, rate in zip(types, rates, strict=True)}
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
         versions = {"python": platform.python_version(), **{p: version(p) for p in (*PACKAGES, *more)}}
         return cls(f"{name}, {os.cpu_count()} processors", torch.get_num_threads(), peaks, versions)
 
 
-def processor_name() -> str:
+def cpu_name() -> str:
     """What the processor calls itself."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123

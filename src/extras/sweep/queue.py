@@ -70,12 +70,12 @@ def wanted_slots(sweep: Sweep, current: dict[Slot, FrozenTrial]) -> list[Slot]:
     is_tuning = bool(sweep.tuning_seeds)
     first_seeds = sweep.tuning_seeds or sweep.seeds
     known = {slot.cell for slot, trial in current.items() if trial.params or sweep.sampler == "grid"}
-    hopeless = {slot.cell for slot, trial in current.items() if trial.state == TrialState.PRUNED}
+    unpromising = {slot.cell for slot, trial in current.items() if trial.state == TrialState.PRUNED}
     slots = []
     for i, seed in enumerate(first_seeds):
         for cell in range(sweep.n_cells()):
             slot = Slot(cell, seed, is_tuning)
-            to_run = cell not in hopeless and (i == 0 or sweep.sampler == "grid" or cell in known)
+            to_run = cell not in unpromising and (i == 0 or sweep.sampler == "grid" or cell in known)
             if to_run or (slot in current and current[slot].state != TrialState.WAITING):
                 slots.append(slot)
     if is_tuning and all(slot in current and current[slot].state.is_finished() for slot in slots):
@@ -222,7 +222,7 @@ class Queue:
         self._set(claim, "heartbeat", count)
 
     def report(self, claim: Claim, step: int, value: float) -> bool:
-        """Keep a value of the learning curve; whether the run is hopeless and should stop."""
+        """Keep a value of the learning curve; whether the run is unpromising and should stop."""
         trial = optuna.Trial(self.study, claim.trial_id)
         trial.report(value, step)
         return self.sweep.pruner is not None and trial.should_prune()

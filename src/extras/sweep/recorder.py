@@ -15,7 +15,7 @@ from torch import Tensor
 from src.errors import Diverged, InputError, RunEnded
 
 
-class Hopeless(RunEnded):
+class Unpromising(RunEnded):
     """The run is so much worse than others at the same step that it is not worth going on."""
 
 
@@ -24,11 +24,11 @@ class Recorder(L.Callback):
 
     Args:
         metric: that the run is judged by.
-        report: is told each validation's step and value; says whether the run is hopeless.
+        report: is told each validation's step and value; says whether the run is unpromising.
 
     Raises:
         Diverged: the metric is no number.
-        Hopeless: it is so much worse than that of others.
+        Unpromising: it is so much worse than that of others.
         InputError: validation does not log the metric.
     """
 
@@ -74,7 +74,7 @@ class Recorder(L.Callback):
         }
         self._measure()
         if self.report(step, value):
-            raise Hopeless(f"{self.metric} {value:.4g} at step {step} was hopeless")
+            raise Unpromising(f"{self.metric} {value:.4g} at step {step} was unpromising")
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._measure()
@@ -88,7 +88,7 @@ class Recorder(L.Callback):
         if not hasattr(self, "_start"):
             return
         self.record["seconds"] = time.perf_counter() - self._start
-        self.record["processor_seconds"] = time.process_time() - self._start_processor
+        self.record["cpu_seconds"] = time.process_time() - self._start_processor
         if torch.cuda.is_available():
             self.record["memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
         else:

@@ -194,7 +194,7 @@ def _write_cells(cells: Sequence[CellResult], path: Path) -> None:
 def _write_runs(runs: Sequence[RunResult], sweep: Sweep, path: Path) -> None:
     names = (
         "seconds",
-        "processor_seconds",
+        "cpu_seconds",
         "memory_mib",
         "n_parameters",
         "steps",

@@ -51,8 +51,8 @@ def run_trial(fit: Fit, assignment: Assignment, parent: Connection) -> None:
     An exit status says little of what a run has reached before it ended.
     """
     from src.extras.sweep.recorder import (  # Lightning: the process that starts this one does without it
-        Hopeless,
         Recorder,
+        Unpromising,
     )
 
     _settle(assignment)
@@ -71,7 +71,7 @@ def run_trial(fit: Fit, assignment: Assignment, parent: Connection) -> None:
             state, reason = "complete", ""
     except Diverged as end:
         state, reason = "diverged", str(end)
-    except Hopeless as end:
+    except Unpromising as end:
         state, reason = "pruned", str(end)
     except Preempted as end:
         state, reason = PREEMPTED, str(end)

@@ -45,7 +45,7 @@ def work(folder: Path, log: Path, die_at: int | None) -> None:
 
 
 def fit(arguments, callbacks) -> None:
-    """Reach the learning rate as the loss; but fail in a way of its own for some."""
+    """AttentionSpan the learning rate as the loss; but fail in a way of its own for some."""
     config = yaml.safe_load(Path(arguments[2]).read_text())
     (recorder,) = callbacks
     rate = config["model"]["init_args"]["optimizer"]["init_args"]["lr"]

@@ -65,7 +65,7 @@ def run_queries(options: argparse.Namespace) -> None:
     from src.data.corpora import Corpus, documents
     from src.extras.retrieval.documents import Document
     from src.extras.retrieval.queries import make_queries
-    from src.files import write_whole
+    from src.files import write_atomically
 
     shares = {"validation_fraction": options.validation_fraction, "test_fraction": options.test_fraction}
     splits = Corpus(options.input, **shares).splits(Path(".cache"))
@@ -83,7 +83,7 @@ def run_queries(options: argparse.Namespace) -> None:
         fields = [row._asdict() for row in rows]
         if name == "queries":
             fields = [{"query": field.pop("text"), **field} for field in fields]
-        write_whole(options.output / f"{name}.jsonl", "".join(json.dumps(field) + "\n" for field in fields))
+        write_atomically(options.output / f"{name}.jsonl", "".join(json.dumps(field) + "\n" for field in fields))
     print(
         f"{options.output}: {len(queries):,} queries out of {len(remaining):,} documents of the {options.split} split"
     )
@@ -94,7 +94,7 @@ def run_mine(options: argparse.Namespace) -> None:
     from src.extras.retrieval.evaluation import read_queries
     from src.extras.retrieval.mining import mine
     from src.extras.retrieval.search import Searcher
-    from src.files import check_folder_of, write_whole
+    from src.files import check_folder_of, write_atomically
 
     check_folder_of(options.output)
     queries = read_queries(options.queries)
@@ -103,14 +103,14 @@ def run_mine(options: argparse.Namespace) -> None:
     rows = list(mine(searcher, queries, mode, options.depth))
     if not rows:
         raise InputError(f"nothing was found in {options.index} beside the answers of {options.queries}")
-    write_whole(options.output, "".join(json.dumps(row._asdict()) + "\n" for row in rows))
+    write_atomically(options.output, "".join(json.dumps(row._asdict()) + "\n" for row in rows))
     print(f"{options.output}: {len(rows):,} rows out of {len(queries):,} queries")
 
 
 def run_eval(options: argparse.Namespace) -> None:
     """Print a table of all stages, and write it if asked to."""
     from src.extras.retrieval.evaluation import evaluate, read_queries
-    from src.files import check_folder_of, write_whole
+    from src.files import check_folder_of, write_atomically
 
     if options.output:
         check_folder_of(options.output)
@@ -129,7 +129,7 @@ def run_eval(options: argparse.Namespace) -> None:
             "gains": {m: e._asdict() for m, e in found.gains(reranked).items()} if searcher.reranker else {},
             "milliseconds": found.milliseconds(),
         }
-        write_whole(options.output, json.dumps(figures, indent=1) + "\n")
+        write_atomically(options.output, json.dumps(figures, indent=1) + "\n")
 
 
 def _show(found: "Evaluation", reranked: str) -> None:

@@ -190,7 +190,7 @@ class RankingDataModule(TextDataModule):
             return documents(rows)
         return (text for query, own, others in self.source.texts(rows) for text in (query, own, *others))
 
-    def cache_is_whole(self, folder: Path) -> bool:
+    def cache_is_complete(self, folder: Path) -> bool:
         described = folder / "files.json"
         try:
             return damaged(folder, json.loads(described.read_bytes()), described.stat().st_mtime_ns) is None

@@ -44,7 +44,7 @@ class RetrieverModule(Task):
     """
 
     architecture = "bi_encoder"
-    whole_batch = True
+    in_batch_negatives = True
     model: BiEncoder
 
     def __init__(

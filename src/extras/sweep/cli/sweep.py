@@ -21,7 +21,7 @@ def parser() -> VerbParser:
     options.add_argument("--seeds", nargs="+", type=int, metavar="N", help="in place of the sweep's own")
     options.add_argument("--sampler", choices=("grid", "random", "tpe"), help="in place of the sweep's own")
     options.add_argument("--cells", type=positive, metavar="N", help="how many random or tpe choose")
-    options.add_argument("--pruner", choices=("median", "halving"), help="stop hopeless runs")
+    options.add_argument("--pruner", choices=("median", "halving"), help="stop unpromising runs")
     options.add_argument("--study", metavar="FOLDER", help="where it goes (logs/sweep/SWEEP-BASE)")
     options.add_argument(
         "--storage", metavar="URL", help="a database for several machines; a file in the study's folder otherwise"

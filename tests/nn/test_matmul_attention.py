@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from src.nn import products as module
-from src.nn.products import attend, products
+from src.nn import matmul_attention as module
+from src.nn.matmul_attention import attend, matmul_attention
 
 
 def inputs(dtype, queries=9, keys=9, grad=True):
@@ -34,7 +34,7 @@ def test_it_is_that_of_torch(mask, keys, block, monkeypatch):
     monkeypatch.setattr(module, "BLOCK", block)
     arguments = masks(9, keys)[mask]
     tensors = inputs(torch.float64, keys=keys)
-    found, expected = products(*tensors, **arguments), scaled_dot_product_attention(*tensors, **arguments)
+    found, expected = matmul_attention(*tensors, **arguments), scaled_dot_product_attention(*tensors, **arguments)
     torch.testing.assert_close(found, expected)
     weights = torch.randn_like(found)
     for a, b in zip(
@@ -80,7 +80,7 @@ def test_in_bfloat16_it_is_about_as_near_to_the_truth_as_torchs_kernel(mask):
         return found if against is None else [(a - b).norm() / b.norm() for a, b in zip(found, against, strict=True)]
 
     truth = errors(scaled_dot_product_attention, torch.float64)
-    ours = errors(products, torch.bfloat16, truth)
+    ours = errors(matmul_attention, torch.bfloat16, truth)
     theirs = errors(scaled_dot_product_attention, torch.bfloat16, truth)
     assert all(a < 2 * b + 1e-3 for a, b in zip(ours, theirs, strict=True))
     assert max(ours) < 0.01
@@ -89,8 +89,8 @@ def test_in_bfloat16_it_is_about_as_near_to_the_truth_as_torchs_kernel(mask):
 def test_dropout_drops_weights_and_scales_the_others():
     torch.manual_seed(0)
     q, k, _ = inputs(torch.float64, 64, 64)
-    weights = products(q, k, torch.eye(64, dtype=torch.float64).expand(2, 3, 64, 64), dropout_p=0.25)
-    plain = products(q, k, torch.eye(64, dtype=torch.float64).expand(2, 3, 64, 64))
+    weights = matmul_attention(q, k, torch.eye(64, dtype=torch.float64).expand(2, 3, 64, 64), dropout_p=0.25)
+    plain = matmul_attention(q, k, torch.eye(64, dtype=torch.float64).expand(2, 3, 64, 64))
     kept = weights > 0
     assert 0.7 < kept.double().mean() < 0.8
     torch.testing.assert_close(weights[kept], plain[kept] / 0.75)
@@ -109,5 +109,5 @@ def test_dropout_drops_weights_and_scales_the_others():
 def test_where_it_is_used(dtype, grad, most, by_products, monkeypatch):
     monkeypatch.setattr(module, "MOST_PAIRS", most)
     tensors = inputs(dtype, grad=grad)
-    chosen = products if by_products else scaled_dot_product_attention
+    chosen = matmul_attention if by_products else scaled_dot_product_attention
     assert torch.equal(attend(*tensors, is_causal=True), chosen(*tensors, is_causal=True))

@@ -30,11 +30,11 @@ def attend(
     trained = torch.is_grad_enabled() and q.requires_grad
     pairs = q.shape[:-1].numel() * k.shape[-2]
     if trained and q.device.type == "cpu" and q.dtype == torch.bfloat16 and pairs <= MOST_PAIRS:
-        return products(q, k, v, attn_mask, dropout_p, is_causal)
+        return matmul_attention(q, k, v, attn_mask, dropout_p, is_causal)
     return scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal)
 
 
-def products(
+def matmul_attention(
     q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, is_causal: bool = False
 ) -> Tensor:
     """Equation 1 of Vaswani et al. 2017. Arguments as :func:`attend`; products in the type of the inputs.

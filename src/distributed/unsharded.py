@@ -9,7 +9,7 @@ if TYPE_CHECKING:  # a task is above this layer, and only handed in
     import lightning as L
 
 
-def whole_model(task: "L.LightningModule") -> nn.Module:
+def unsharded_model(task: "L.LightningModule") -> nn.Module:
     """The network with all its weights on this process, in evaluation mode: to decode with, not to train.
 
     Decoding takes another number of steps on each rank, so it must not wait for the others at every layer. Every rank
@@ -20,7 +20,7 @@ def whole_model(task: "L.LightningModule") -> nn.Module:
     if not getattr(strategy, "is_sharded", False):
         model: nn.Module = task.model  # type: ignore[assignment]
         return model
-    weights = strategy.whole_state_dict()
+    weights = strategy.full_state_dict()
     devices = [task.device] if task.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.device(task.device):  # initial weights draw random numbers
         model = task.build_model()  # type: ignore[operator]
