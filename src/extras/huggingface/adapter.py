@@ -1,17 +1,100 @@
-"""What the adapters of all architectures share: one network read from the other's tensors, and every one checked."""
+"""What the adapters of all architectures share: how tensors, configurations and special tokens correspond."""
 
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from src.architectures import architectures
 from src.errors import InputError
-from src.extras.huggingface.config_table import ConfigTable
-from src.extras.huggingface.matching import Match, Tensors
+from src.extras.huggingface.json_files import setting
+from src.nn import NormPlacement
+
+Tensors = Mapping[str, Tensor]
+Settings = dict[str, Any]
+
+# ours -> HuggingFace's names, the one to write first; `elu` and the gated ones these networks have not there
+ACTIVATIONS = {
+    "relu": ("relu",),
+    "leaky_relu": ("leaky_relu",),
+    "prelu": ("prelu",),
+    "sigmoid": ("sigmoid",),
+    "tanh": ("tanh",),
+    "swish": ("silu", "swish"),
+    "gelu": ("gelu", "gelu_python"),
+    "gelu_tanh": ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast"),
+}
+
+
+@dataclass(frozen=True)
+class Match:
+    """One tensor here and HuggingFace's, converted both ways without a change of any bit.
+
+    Args:
+        ours: name of the tensor here.
+        theirs: names of HuggingFace's, of equal shapes, which stand one below the other here.
+        transposed: whether HuggingFace holds the transpose.
+        rows: row i here is row ``rows[i]`` of theirs; None where their order is the same.
+        columns: the same of the columns.
+        tied: further names of the tensor here.
+        aliases: further names of it in some files of HuggingFace's.
+    """
+
+    ours: str
+    theirs: tuple[str, ...]
+    transposed: bool = False
+    rows: Tensor | None = None
+    columns: Tensor | None = None
+    tied: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+    def read(self, source: Tensors) -> Tensor:
+        """Make the tensor here of HuggingFace's by name."""
+        tensor = torch.cat([source[name].T if self.transposed else source[name] for name in self.theirs])
+        if self.rows is not None:
+            tensor = tensor[self.rows]
+        if self.columns is not None:
+            tensor = tensor[:, self.columns]
+        return tensor.contiguous()
+
+    def write(self, tensor: Tensor) -> dict[str, Tensor]:
+        """Make HuggingFace's tensors by name of the one here."""
+        if self.columns is not None:
+            tensor = tensor[:, self.columns.argsort()]
+        if self.rows is not None:
+            tensor = tensor[self.rows.argsort()]
+        parts = [part.T if self.transposed else part for part in tensor.chunk(len(self.theirs))]
+        return {name: part.contiguous() for name, part in zip(self.theirs, parts, strict=True)}
+
+
+def layer(
+    ours: str,
+    theirs: str | tuple[str, ...],
+    *,
+    transposed: bool = False,
+    rows: Tensor | None = None,
+    columns: Tensor | None = None,
+) -> list[Match]:
+    """Match the weight and bias of a linear layer or a norm, named without ``.weight`` and ``.bias``."""
+    names = (theirs,) if isinstance(theirs, str) else theirs
+    weights, biases = (tuple(f"{name}.{part}" for name in names) for part in ("weight", "bias"))
+    return [Match(f"{ours}.weight", weights, transposed, rows, columns), Match(f"{ours}.bias", biases, rows=rows)]
+
+
+def prelu(config: Any, ours: str, theirs: str) -> list[Match]:
+    """Match the weight of an activation, if it has one."""
+    return [Match(f"{ours}.weight", (f"{theirs}.weight",))] if config.activation == "prelu" else []
+
+
+def head_by_head(d_model: int, n_heads: int, n: int) -> Tensor:
+    """Find which row of ``n`` projections, one below the other, each row here is: see `src.nn.attention`."""
+    return torch.arange(n * d_model).view(n, n_heads, -1).transpose(0, 1).flatten()
 
 
 @dataclass(frozen=True)
@@ -33,112 +116,133 @@ class Imported:
 class Exported:
     """A network in HuggingFace's format: ``config.json``, and the tensors of ``model.safetensors``."""
 
-    config: dict[str, Any]
+    config: Settings
     tensors: dict[str, Tensor]
 
 
 class Adapter(ABC):
-    """One architecture here and one of HuggingFace's.
-
-    A subclass says by its table which keys of ``config.json`` correspond, and by :meth:`matches` which tensors do.
-    """
+    """One architecture here and one of HuggingFace's. What cannot be converted exactly is an `InputError`."""
 
     architecture: ClassVar[str]
-    table: ClassVar[ConfigTable]
-    # HuggingFace's classes that it reads
+    model_type: ClassVar[str]
+    # HuggingFace's classes that it reads, first the one of a complete network
     reads: ClassVar[tuple[str, ...]]
-    # in front of the names of the network without its heads; left out in files of that network alone
+
+    # field here -> key of config.json, and its value where that leaves it out (a number is read where that is None)
+    keys: ClassVar[dict[str, tuple[str, Any]]]
+    activation: ClassVar[tuple[str, str]]  # the key of the activation, and its default
+    norm: ClassVar[NormPlacement]
+    fixed: ClassVar[Settings]  # keys whose other values no network here has
+    only: ClassVar[Settings] = {"window": None}  # fields here whose other values no network of HuggingFace's has
+
+    # begins the names of the network without its heads; left out in files of that network alone
     prefix: ClassVar[str]
-    # buffers of some files, which follow from the configuration
-    derived: ClassVar[re.Pattern[str]]
+    buffers: ClassVar[re.Pattern[str]]  # of some files, which follow from the configuration
+    # what a file may lack, by name here: what HuggingFace's names of its tensors begin with
+    parts: ClassVar[dict[str, str]] = {}
 
     @abstractmethod
     def matches(self, config: Any) -> list[Match]:
-        """The tensors of a network of this shape, each once."""
+        """List the tensors of a network of this shape, each once."""
 
-    @abstractmethod
-    def tied(self, config: Any) -> dict[str, str]:
-        """Names here of what is another tensor: the name, and that of the other, which :meth:`matches` has."""
-
-    @abstractmethod
-    def same(self, config: Any) -> dict[str, str]:
-        """HuggingFace's further names of a tensor, which some files have: the name, and the one of the match."""
-
-    @abstractmethod
     def model_class(self, untrained: tuple[str, ...]) -> str:
-        """HuggingFace's class of a network without some of its parts."""
+        """Name HuggingFace's class of a network without some of its parts."""
+        return self.reads[0]
 
-    def parts(self) -> dict[str, str]:
-        """What a file may lack, by name: what HuggingFace's names of its tensors begin with."""
-        return {}
+    def read_fields(self, theirs: Settings, tensors: Tensors) -> Settings:
+        """Make the fields of the configuration here of ``config.json``, and of what it leaves to the tensors."""
+        for key, value in self.fixed.items():
+            if setting(theirs, key, type(value), value) != value:
+                raise InputError(f"config.json has {key} {theirs[key]!r}: the network here can only have {value!r}")
+        key, default = self.activation
+        activation = setting(theirs, key, str, default)
+        ours = next((name for name, names in ACTIVATIONS.items() if activation in names), None)
+        if ours is None:
+            known = ", ".join(name for names in ACTIVATIONS.values() for name in names)
+            raise InputError(f"config.json has {key} {activation!r}, which is none of {known}")
+        fields: Settings = {
+            name: setting(theirs, key, int if default is None else type(default), default)
+            for name, (key, default) in self.keys.items()
+        }
+        if fields["d_ff"] == 4 * fields["d_model"]:
+            fields["d_ff"] = None
+        return {**fields, "activation": ours, "norm": self.norm}
 
-    def today(self, name: str) -> str:
-        """What the tensor of an older file is called today."""
-        return name
-
-    def read_fields(self, theirs: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
-        """The fields of the configuration here, by ``config.json`` and by what it leaves to the tensors.
-
-        Raises:
-            InputError: naming the key of ``config.json`` that has no counterpart.
-        """
-        return self.table.read(theirs)
-
-    def read_config(self, theirs: dict[str, Any], tensors: Tensors) -> Any:
-        """The configuration here.
-
-        Raises:
-            InputError: naming the key of ``config.json`` that has no counterpart, or the field that cannot work.
-        """
+    def read_config(self, theirs: Settings, tensors: Tensors) -> Any:
+        """Make the configuration here."""
         fields = self.read_fields(theirs, tensors)
         try:
-            return architectures()[self.architecture][0](**fields)
+            return architectures()[self.architecture].config(**fields)
         except ValueError as error:
             raise InputError(f"config.json: {error}") from error
 
-    def write_config(self, config: Any) -> dict[str, Any]:
-        """HuggingFace's configuration, without what follows from the tokenizer.
+    def write_config(self, config: Any) -> Settings:
+        """Make ``config.json``, without what follows from the tokenizer."""
+        name = f"HuggingFace's {self.model_type}"
+        if config.activation not in ACTIVATIONS:
+            raise InputError(f"{name} has no activation {config.activation!r}: the network cannot be exported")
+        if config.norm != self.norm:
+            raise InputError(f"{name} has norm {self.norm!r}: a network with {config.norm!r} cannot be exported")
+        for field, value in self.only.items():
+            if (held := getattr(config, field)) != value:
+                raise InputError(f"{name} has only {field} {value!r}: a network with {held!r} cannot be exported")
+        values = {**asdict(config), "d_ff": config.d_ff or 4 * config.d_model}
+        return {
+            "model_type": self.model_type,
+            **{key: values[field] for field, (key, _) in self.keys.items()},
+            self.activation[0]: ACTIVATIONS[config.activation][0],
+            **self.fixed,
+        }
 
-        Raises:
-            InputError: naming the field that has no counterpart.
-        """
-        return self.table.write(config)
-
-    def read(self, theirs: dict[str, Any], tensors: Tensors) -> Imported:
-        """A network of HuggingFace's, here.
-
-        Raises:
-            InputError: naming the key or tensor that has no counterpart, is missing, or is of another shape.
-        """
+    def read(self, theirs: Settings, tensors: Tensors) -> Imported:
+        """Convert a network of HuggingFace's, whose every tensor is checked."""
         config = self.read_config(theirs, tensors)
         source = self._canonical(config, tensors)
         untrained = self._check_tensors(config, source)
         first = self._first_weights(config) if untrained else {}
-        weights = {
-            match.ours: match.read(source) if match.theirs[0] in source else first[match.ours]
-            for match in self.matches(config)
-        }
-        weights |= {name: weights[other] for name, other in self.tied(config).items()}
+        weights: dict[str, Tensor] = {}
+        for match in self.matches(config):
+            weight = match.read(source) if match.theirs[0] in source else first[match.ours]
+            weights |= dict.fromkeys((match.ours, *match.tied), weight)
         return Imported(config, weights, untrained)
 
-    def write(self, config: Any, weights: Tensors, untrained: tuple[str, ...] = ()) -> Exported:
-        """A network here, as one of HuggingFace's, without the parts that were never trained.
+    def write(self, config: Any, weights: Tensors, tokens: Settings, untrained: tuple[str, ...] = ()) -> Exported:
+        """Convert a network here, without the parts that were never trained.
 
-        Raises:
-            InputError: naming what has no counterpart.
+        Args:
+            config: its shape.
+            weights: by name.
+            tokens: what :meth:`config_tokens` gives.
+            untrained: names of :attr:`parts`.
         """
         kind = self.model_class(untrained)
         dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
-        theirs = {"architectures": [kind], **self.write_config(config), "dtype": dtype}
-        left_out = tuple(self.parts()[part] for part in untrained)
+        theirs = {"architectures": [kind], **self.write_config(config), "dtype": dtype, **tokens}
+        left_out = tuple(self.parts[part] for part in untrained)
         tensors = {n: t for n, t in self._written(config, weights).items() if not n.startswith(left_out)}
         if kind.endswith("Model") and untrained:
             tensors = {name.removeprefix(self.prefix): tensor for name, tensor in tensors.items()}
         return Exported(theirs, tensors)
 
-    def with_tokens(self, exported: Exported, tokens: dict[str, Any]) -> Exported:
-        """Add what ``config.json`` says of the tokenizer."""
-        return Exported(exported.config | tokens, exported.tensors)
+    # ---- tokens
+
+    @abstractmethod
+    def special_tokens(self, theirs: Settings, folder: Path, source: Tokenizer, target: Tokenizer) -> dict[str, str]:
+        """Find the special tokens that a checkpoint names."""
+
+    @abstractmethod
+    def config_tokens(self, checkpoint: Settings) -> Settings:
+        """Make what ``config.json`` says of a checkpoint's tokens."""
+
+    @abstractmethod
+    def write_tokenizers(self, checkpoint: Settings, length: int, folder: Path) -> None:
+        """Write the tokenizers of a checkpoint whose network takes texts of a length."""
+
+    def generation(self, config: Any, tokens: Settings) -> Settings:
+        """Say how ``generate`` pads and searches if nothing else is said; nothing for what does not generate."""
+        return {}
+
+    # ---- tensors
 
     def _written(self, config: Any, weights: Tensors) -> dict[str, Tensor]:
         return {name: t for match in self.matches(config) for name, t in match.write(weights[match.ours]).items()}
@@ -146,29 +250,29 @@ class Adapter(ABC):
     def _first_weights(self, config: Any) -> dict[str, Tensor]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return architectures()[self.architecture][1](config).state_dict()
+            return architectures()[self.architecture].network(config).state_dict()
 
     def _canonical(self, config: Any, tensors: Tensors) -> dict[str, Tensor]:
-        """The tensors by one name each: with the prefix, without buffers, and without second names of one tensor."""
-        found = {self.today(name): tensor for name, tensor in tensors.items() if not self.derived.search(name)}
+        """Name each tensor once: as today, with the prefix, without buffers, and without further names."""
+        found = {_today(name): tensor for name, tensor in tensors.items() if not self.buffers.search(name)}
+        matches = self.matches(config)
         if not any(name.startswith(self.prefix) for name in found):
-            bare = {name.removeprefix(self.prefix) for match in self.matches(config) for name in match.theirs}
+            bare = {name.removeprefix(self.prefix) for match in matches for name in match.theirs}
             found = {self.prefix + name if name in bare else name: tensor for name, tensor in found.items()}
-        for name, other in self.same(config).items():
-            if name not in found:
-                continue
-            tensor = found.pop(name)
-            if not torch.equal(tensor, found.setdefault(other, tensor)):
-                raise InputError(f"tensor {name} differs from {other}: here the two are one")
+        for alias, name in {alias: match.theirs[0] for match in matches for alias in match.aliases}.items():
+            if alias in found:
+                tensor = found.pop(alias)
+                if not torch.equal(tensor, found.setdefault(name, tensor)):
+                    raise InputError(f"tensor {alias} differs from {name}: here the two are one")
         return found
 
     def _check_tensors(self, config: Any, found: Tensors) -> tuple[str, ...]:
-        """Refuse tensors that are missing, unknown or of another shape; gives the parts that are missing whole."""
+        """Refuse tensors that are missing, unknown or of another shape; gives the parts that are missing as a whole."""
         with torch.device("meta"):
-            model = architectures()[self.architecture][1](config)
+            model = architectures()[self.architecture].network(config)
         expected = self._written(config, model.state_dict())
         untrained = []
-        for part, prefix in self.parts().items():
+        for part, prefix in self.parts.items():
             if not any(name.startswith(prefix) for name in found):
                 untrained.append(part)
                 expected = {name: tensor for name, tensor in expected.items() if not name.startswith(prefix)}
@@ -179,6 +283,11 @@ class Adapter(ABC):
                 shapes = [" x ".join(map(str, t.shape)) for t in (found[name], tensor)]
                 raise InputError(f"tensor {name} is {shapes[0]}: by config.json it must be {shapes[1]}")
         return tuple(untrained)
+
+
+def _today(name: str) -> str:
+    """Rename a tensor of BERT's first files, which were converted from TensorFlow."""
+    return re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
 
 
 def _refuse(what: str, names: set[str]) -> None:

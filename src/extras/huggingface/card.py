@@ -5,7 +5,7 @@ from typing import Any
 import yaml
 
 from src.extras.huggingface.adapter import Exported
-from src.extras.huggingface.files import TARGET_TOKENIZER
+from src.extras.huggingface.hub import TARGET_TOKENIZER
 
 # HuggingFace's class -> the class that loads any of its kind, and the task that the hub shows
 KINDS = {
@@ -59,7 +59,7 @@ input. Give `global_attention_mask` with a 1 there.
 
 
 def model_card(checkpoint: dict[str, Any], exported: Exported, config: Any) -> str:
-    """The text of ``README.md``."""
+    """Write the text of ``README.md``."""
     kind = exported.config["architectures"][0]
     auto, task = KINDS[kind]
     n = sum(tensor.numel() for tensor in exported.tensors.values())
@@ -83,14 +83,12 @@ def _training(checkpoint: dict[str, Any]) -> str:
     for callback in checkpoint.get("callbacks", {}).values():
         if isinstance(callback, dict) and callback.get("monitor") and callback.get("current_score") is not None:
             lines.append(f"- {callback['monitor']} {float(callback['current_score']):.4f} when it was saved")
-    settings = yaml.safe_dump(_public(yaml.safe_load(checkpoint["config"])), sort_keys=False)
-    return "\n".join([*lines, "", "Data and settings of the run:", "", "```yaml", settings.rstrip(), "```"]).lstrip(
-        "\n"
-    )
+    settings = yaml.safe_dump(_public(yaml.safe_load(checkpoint["config"])), sort_keys=False).rstrip()
+    return "\n".join([*lines, f"\nData and settings of the run:\n\n```yaml\n{settings}\n```"]).lstrip("\n")
 
 
 def _public(value: Any) -> Any:
-    """A configuration without what is null, and without the paths of the machine that it ran on."""
+    """Copy a configuration without what is None, and without the paths of the machine that it ran on."""
     if isinstance(value, dict):
         kept = {key: _public(item) for key, item in value.items() if key not in PRIVATE and item is not None}
         return {key: item for key, item in kept.items() if item != {}}

@@ -1,12 +1,16 @@
 """GPT and HuggingFace's ``GPT2LMHeadModel``."""
 
-import re
-from typing import Any
+# ruff: noqa: RUF012 -- the base class declares what is of the class
 
-from src.extras.huggingface.adapter import Adapter, Exported
-from src.extras.huggingface.config_table import ConfigTable
-from src.extras.huggingface.matching import Match, Tensors, head_by_head, layer
+import re
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from src.extras.huggingface.adapter import Adapter, Exported, Match, Settings, Tensors, head_by_head, layer, prelu
+from src.extras.huggingface.tokenizer_files import special_token, token_of, write_tokenizer
 from src.models import GPTConfig
+from src.tokenization import require_token
 
 
 class GPT2Adapter(Adapter):
@@ -16,62 +20,53 @@ class GPT2Adapter(Adapter):
     """
 
     architecture = "gpt"
-    table = ConfigTable(
-        model_type="gpt2",
-        keys={
-            "vocab_size": ("vocab_size", 50257),
-            "max_seq_len": ("n_positions", 1024),
-            "d_model": ("n_embd", 768),
-            "n_heads": ("n_head", 12),
-            "n_layers": ("n_layer", 12),
-            "d_ff": ("n_inner", None),
-            "dropout": ("resid_pdrop", 0.1),
-            "attention_dropout": ("attn_pdrop", 0.1),
-            "tie_embeddings": ("tie_word_embeddings", True),
-        },
-        activation=("activation_function", "gelu_new"),
-        norm="pre",
-        fixed={
-            "layer_norm_epsilon": 1e-5,
-            "scale_attn_weights": True,
-            "scale_attn_by_inverse_layer_idx": False,
-            "add_cross_attention": False,
-        },
-        only={"positions": "learned", "window": None},
-    )
+    model_type = "gpt2"
     reads = ("GPT2LMHeadModel", "GPT2Model")
+    keys = {
+        "vocab_size": ("vocab_size", 50257),
+        "max_seq_len": ("n_positions", 1024),
+        "d_model": ("n_embd", 768),
+        "n_heads": ("n_head", 12),
+        "n_layers": ("n_layer", 12),
+        "d_ff": ("n_inner", None),
+        "dropout": ("resid_pdrop", 0.1),
+        "attention_dropout": ("attn_pdrop", 0.1),
+        "tie_embeddings": ("tie_word_embeddings", True),
+    }
+    activation = ("activation_function", "gelu_new")
+    norm = "pre"
+    fixed = {
+        "layer_norm_epsilon": 1e-5,
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "add_cross_attention": False,
+    }
+    only = {"positions": "learned", "window": None}
     prefix = "transformer."
-    derived = re.compile(r"\.attn\.(masked_)?bias$")  # causal masks
+    buffers = re.compile(r"\.attn\.(masked_)?bias$")  # causal masks
 
-    def model_class(self, untrained: tuple[str, ...]) -> str:
-        return "GPT2LMHeadModel"
-
-    def write_config(self, config: GPTConfig) -> dict[str, Any]:
+    def write_config(self, config: GPTConfig) -> Settings:
         return {**super().write_config(config), "embd_pdrop": config.dropout}
 
-    def write(self, config: GPTConfig, weights: Tensors, untrained: tuple[str, ...] = ()) -> Exported:
-        """As the base class; a network without biases is one of GPT-2's with biases of zero."""
+    def write(self, config: GPTConfig, weights: Tensors, tokens: Settings, untrained: tuple[str, ...] = ()) -> Exported:
+        """Convert a network here; one without biases is one of GPT-2's with biases of zero."""
         if not config.bias:
             names = [match.ours for match in self.matches(config) if match.ours.endswith(".bias")]
             layers = {name: weights[name.removesuffix("bias") + "weight"] for name in names}
             weights = {**weights, **{name: weight.new_zeros(len(weight)) for name, weight in layers.items()}}
-        return super().write(config, weights, untrained)
-
-    def tied(self, config: GPTConfig) -> dict[str, str]:
-        return {"head.weight": "token_embedding.weight"} if config.tie_embeddings else {}
-
-    def same(self, config: GPTConfig) -> dict[str, str]:
-        return {"lm_head.weight": "transformer.wte.weight"} if config.tie_embeddings else {}
+        return super().write(config, weights, tokens, untrained)
 
     def matches(self, config: GPTConfig) -> list[Match]:
         qkv = head_by_head(config.d_model, config.n_heads, 3)
-        found = [
-            Match("token_embedding.weight", ("transformer.wte.weight",)),
+        words, head, their_head = ("transformer.wte.weight",), ("head.weight",), ("lm_head.weight",)
+        if config.tie_embeddings:
+            found = [Match("token_embedding.weight", words, tied=head, aliases=their_head)]
+        else:
+            found = [Match("token_embedding.weight", words), Match(*head, their_head)]
+        found += [
             Match("position_embedding.weight", ("transformer.wpe.weight",)),
             *layer("final_norm", "transformer.ln_f"),
         ]
-        if not config.tie_embeddings:
-            found.append(Match("head.weight", ("lm_head.weight",)))
         for i in range(config.n_layers):
             a, b = f"blocks.{i}.", f"transformer.h.{i}."
             found += [
@@ -81,7 +76,28 @@ class GPT2Adapter(Adapter):
                 *layer(a + "feed_forward_norm", b + "ln_2"),
                 *layer(a + "feed_forward.up", b + "mlp.c_fc", transposed=True),
                 *layer(a + "feed_forward.down", b + "mlp.c_proj", transposed=True),
+                *prelu(config, a + "feed_forward.activation", b + "mlp.act"),
             ]
-            if config.activation == "prelu":
-                found.append(Match(a + "feed_forward.activation.weight", (b + "mlp.act.weight",)))
         return found
+
+    def special_tokens(self, theirs: Settings, folder: Path, source: Tokenizer, target: Tokenizer) -> dict[str, str]:
+        end = token_of(target, theirs, "eos_token_id", default=50256)
+        unknown = special_token(folder, "unk_token")
+        # GPT-2 names its end token for it
+        if unknown in (None, end) or target.token_to_id(unknown) is None:
+            return {"eos_token": end}
+        return {"eos_token": end, "unk_token": unknown}
+
+    def config_tokens(self, checkpoint: Settings) -> Settings:
+        tokenizer = Tokenizer.from_str(checkpoint["tokenizer"])
+        end = require_token(tokenizer, checkpoint["special_tokens"]["eos_token"], "eos_token")
+        return {"bos_token_id": end, "eos_token_id": end}
+
+    def generation(self, config: GPTConfig, tokens: Settings) -> Settings:
+        return {"pad_token_id": tokens["eos_token_id"]}
+
+    def write_tokenizers(self, checkpoint: Settings, length: int, folder: Path) -> None:
+        special = checkpoint["special_tokens"]
+        special = {**special, "bos_token": special["eos_token"], "pad_token": special["eos_token"]}
+        settings = {"padding_side": "left", "model_input_names": ["input_ids", "attention_mask"]}
+        write_tokenizer(Tokenizer.from_str(checkpoint["tokenizer"]), special, length, settings, folder)

@@ -1,18 +1,32 @@
 """The Transformer and HuggingFace's ``MarianMTModel``."""
 
+# ruff: noqa: RUF012 -- the base class declares what is of the class
+
 import re
-from typing import Any
+from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from src.errors import InputError
-from src.extras.huggingface.adapter import Adapter, Exported, Imported
-from src.extras.huggingface.config_table import ConfigTable
-from src.extras.huggingface.matching import Match, Tensors, head_by_head, layer
-from src.extras.huggingface.settings import setting
+from src.extras.huggingface.adapter import (
+    Adapter,
+    Exported,
+    Imported,
+    Match,
+    Settings,
+    Tensors,
+    head_by_head,
+    layer,
+    prelu,
+)
+from src.extras.huggingface.hub import TARGET_TOKENIZER
+from src.extras.huggingface.json_files import setting
+from src.extras.huggingface.tokenizer_files import token_of, with_end, write_tokenizer
 from src.models import TransformerConfig
 from src.nn import SinusoidalPositions
+from src.tokenization import require_token
 
 FINAL_BIAS = "final_logits_bias"
 # keys of one value here, and their default
@@ -30,34 +44,28 @@ class MarianAdapter(Adapter):
     """
 
     architecture = "transformer"
-    table = ConfigTable(
-        model_type="marian",
-        keys={
-            "source_vocab_size": ("vocab_size", 58101),
-            "vocab_size": ("decoder_vocab_size", None),
-            "max_seq_len": ("max_position_embeddings", 1024),
-            "d_model": ("d_model", 1024),
-            "n_heads": ("encoder_attention_heads", 16),
-            "n_encoder_layers": ("encoder_layers", 12),
-            "n_decoder_layers": ("decoder_layers", 12),
-            "d_ff": ("encoder_ffn_dim", 4096),
-            "dropout": ("dropout", 0.1),
-            "attention_dropout": ("attention_dropout", 0.0),
-            "tie_embeddings": ("tie_word_embeddings", True),
-        },
-        activation=("activation_function", "gelu"),
-        norm="post",
-        fixed={"scale_embedding": True, "normalize_before": False, "normalize_embedding": False},
-        only={"window": None},
-    )
+    model_type = "marian"
     reads = ("MarianMTModel",)
+    keys = {
+        "source_vocab_size": ("vocab_size", 58101),
+        "vocab_size": ("decoder_vocab_size", None),
+        "max_seq_len": ("max_position_embeddings", 1024),
+        "d_model": ("d_model", 1024),
+        "n_heads": ("encoder_attention_heads", 16),
+        "n_encoder_layers": ("encoder_layers", 12),
+        "n_decoder_layers": ("decoder_layers", 12),
+        "d_ff": ("encoder_ffn_dim", 4096),
+        "dropout": ("dropout", 0.1),
+        "attention_dropout": ("attention_dropout", 0.0),
+        "tie_embeddings": ("tie_word_embeddings", True),
+    }
+    activation = ("activation_function", "gelu")
+    norm = "post"
+    fixed = {"scale_embedding": True, "normalize_before": False, "normalize_embedding": False}
     prefix = "model."
-    derived = re.compile(rf"embed_positions\.weight$|^{FINAL_BIAS}$")
+    buffers = re.compile(rf"embed_positions\.weight$|^{FINAL_BIAS}$")
 
-    def model_class(self, untrained: tuple[str, ...]) -> str:
-        return "MarianMTModel"
-
-    def read_fields(self, theirs: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
+    def read_fields(self, theirs: Settings, tensors: Tensors) -> Settings:
         for one, other, default in PAIRS:
             first, second = (setting(theirs, key, type(default), default) for key in (one, other))
             if first != second:
@@ -67,7 +75,7 @@ class MarianAdapter(Adapter):
         fields = super().read_fields({**theirs, "scale_embedding": scaled}, tensors)
         return {**fields, "vocab_size": fields["vocab_size"] or fields["source_vocab_size"]}
 
-    def write_config(self, config: TransformerConfig) -> dict[str, Any]:
+    def write_config(self, config: TransformerConfig) -> Settings:
         theirs = super().write_config(config)
         return {
             **theirs,
@@ -78,12 +86,8 @@ class MarianAdapter(Adapter):
             "is_encoder_decoder": True,
         }
 
-    def read(self, theirs: dict[str, Any], tensors: Tensors) -> Imported:
-        """As the base class.
-
-        Raises:
-            InputError: also for a bias of the output layer, and for positions that are not sinusoidal.
-        """
+    def read(self, theirs: Settings, tensors: Tensors) -> Imported:
+        """As the base class; a bias of the output layer and positions that are not sinusoidal are refused."""
         if FINAL_BIAS in tensors and tensors[FINAL_BIAS].any():
             raise InputError(f"{FINAL_BIAS} is not zero: the output layer here has no bias")
         config = self.read_config(theirs, tensors)
@@ -93,44 +97,72 @@ class MarianAdapter(Adapter):
                 raise InputError(f"{name} is no table of sines and cosines: here positions are fixed")
         return super().read(theirs, tensors)
 
-    def write(self, config: TransformerConfig, weights: Tensors, untrained: tuple[str, ...] = ()) -> Exported:
-        exported = super().write(config, weights, untrained)
+    def write(
+        self, config: TransformerConfig, weights: Tensors, tokens: Settings, untrained: tuple[str, ...] = ()
+    ) -> Exported:
+        exported = super().write(config, weights, tokens, untrained)
         bias = weights["head.weight"].new_zeros(1, config.vocab_size)
         return Exported(exported.config, {FINAL_BIAS: bias, **exported.tensors})
 
-    def tied(self, config: TransformerConfig) -> dict[str, str]:
-        names = ("source_embedding.weight", "head.weight") if config.tie_embeddings else ()
-        return dict.fromkeys(names, "target_embedding.weight")
-
-    def same(self, config: TransformerConfig) -> dict[str, str]:
-        names = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
-        return dict.fromkeys(names if config.tie_embeddings else (), "model.shared.weight")
-
     def matches(self, config: TransformerConfig) -> list[Match]:
         width = stream(config.d_model)
-        embeddings = {"target_embedding": "model.shared"}
-        if not config.tie_embeddings:
-            embeddings = {
-                "source_embedding": "model.encoder.embed_tokens",
-                "target_embedding": "model.decoder.embed_tokens",
-                "head": "lm_head",
-            }
-        found = [Match(f"{a}.weight", (f"{b}.weight",), columns=width) for a, b in embeddings.items()]
+        names = {
+            "source_embedding.weight": "model.encoder.embed_tokens.weight",
+            "target_embedding.weight": "model.decoder.embed_tokens.weight",
+            "head.weight": "lm_head.weight",
+        }
+        if config.tie_embeddings:
+            one, *tied = ("target_embedding.weight", "source_embedding.weight", "head.weight")
+            shared, aliases = ("model.shared.weight",), tuple(names.values())
+            found = [Match(one, shared, columns=width, tied=tuple(tied), aliases=aliases)]
+        else:
+            found = [Match(ours, (theirs,), columns=width) for ours, theirs in names.items()]
         for side, n_layers in (("encoder", config.n_encoder_layers), ("decoder", config.n_decoder_layers)):
             for i in range(n_layers):
                 found += _block(config, f"{side}.{i}.", f"model.{side}.layers.{i}.", side == "decoder", width)
         return found
 
+    def special_tokens(self, theirs: Settings, folder: Path, source: Tokenizer, target: Tokenizer) -> dict[str, str]:
+        names = {"eos_token": "eos_token_id", "decoder_start_token": "decoder_start_token_id"}
+        special = {name: token_of(target, theirs, key) for name, key in names.items()}
+        require_token(source, special["eos_token"], "eos_token")
+        return special
+
+    def config_tokens(self, checkpoint: Settings) -> Settings:
+        tokenizer, special = Tokenizer.from_str(checkpoint["tokenizer"]), checkpoint["special_tokens"]
+        end = require_token(tokenizer, special["eos_token"], "eos_token")
+        start = require_token(tokenizer, special["decoder_start_token"], "decoder_start_token")
+        # HuggingFace pads both sides with one id, which must be one of both
+        source_size = checkpoint["model_config"]["source_vocab_size"] or end + 1
+        pad = end if end < source_size else 0
+        tokens = {"eos_token_id": end, "decoder_start_token_id": start, "pad_token_id": pad}
+        return {**tokens, "bos_token_id": None, "forced_eos_token_id": None}
+
+    def generation(self, config: TransformerConfig, tokens: Settings) -> Settings:
+        return {"num_beams": 4, "length_penalty": 0.6, "early_stopping": "never", "max_length": config.max_seq_len}
+
+    def write_tokenizers(self, checkpoint: Settings, length: int, folder: Path) -> None:
+        """Write the source's, and in a folder below it the target's, if that is another one."""
+        end = checkpoint["special_tokens"]["eos_token"]
+        settings = {"model_input_names": ["input_ids", "attention_mask"]}
+        folders = {"source_tokenizer": folder}
+        if checkpoint["source_tokenizer"] != checkpoint["tokenizer"]:
+            folders["tokenizer"] = folder / TARGET_TOKENIZER
+        for name, below in folders.items():
+            below.mkdir(exist_ok=True)
+            tokenizer = with_end(Tokenizer.from_str(checkpoint[name]), end)
+            write_tokenizer(tokenizer, {"eos_token": end, "pad_token": end}, length, settings, below)
+
 
 def stream(d_model: int) -> Tensor:
-    """Which place of Marian's residual stream each place here is."""
-    places = torch.arange(d_model)
-    places[0::2], places[1::2] = torch.arange(d_model).tensor_split([(d_model + 1) // 2])
-    return places
+    """Find which channel of Marian's residual stream each channel here is."""
+    channels = torch.arange(d_model)
+    channels[0::2], channels[1::2] = torch.arange(d_model).tensor_split([(d_model + 1) // 2])
+    return channels
 
 
 def _block(config: TransformerConfig, a: str, b: str, cross_attention: bool, width: Tensor) -> list[Match]:
-    """The tensors of a block: ``a`` and ``b`` are what its names begin with, here and there."""
+    """List the tensors of a block: ``a`` and ``b`` are what its names begin with, here and there."""
 
     def attention(ours: str, theirs: str, projections: tuple[str, ...]) -> list[Match]:
         found = []
@@ -147,14 +179,13 @@ def _block(config: TransformerConfig, a: str, b: str, cross_attention: bool, wid
     found = attention(a + "attention", b + "self_attn", ("qkv",))
     if cross_attention:
         found += attention(a + "cross_attention", b + "encoder_attn", ("q", "kv"))
-    found += [
+    return [
+        *found,
         *layer(a + "feed_forward.up", b + "fc1", columns=width),
         *layer(a + "feed_forward.down", b + "fc2", rows=width),
         *layer(a + "feed_forward_norm", b + "final_layer_norm", rows=width),
+        *prelu(config, a + "feed_forward.activation", b + "activation_fn"),
     ]
-    if config.activation == "prelu":
-        found.append(Match(a + "feed_forward.activation.weight", (b + "activation_fn.weight",)))
-    return found
 
 
 def _close(tensor: Tensor, table: Tensor) -> bool:

@@ -1,14 +1,12 @@
 """Tokenizers in HuggingFace's format, in and out."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from src.errors import InputError
-from src.extras.huggingface.files import read_json
-from src.extras.huggingface.settings import setting, token_setting
+from src.extras.huggingface.json_files import list_setting, read_json, setting, token_setting, write_json
 from src.files import check_file
 from src.tokenization import END_OF_TEXT, load_tokenizer
 
@@ -18,11 +16,7 @@ SETTINGS, SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
 
 
 def read_tokenizer(folder: Path, model_type: str) -> Tokenizer:
-    """The tokenizer of a folder: its ``tokenizer.json``, or made of GPT-2's or BERT's older files.
-
-    Raises:
-        InputError: there is none, or it is one that cannot be converted exactly.
-    """
+    """Read the tokenizer of a folder: its ``tokenizer.json``, or GPT-2's or BERT's older files."""
     if (folder / "tokenizer.json").is_file():
         return load_tokenizer(str(folder / "tokenizer.json"))
     settings = read_json(folder / SETTINGS)
@@ -37,20 +31,16 @@ def read_tokenizer(folder: Path, model_type: str) -> Tokenizer:
     else:
         raise InputError(f"{folder} has no tokenizer: neither tokenizer.json nor the older files of a {model_type}")
     added = read_json(folder / "added_tokens.json")
-    ids = [
-        (setting(added, token, int, None, "added_tokens.json"), token) for token in added if added[token] is not None
-    ]
-    for i, token in sorted(ids):
+    ids = {token: setting(added, token, int, 0, "added_tokens.json") for token in added if added[token] is not None}
+    for token, i in sorted(ids.items(), key=lambda item: (item[1], item[0])):
         tokenizer.add_tokens([token])
         if tokenizer.token_to_id(token) != i:
-            raise InputError(
-                f"added_tokens.json of {folder} gives {token!r} the id {i}, which leaves a gap or is taken"
-            )
+            raise InputError(f"added_tokens.json of {folder} gives {token!r} the id {i}: it leaves a gap or is taken")
     return tokenizer
 
 
 def _from_merges(folder: Path, settings: Settings) -> Tokenizer:
-    """GPT-2's byte-level byte-pair encoding out of ``vocab.json`` and ``merges.txt``."""
+    """Make GPT-2's byte-level byte-pair encoding of ``vocab.json`` and ``merges.txt``."""
     read_json(folder / "vocab.json", needed=True)
     try:
         model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
@@ -68,7 +58,7 @@ def _from_merges(folder: Path, settings: Settings) -> Tokenizer:
 
 
 def _from_vocabulary(folder: Path, settings: Settings) -> Tokenizer:
-    """BERT's WordPiece out of ``vocab.txt``."""
+    """Make BERT's WordPiece of ``vocab.txt``."""
     names = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]"}
     names["mask_token"] = "[MASK]"
     special = {name: special_token(folder, name) or token for name, token in names.items()}
@@ -90,18 +80,32 @@ def _from_vocabulary(folder: Path, settings: Settings) -> Tokenizer:
 
 
 def special_token(folder: Path, name: str) -> str | None:
-    """A special token that a folder names, by HuggingFace's name such as ``unk_token``; None where it names none."""
+    """Find a special token that a folder names, by HuggingFace's name such as ``unk_token``; None without one."""
     named = [token_setting(read_json(folder / file), name, file) for file in (SETTINGS, SPECIAL)]
     return next((token for token in named if token is not None), None)
 
 
-def write_tokenizer(tokenizer: Tokenizer, special: dict[str, str], settings: Settings, folder: Path) -> None:
+def token_of(tokenizer: Tokenizer, theirs: Settings, key: str, default: int | None = None) -> str:
+    """Find the token whose id a key of ``config.json`` holds: the first, where it holds several."""
+    i = next(iter(list_setting(theirs, key, int)), default)
+    if i is None:
+        raise InputError(f"config.json has no {key}, which says what begins or ends a text")
+    token = tokenizer.id_to_token(i) if i >= 0 else None
+    if token is None:
+        raise InputError(f"config.json has {key} {i}, which is no token of the tokenizer")
+    return token
+
+
+def write_tokenizer(
+    tokenizer: Tokenizer, special: dict[str, str], length: int, settings: Settings, folder: Path
+) -> None:
     """Write ``tokenizer.json`` and what ``AutoTokenizer`` reads beside it.
 
     Args:
         tokenizer: marked with ``special`` on the way.
         special: special tokens by HuggingFace's names.
-        settings: for ``tokenizer_config.json``.
+        length: tokens of the longest text.
+        settings: further ones for ``tokenizer_config.json``.
         folder: to write into.
     """
     tokenizer = Tokenizer.from_str(tokenizer.to_str())
@@ -109,17 +113,17 @@ def write_tokenizer(tokenizer: Tokenizer, special: dict[str, str], settings: Set
     tokenizer.add_special_tokens([token for token in dict.fromkeys(special.values()) if token not in marked])
     tokenizer.save(str(folder / "tokenizer.json"))
     common = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    write_json(folder / SETTINGS, common | special | settings)
+    write_json(folder / SETTINGS, common | special | {"model_max_length": length} | settings)
     write_json(folder / SPECIAL, special)
 
 
 def with_end(tokenizer: Tokenizer, end: str) -> Tokenizer:
-    """The tokenizer, which now puts an end token behind a text."""
+    """Copy a tokenizer, to put an end token behind a text."""
     return _with_template(tokenizer, f"$A {end}", None, [end])
 
 
 def with_bert_template(tokenizer: Tokenizer, special: dict[str, str]) -> Tokenizer:
-    """The tokenizer, which now writes ``[CLS] A [SEP]`` and ``[CLS] A [SEP] B [SEP]``, B in the second segment."""
+    """Copy a tokenizer, to write ``[CLS] A [SEP]`` and ``[CLS] A [SEP] B [SEP]``, B in the second segment."""
     cls, sep = special["cls_token"], special["sep_token"]
     return _with_template(tokenizer, f"{cls} $A {sep}", f"{cls} $A {sep} $B:1 {sep}:1", [cls, sep])
 
@@ -129,8 +133,3 @@ def _with_template(tokenizer: Tokenizer, single: str, pair: str | None, tokens: 
     ids = [(token, tokenizer.token_to_id(token)) for token in tokens]
     tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
     return tokenizer
-
-
-def write_json(path: Path, content: Settings) -> None:
-    """Write an object, indented, with a line end."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

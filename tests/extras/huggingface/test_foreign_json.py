@@ -72,8 +72,8 @@ def folders(tmp_path_factory):
 
 def is_read(kind, key):
     """Whether a key says something of the network here; one of the others is kept beside them."""
-    (table, *_) = [adapter.table for adapter in ADAPTERS.values() if adapter.table.model_type == kind]
-    known = {key for key, _ in table.keys.values()} | set(table.fixed) | {table.activation[0]}
+    (adapter, *_) = [adapter for adapter in ADAPTERS.values() if adapter.model_type == kind]
+    known = {key for key, _ in adapter.keys.values()} | set(adapter.fixed) | {adapter.activation[0]}
     known |= {"architectures", "model_type", "problem_type", "id2label", "attention_window", "transformers_version"}
     return key in known or key.endswith("_token_id") or key.startswith(("decoder_", "share_"))
 

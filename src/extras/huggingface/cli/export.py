@@ -5,7 +5,7 @@ from pathlib import Path
 from src.checkpoint import read_checkpoint
 from src.cli.parser import VerbParser
 from src.extras.huggingface.exporting import export
-from src.extras.huggingface.remote import check_token, push
+from src.extras.huggingface.hub import check_token, push
 
 
 def parser() -> VerbParser:

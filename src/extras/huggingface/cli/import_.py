@@ -4,8 +4,8 @@ from pathlib import Path
 
 from src.cli.parser import VerbParser
 from src.cli.starting_point import check_output, save_starting_point
+from src.extras.huggingface.hub import locate
 from src.extras.huggingface.importing import import_folder
-from src.extras.huggingface.remote import locate
 
 
 def parser() -> VerbParser:

@@ -1,6 +1,8 @@
-"""Values out of HuggingFace's JSON: whatever a file holds, checked by type before it is used; null means not set."""
+"""HuggingFace's JSON files: whatever they hold is checked by type before it is used; null means not set."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from src.errors import InputError
@@ -21,18 +23,35 @@ DESCRIPTIONS = {
 }
 
 
+def read_json(path: Path, *, needed: bool = False) -> dict[str, Any]:
+    """Read a JSON object; an empty one, if the file is not there and not needed."""
+    if not path.is_file():
+        if needed:
+            raise InputError(f"{path.parent} has no {path.name}: it is no model in HuggingFace's format")
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} does not hold an object: it begins {shown(found)}")
+    return found
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write an object, indented, with a line end."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def setting(settings: Mapping[str, Any], key: str, kind: type[T], default: D, file: str = CONFIG) -> T | D:
-    """The value of a key, or the default where the key is missing or null.
+    """Get the value of a key, or the default where the key is missing or null.
 
     Args:
         settings: the object that the file holds.
         key: of it.
-        kind: bool, int, float (which a whole number is, too), str, list or dict.
+        kind: bool, int, float (which a whole number is, too), str, list or dict; another type is refused.
         default: where it is not set.
-        file: for people.
-
-    Raises:
-        InputError: the value is of another type.
+        file: named in the refusal.
     """
     value = settings.get(key)
     if value is None:
@@ -51,11 +70,7 @@ def has_type(value: Any, kind: type) -> bool:
 
 
 def list_setting(settings: Mapping[str, Any], key: str, kind: type[T]) -> list[T]:
-    """The values of a key of ``config.json`` that holds a list, or one value, or nothing.
-
-    Raises:
-        InputError: one of the values is of another type.
-    """
+    """List the values of a key of ``config.json`` that holds a list, or one value, or nothing."""
     value = settings.get(key)
     values = value if isinstance(value, list) else [] if value is None else [value]
     if not all(has_type(one, kind) for one in values):
@@ -64,17 +79,13 @@ def list_setting(settings: Mapping[str, Any], key: str, kind: type[T]) -> list[T
 
 
 def token_setting(settings: Mapping[str, Any], key: str, file: str) -> str | None:
-    """A token: text, or an object with its text under ``content``; None where it is not set.
-
-    Raises:
-        InputError: it is neither.
-    """
+    """Get a token: text, or an object with its text under ``content``; None where it is not set."""
     if isinstance(settings.get(key), dict):
         return setting(settings[key], "content", str, None, f"{key} of {file}")
     return setting(settings, key, str, None, file)
 
 
 def shown(value: Any) -> str:
-    """A value, for people: its beginning."""
+    """Shorten a value for a message."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
