@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 from src.errors import InputError
-from src.extras.retrieval.search import Hit
+from src.extras.retrieval.searcher import Hit
 
 SHORTEST = 16  # tokens of a passage that are worth giving
 
@@ -24,12 +24,9 @@ class Prompt:
 
 
 def make_prompt(question: str, hits: list[Hit], tokenizer: Tokenizer, room: int) -> Prompt:
-    """The best passages that fit, numbered, and the question behind them, in ``room`` tokens at most.
+    """Write the best passages that fit, numbered, and the question behind them, in ``room`` tokens at most.
 
-    The last passage that is given may be cut.
-
-    Raises:
-        InputError: the question leaves no room for a passage.
+    The last passage that is given may be cut; a question that leaves no room for one is refused.
     """
     ask = tokenizer.encode(f"Question: {' '.join(question.split())}\nAnswer:", add_special_tokens=False).ids
     left = room - len(ask)

@@ -6,9 +6,8 @@ deleted is written anew: the vectors of a document are copied a logarithmic numb
 BM25 weighs words by all passages, so that its scores are computed anew, from the words that the segments hold.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,10 +15,10 @@ from src.encoder import Encoder
 from src.errors import InputError
 from src.extras.retrieval.documents import Document
 from src.extras.retrieval.index import Index
+from src.extras.retrieval.index_files import MANIFEST, Manifest, Part, Settings, write_manifest, writing
 from src.extras.retrieval.lexical import Words, write_bm25
-from src.extras.retrieval.manifest import MANIFEST, Manifest, Part, Settings, write_manifest, writing
-from src.extras.retrieval.passages import split_passages, word_tokenizer
-from src.extras.retrieval.segment import Content, Segment, digest, join, make_content, write_segment
+from src.extras.retrieval.passages import Content, Span, digest, split_passages, word_tokenizer
+from src.extras.retrieval.segment import Segment, write_segment
 from src.files import checksums, flush
 
 GROUP = 256  # documents that are cut together
@@ -38,24 +37,20 @@ def add(folder: Path, documents: Iterable[Document], settings: Settings, encoder
     """Add documents to an index, which is made if there is none; all of them, or, if the process is killed, none.
 
     A document whose source is there is replaced if its text is another, and left alone if not.
-
-    Raises:
-        InputError: the index was made with other settings, or there is no document with any words.
     """
     with writing(folder):
-        is_new = not (folder / MANIFEST).is_file()
-        old = Index(folder) if not is_new else None
+        old = Index(folder) if (folder / MANIFEST).is_file() else None
         if old and replace(old.settings, encoder=settings.encoder) != settings:
             raise InputError(f"the index {folder} was made with other settings: {_difference(old.settings, settings)}")
         segments = old.segments if old else []
-        fresh, counts = _sort_out(documents, _places(segments))
+        fresh, replaced, same = _sort_out(documents, _rows(segments))
         content, empty = _prepare(fresh, settings, encoder)
-        if old is None and len(content) == 0:
+        if old is None and content.n_alive == 0:
             raise InputError("there is no document with any words in it: nothing was indexed")
-        if len(content) or counts["replaced"]:
+        if content.n_alive or replaced:
             generation = old.manifest.generation + 1 if old else 1
             _commit(folder, old.settings if old else settings, generation, [*segments, content])
-    return Added(len(fresh) - empty - counts["replaced"], counts["replaced"], counts["same"], empty)
+    return Added(len(fresh) - empty - replaced, replaced, same, empty)
 
 
 def _difference(old: Settings, new: Settings) -> str:
@@ -63,64 +58,53 @@ def _difference(old: Settings, new: Settings) -> str:
     return f"its {name} is {getattr(old, name)}, not {getattr(new, name)}"
 
 
-def _places(segments: list[Segment]) -> dict[str, tuple[Segment, int]]:
-    """Segment and row of each document by its source."""
+def _rows(segments: list[Segment]) -> dict[str, tuple[Segment, int]]:
+    """Map each document by its source to its segment and row."""
     return {source: (segment, i) for segment in segments for source, i in segment.documents().items()}
 
 
-def _sort_out(
-    documents: Iterable[Document], there: dict[str, tuple[Segment, int]]
-) -> tuple[list[Document], dict[str, int]]:
-    """The documents that are not there in this version; older versions are marked as deleted."""
+def _sort_out(documents: Iterable[Document], there: dict[str, tuple[Segment, int]]) -> tuple[list[Document], int, int]:
+    """Find the documents that are not there in this version, and mark older versions as deleted.
+
+    Returns:
+        The documents, how many of them replace another version, and how many more are there already.
+    """
     fresh: dict[str, Document] = {}
-    counts = {"replaced": 0, "same": 0}
+    replaced = same = 0
     for document in documents:
         if document.source in fresh:
             raise InputError(f"two documents are named {document.source!r}: give them names of their own")
         segment, i = there.get(document.source, (None, 0))
         if segment is not None and segment.digests[i] == digest(document.text):
-            counts["same"] += 1
+            same += 1
             continue
         if segment is not None:
             segment.deleted.append(i)
-            counts["replaced"] += 1
+            replaced += 1
         fresh[document.source] = document
-    return list(fresh.values()), counts
+    return list(fresh.values()), replaced, same
 
 
 def _prepare(documents: list[Document], settings: Settings, encoder: Encoder | None) -> tuple[Content, int]:
-    """The passages of documents with their words and vectors, and how many documents have none."""
+    """Cut documents into passages with words and vectors; gives how many documents have none, too."""
     tokenizer = encoder.tokenizer if encoder else word_tokenizer()
-    spans = [
-        span
-        for group in _groups(documents)
-        for span in split_passages([d.text for d in group], tokenizer, settings.passage_len, settings.overlap)
-    ]
-    kept = [(document, of_one) for document, of_one in zip(documents, spans, strict=True) if of_one]
-    texts = [document.text[start:end] for document, of_one in kept for start, end in of_one]
+    kept: list[Document] = []
+    spans: list[list[Span]] = []
+    for i in range(0, len(documents), GROUP):
+        group = documents[i : i + GROUP]
+        cut = split_passages([d.text for d in group], tokenizer, settings.passage_len, settings.overlap)
+        kept += [document for document, of_one in zip(group, cut, strict=True) if of_one]
+        spans += filter(None, cut)
+    texts = [document.text[start:end] for document, of_one in zip(kept, spans, strict=True) for start, end in of_one]
     vectors = encoder.vectors(texts) if encoder else None
-    sources = [document.source for document, _ in kept]
-    content = make_content(
-        sources, [d.text for d, _ in kept], [s for _, s in kept], Words(settings.stemmer).of(texts), vectors
-    )
-    return content, len(documents) - len(kept)
-
-
-def _groups(documents: list[Document]) -> Iterator[list[Document]]:
-    remaining = iter(documents)
-    while group := list(islice(remaining, GROUP)):
-        yield group
+    return Content.of(kept, spans, Words(settings.stemmer).of(texts), vectors), len(documents) - len(kept)
 
 
 def delete(folder: Path, sources: list[str]) -> int:
-    """Delete documents by their sources; gives how many passages are left.
-
-    Raises:
-        InputError: there is no document of one of the names; nothing is deleted then.
-    """
+    """Delete documents by their sources, all or none of them; gives how many passages are left."""
     with writing(folder):
         index = Index(folder)
-        there = _places(index.segments)
+        there = _rows(index.segments)
         if missing := [source for source in sources if source not in there]:
             raise InputError(f"the index {folder} has no document {missing[0]!r}: nothing was deleted")
         for segment, i in (there[source] for source in set(sources)):
@@ -133,20 +117,20 @@ def _commit(folder: Path, settings: Settings, generation: int, items: list[Segme
     """Write what is new, and then the manifest that names it."""
     parts, words = [], []
     for n, item in enumerate(_settled(items)):
+        words += item.words()
         if isinstance(item, Segment):
             parts.append(replace(item.part, deleted=item.deleted))
-            words += item.words()
         else:
-            name = f"segment-{generation}-{n}"
-            (folder / name).mkdir()
-            write_segment(item, settings.kind, folder / name)
-            parts.append(_finished(folder / name))
-            words += item.passages["words"].to_pylist()
+            new = folder / f"segment-{generation}-{n}"
+            new.mkdir()
+            write_segment(item, settings.kind, new)
+            parts.append(_finished(new))
     lexical = None
     if any(words):
-        (folder / f"bm25-{generation}").mkdir()
-        write_bm25(words, folder / f"bm25-{generation}")
-        lexical = _finished(folder / f"bm25-{generation}")
+        new = folder / f"bm25-{generation}"
+        new.mkdir()
+        write_bm25(words, new)
+        lexical = _finished(new)
     write_manifest(folder, Manifest(settings, generation, parts, lexical))
 
 
@@ -156,27 +140,19 @@ def _finished(folder: Path) -> Part:
 
 
 def _settled(items: list[Segment | Content]) -> list[Segment | Content]:
-    """The segments as they are to be: see the module."""
+    """Join and renew segments: see the module."""
     settled: list[Segment | Content] = []
     for item in items:
-        if isinstance(item, Segment) and 2 * item.alive().sum() < len(item):
+        if isinstance(item, Segment) and 2 * item.n_alive < len(item):
             item = item.content()
-        if len(item):
+        if item.n_alive:
             settled.append(item)
-        while len(settled) > 1 and _size(settled[-2]) <= 2 * _size(settled[-1]) and _is_new(settled):
-            second, first = _content(settled.pop()), _content(settled.pop())
-            settled.append(join(first, second))
+        # without a change there is nothing to join: one of the two is to be written anyway
+        while (
+            len(settled) > 1
+            and settled[-2].n_alive <= 2 * settled[-1].n_alive
+            and any(isinstance(last, Content) for last in settled[-2:])
+        ):
+            second, first = settled.pop().content(), settled.pop().content()
+            settled.append(first.joined(second))
     return settled
-
-
-def _is_new(settled: list[Segment | Content]) -> bool:
-    """Whether one of the last two is to be written anyway: without a change there is nothing to join."""
-    return any(isinstance(item, Content) for item in settled[-2:])
-
-
-def _size(item: Segment | Content) -> int:
-    return int(item.alive().sum()) if isinstance(item, Segment) else len(item)
-
-
-def _content(item: Segment | Content) -> Content:
-    return item.content() if isinstance(item, Segment) else item

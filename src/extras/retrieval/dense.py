@@ -14,7 +14,7 @@ faiss: Any = _faiss  # its types are those of C++
 
 # HNSW (Malkov and Yashunin 2016): neighbours of a vector, and how widely is looked for them, in building and searching
 NEIGHBOURS, BUILD_WIDTH, SEARCH_WIDTH = 32, 200, 256
-# IVF (Jégou et al. 2011): vectors that a cell needs for its centre, and the share of the cells that is searched
+# IVF (Jégou et al. 2011): vectors that a cell needs for its centre, and the fraction of the cells that is searched
 PER_CELL, SEARCHED_CELLS = 39, 0.2
 
 
@@ -47,7 +47,7 @@ class Dense:
         return self._index.reconstruct_n(0, self._index.ntotal)
 
     def search(self, query: Vectors, k: int, alive: NDArray[np.bool_]) -> tuple[NDArray[np.int64], Vectors]:
-        """The places and cosines of the ``k`` nearest vectors that are alive, or of all of those if there are fewer.
+        """Find the rows and cosines of the ``k`` nearest vectors that are alive, or of all of those if there are fewer.
 
         Args:
             query: (dimension,), of length 1.
@@ -58,9 +58,9 @@ class Dense:
         if k == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         selector = None if alive.all() else faiss.IDSelectorBitmap(np.packbits(alive, bitorder="little"))
-        cosines, places = self._index.search(query[None], k, params=self._parameters(k, selector))
-        found = places[0] >= 0
-        return places[0][found], cosines[0][found]
+        cosines, rows = self._index.search(query[None], k, params=self._parameters(k, selector))
+        found = rows[0] >= 0
+        return rows[0][found], cosines[0][found]
 
     def _parameters(self, k: int, selector: Any) -> Any:
         given = {} if selector is None else {"sel": selector}

@@ -33,7 +33,7 @@ class Document(NamedTuple):
 def read_documents(
     source: str, name: str | None, text_column: str, cache_dir: Path, reading: Reading = DEFAULT
 ) -> Iterator[Document]:
-    """The documents of a source that have any text.
+    """Read the documents of a source that have any text.
 
     Args:
         source: a file or folder of .txt, .md, .html and .pdf files, a document each; a .json, .jsonl, .csv, .tsv or
@@ -43,9 +43,6 @@ def read_documents(
         text_column: the column that holds the text.
         cache_dir: where data sets are kept.
         reading: how texts, tables and JSON are read, and what is done about malformed rows.
-
-    Raises:
-        InputError: there is nothing there, or it cannot be read.
     """
     path = Path(source).expanduser()
     if source == EMBEDDED:
@@ -61,7 +58,7 @@ def read_documents(
 
 
 def _from_folder(folder: Path, text_column: str, cache_dir: Path, reading: Reading) -> Iterator[Document]:
-    """The files of text in a folder and below; where there are none, the rows of its tables. Other files are told."""
+    """Read the files of text in a folder and below, or without any the rows of its tables. Other files are told."""
     files = walk(folder)
     if not files:
         raise InputError(f"the folder {folder} is empty: put {', '.join(READERS)} files into it")
@@ -84,11 +81,7 @@ def _from_folder(folder: Path, text_column: str, cache_dir: Path, reading: Readi
 def _from_table(
     source: str, label: str, name: str | None, text_column: str, cache_dir: Path, reading: Reading
 ) -> Iterator[Document]:
-    """The rows of a table that have text, or nothing where it should be; the others are left out and counted.
-
-    Raises:
-        InputError: also where no row has any.
-    """
+    """Read the rows of a table that have text, or nothing where it should be; the others are left out and counted."""
     malformed, n_rows = Malformed(source, reading), 0
     for split, rows in load_rows(locate(source), cache_dir, reading, (text_column,), name=name).items():
         check_columns(source, rows, [text_column])

@@ -1,10 +1,7 @@
 """How well passages are found: recall, MRR and nDCG of each stage, with intervals, and how long it takes."""
 
-import json
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,87 +13,20 @@ from torchmetrics.functional.retrieval import (
     retrieval_reciprocal_rank,
 )
 
-from src.errors import InputError
-from src.extras.retrieval.index import Found, Index
-from src.extras.retrieval.search import Mode, Searcher
-from src.files import check_file
-from src.lines import read_lines
+from src.extras.retrieval.index import Found
+from src.extras.retrieval.queries import Query, relevant
+from src.extras.retrieval.searcher import Mode, Searcher
 
 RESAMPLES = 2000  # of the bootstrap
 CUT = 10  # of MRR and nDCG
 
 
-class Query(NamedTuple):
-    """A query, and where its answer is: in the passages of ``source`` that meet ``start`` to ``end``, in characters."""
-
-    text: str
-    source: str
-    start: int
-    end: int
-
-
-def read_queries(path: Path) -> list[Query]:
-    """Queries from JSON lines with ``query``, ``source``, ``start`` and ``end``.
-
-    Raises:
-        InputError: the file cannot be read, or a line of it is none of those.
-    """
-    check_file(path, is_text=True)
-    queries = []
-    for n, line in enumerate(read_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            queries.append(_query(json.loads(line)))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise InputError(
-                f"line {n} of {path} is no query with query, source, start and end: {line[:60]}"
-            ) from error
-    if not queries:
-        raise InputError(f"{path} has no queries")
-    return queries
-
-
-def _query(row: dict[str, Any]) -> Query:
-    """A query out of JSON, which names its source as documents may: by text or by a number.
-
-    Raises:
-        ValueError: a value is of another type, or text that no file can hold.
-        KeyError: there is none.
-    """
-    text, source, start, end = (row[name] for name in ("query", "source", "start", "end"))
-    if not (isinstance(text, str) and type(source) in (str, int) and type(start) is type(end) is int):
-        raise ValueError("of another type")
-    text.encode()  # half of a surrogate pair is valid JSON, and no text
-    return Query(text, str(source), start, end)
-
-
-def relevant(index: Index, queries: Iterable[Query]) -> list[set[int]]:
-    """The numbers of the passages that answer each query.
-
-    Raises:
-        InputError: a query's source is not in the index.
-    """
-    spans: dict[str, list[tuple[int, int, int]]] = {}
-    for number in index.numbers.tolist():
-        source, start, end = index.span(number)
-        spans.setdefault(source, []).append((start, end, number))
-    found = []
-    for query in queries:
-        if query.source not in spans:
-            raise InputError(
-                f"the query {query.text[:40]!r} is answered by {query.source!r}, which is not in the index"
-            )
-        found.append({n for start, end, n in spans[query.source] if start < query.end and query.start < end})
-    return found
-
-
 def measures(ranked: list[int], answers: set[int], depth: int) -> dict[str, float]:
-    """Recall among the first ``depth`` passages, MRR@10 and nDCG@10 of a list, the best first."""
+    """Compute recall among the first ``depth`` passages, MRR@10 and nDCG@10 of a list, the best first."""
     length = max(depth, CUT)
     listed = [float(number in answers) for number in ranked[:length]]
     missed = len(answers.difference(ranked[:length]))
-    # passages that were not found stand behind the places that count
+    # passages that were not found stand behind the ranks that count
     target = torch.tensor(listed + [0.0] * (length - len(listed)) + [1.0] * missed).long()
     scores = torch.arange(len(target), 0, -1).float()
     return {
@@ -118,7 +48,7 @@ class Estimate(NamedTuple):
 
 
 def bootstrap(values: NDArray[np.float64], seed: int = 0) -> Estimate:
-    """The mean, and the percentiles 2.5 and 97.5 of the means of samples drawn from the values with replacement."""
+    """Estimate a mean with the percentiles 2.5 and 97.5 of the means of samples drawn with replacement."""
     rng = np.random.default_rng(seed)
     drawn = rng.integers(len(values), size=(RESAMPLES, len(values)))
     low, high = np.percentile(values[drawn].mean(1), [2.5, 97.5])

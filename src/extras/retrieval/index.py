@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from src.encoder import Encoder
 from src.errors import InputError
 from src.extras.retrieval.dense import Vectors
+from src.extras.retrieval.index_files import MANIFEST, Settings, read_manifest
 from src.extras.retrieval.lexical import Lexical
-from src.extras.retrieval.manifest import MANIFEST, Settings, read_manifest
-from src.extras.retrieval.segment import Passage, Segment
+from src.extras.retrieval.passages import Passage
+from src.extras.retrieval.segment import Segment
 from src.files import damaged
 
 Found = list[tuple[int, float]]  # passages by number, with their scores, the best first
@@ -21,9 +22,6 @@ class Index:
 
     Args:
         folder: of the index.
-
-    Raises:
-        InputError: there is none, or it is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,31 +49,23 @@ class Index:
         self._offsets = np.cumsum([0, *map(len, self.segments)])
         alive = [segment.alive() for segment in self.segments]
         self._alive = np.concatenate(alive) if alive else np.zeros(0, bool)
-        self._numbers = np.flatnonzero(self._alive)  # of the passages that BM25 knows, in its order
+        # of all passages, in the order in which BM25 knows them
+        self.numbers: NDArray[np.int64] = np.flatnonzero(self._alive)
 
     @property
     def settings(self) -> Settings:
         """How it is made."""
         return self.manifest.settings
 
-    @property
-    def numbers(self) -> NDArray[np.int64]:
-        """The numbers of all passages."""
-        return self._numbers
-
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self.numbers)
 
     def documents(self) -> list[str]:
         """The sources of all documents."""
         return [source for segment in self.segments for source in segment.documents()]
 
     def check_encoder(self, encoder: Encoder, path: str) -> None:
-        """Refuse an encoder that is not the one whose vectors are in the index.
-
-        Raises:
-            InputError: naming both.
-        """
+        """Refuse an encoder that is not the one whose vectors are in the index."""
         held = self.settings
         if held.dimension is None:
             raise InputError(f"the index {self.folder} has no vectors: make it with --encoder, or search by bm25")
@@ -91,32 +81,32 @@ class Index:
             )
 
     def bm25(self, query: str, k: int) -> Found:
-        """Up to ``k`` passages that share a word with the query."""
+        """Find up to ``k`` passages that share a word with the query."""
         if self._lexical is None:
             return []
-        places, scores = self._lexical.search(query, k)
-        return list(zip(self._numbers[places].tolist(), scores.tolist(), strict=True))
+        rows, scores = self._lexical.search(query, k)
+        return list(zip(self.numbers[rows].tolist(), scores.tolist(), strict=True))
 
     def dense(self, vector: Vectors, k: int) -> Found:
-        """The ``k`` passages whose vectors are nearest, by their cosines."""
+        """Find the ``k`` passages whose vectors are nearest, by their cosines."""
         found: Found = []
         for segment, offset in zip(self.segments, self._offsets, strict=False):
             assert segment.dense is not None
             alive = self._alive[offset : offset + len(segment)]
-            places, cosines = segment.dense.search(vector, k, alive)
-            found += zip((places + offset).tolist(), cosines.tolist(), strict=True)
+            rows, cosines = segment.dense.search(vector, k, alive)
+            found += zip((rows + offset).tolist(), cosines.tolist(), strict=True)
         return sorted(found, key=lambda one: (-one[1], one[0]))[:k]
 
     def passage(self, number: int) -> Passage:
         """A passage by its number."""
-        segment, place = self._place(number)
-        return segment.passage(place)
+        segment, row = self._row(number)
+        return segment.passage(row)
 
     def span(self, number: int) -> tuple[str, int, int]:
         """Source, start and end of a passage by its number."""
-        segment, place = self._place(number)
-        return segment.span(place)
+        segment, row = self._row(number)
+        return segment.span(row)
 
-    def _place(self, number: int) -> tuple[Segment, int]:
+    def _row(self, number: int) -> tuple[Segment, int]:
         i = int(np.searchsorted(self._offsets, number, side="right")) - 1
         return self.segments[i], number - int(self._offsets[i])

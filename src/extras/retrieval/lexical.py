@@ -27,9 +27,6 @@ class Words:
 
     Args:
         language: such as ``english``, or ``none`` to leave words as they are.
-
-    Raises:
-        InputError: a language that is not known.
     """
 
     def __init__(self, language: str) -> None:
@@ -57,7 +54,7 @@ def _pieces(text: str) -> list[str]:
 
 
 def write_bm25(words: Sequence[Sequence[str]], folder: Path) -> None:
-    """Write the scores of passages by their words, each passage by its place in the sequence."""
+    """Write the scores of passages by their words, each passage by its row in the sequence."""
     scorer = BM25()
     scorer.index(words, create_empty_token=False, show_progress=False)
     scorer.save(folder, show_progress=False)
@@ -76,7 +73,7 @@ class Lexical:
         self._words = Words(language)
 
     def search(self, query: str, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The places and scores of up to ``k`` passages that share a word with the query, the best first."""
+        """Find the rows and scores of up to ``k`` passages that share a word with the query, the best first."""
         ids = self._scorer.get_tokens_ids(self._words.of([query])[0])
         if not ids:
             return np.empty(0, np.int64), np.empty(0, np.float32)

@@ -1,79 +1,16 @@
 """A part of an index that is written once: documents, their passages, and the passages' words and vectors."""
 
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from src.extras.retrieval.dense import Dense, Kind, Vectors, write_vectors
-from src.extras.retrieval.manifest import Part
+from src.extras.retrieval.dense import Dense, Kind, write_vectors
+from src.extras.retrieval.index_files import Part
+from src.extras.retrieval.passages import Content, Passage
 
 DOCUMENTS, PASSAGES, VECTORS = "documents.arrow", "passages.arrow", "vectors.faiss"
-
-
-class Passage(NamedTuple):
-    """A piece of a document: ``text`` is that of the document from character ``start`` to ``end``."""
-
-    source: str
-    start: int
-    end: int
-    text: str
-
-
-@dataclass(frozen=True)
-class Content:
-    """What a segment is written from.
-
-    Args:
-        documents: columns ``source``, ``digest`` and ``text``.
-        passages: columns ``document`` (its row), ``start``, ``end`` and ``words``.
-        vectors: (passages, dimension), or null where there is no encoder.
-    """
-
-    documents: pa.Table
-    passages: pa.Table
-    vectors: Vectors | None
-
-    def __len__(self) -> int:
-        return self.passages.num_rows
-
-
-def digest(text: str) -> str:
-    """By which a text is known again."""
-    return sha256(text.encode()).hexdigest()[:16]
-
-
-def make_content(
-    sources: list[str], texts: list[str], spans: list[list[tuple[int, int]]], words: Any, vectors: Vectors | None
-) -> Content:
-    """Documents with the spans of their passages; words and vectors of all passages, in order."""
-    flat = [(i, start, end) for i, of_one in enumerate(spans) for start, end in of_one]
-    numbers, starts, ends = (list(column) for column in zip(*flat, strict=True)) if flat else ([], [], [])
-    documents = {"source": sources, "digest": [digest(text) for text in texts], "text": texts}
-    passages = {"document": numbers, "start": starts, "end": ends, "words": words}
-    return Content(pa.table(documents, DOCUMENT_SCHEMA), pa.table(passages, PASSAGE_SCHEMA), vectors)
-
-
-DOCUMENT_SCHEMA = pa.schema({"source": pa.string(), "digest": pa.string(), "text": pa.large_string()})
-PASSAGE_SCHEMA = pa.schema(
-    {"document": pa.int32(), "start": pa.int64(), "end": pa.int64(), "words": pa.large_list(pa.string())}
-)
-
-
-def join(first: Content, second: Content) -> Content:
-    """Two contents as one."""
-    numbers = pa.array(second.passages["document"].to_numpy() + first.documents.num_rows, pa.int32())
-    passages = second.passages.set_column(0, "document", numbers)
-    vectors = None
-    if first.vectors is not None and second.vectors is not None:
-        vectors = np.concatenate([first.vectors, second.vectors])
-    return Content(
-        pa.concat_tables([first.documents, second.documents]), pa.concat_tables([first.passages, passages]), vectors
-    )
 
 
 def write_segment(content: Content, kind: Kind, folder: Path) -> None:
@@ -106,6 +43,11 @@ class Segment:
         """All passages, the deleted ones among them."""
         return self._passages.num_rows
 
+    @property
+    def n_alive(self) -> int:
+        """How many passages are not deleted."""
+        return int(self.alive().sum())
+
     def alive(self) -> NDArray[np.bool_]:
         """Which passages are not deleted."""
         return ~np.isin(self.document_of, self.deleted)
@@ -115,15 +57,15 @@ class Segment:
         gone = set(self.deleted)
         return {source: i for i, source in enumerate(self.sources) if i not in gone}
 
-    def span(self, number: int) -> tuple[str, int, int]:
+    def span(self, row: int) -> tuple[str, int, int]:
         """Source, start and end of a passage."""
-        start, end = (self._passages[name][number].as_py() for name in ("start", "end"))
-        return self.sources[self.document_of[number]], start, end
+        start, end = (self._passages[name][row].as_py() for name in ("start", "end"))
+        return self.sources[self.document_of[row]], start, end
 
-    def passage(self, number: int) -> Passage:
+    def passage(self, row: int) -> Passage:
         """A passage with its text."""
-        source, start, end = self.span(number)
-        text: str = self._documents["text"][int(self.document_of[number])].as_py()
+        source, start, end = self.span(row)
+        text: str = self._documents["text"][int(self.document_of[row])].as_py()
         return Passage(source, start, end, text[start:end])
 
     def words(self) -> list[list[str]]:
@@ -135,9 +77,9 @@ class Segment:
         kept = ~np.isin(np.arange(len(self.sources)), self.deleted)
         alive, renumbered = self.alive(), np.cumsum(kept) - 1
         passages = self._passages.filter(pa.array(alive))
-        numbers = pa.array(renumbered[self.document_of[alive]], pa.int32())
+        rows = pa.array(renumbered[self.document_of[alive]], pa.int32())
         vectors = self.dense.vectors()[alive] if self.dense else None
-        return Content(self._documents.filter(pa.array(kept)), passages.set_column(0, "document", numbers), vectors)
+        return Content(self._documents.filter(pa.array(kept)), passages.set_column(0, "document", rows), vectors)
 
 
 def _read(path: Path) -> pa.Table:

@@ -9,8 +9,8 @@ from src.decoding import generate
 from src.decoding.text import stream_text
 from src.errors import InputError
 from src.extras.retrieval.answer import is_relevant, make_prompt
-from src.extras.retrieval.search import Hit
-from src.extras.retrieval.segment import Passage
+from src.extras.retrieval.passages import Passage
+from src.extras.retrieval.searcher import Hit
 from src.models import GPT, GPTConfig
 from src.tokenization import byte_tokenizer, train_bpe
 from tests.extras.retrieval.conftest import TEXT

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from src.data.sentences import split_sentences
 from src.errors import InputError
 from src.extras.retrieval.changing import add
-from src.extras.retrieval.evaluation import bootstrap, evaluate, measures, read_queries, relevant
+from src.extras.retrieval.evaluation import bootstrap, evaluate, measures
 from src.extras.retrieval.index import Index
-from src.extras.retrieval.queries import make_queries
-from src.extras.retrieval.rerank import load_reranker
-from src.extras.retrieval.search import Searcher
+from src.extras.retrieval.queries import make_queries, read_queries, relevant
+from src.extras.retrieval.searcher import Searcher, load_reranker
 from tests.extras.retrieval.conftest import documents, settings, write_checkpoint
 
 

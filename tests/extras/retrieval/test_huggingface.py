@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceCl
 
 from src.checkpoint import read_checkpoint, save_checkpoint
 from src.encoder import load_encoder
-from src.extras.retrieval.rerank import load_reranker
+from src.extras.retrieval.searcher import load_reranker
 from src.tokenization import train_wordpiece
 from tests.extras.retrieval.conftest import NOUNS, TEXT, write_checkpoint
 

@@ -18,7 +18,7 @@ from src.errors import InputError
 from src.extras.retrieval.changing import add, delete
 from src.extras.retrieval.documents import Document
 from src.extras.retrieval.index import Index
-from src.extras.retrieval.manifest import MANIFEST
+from src.extras.retrieval.index_files import MANIFEST
 from tests.extras.retrieval.conftest import NOUNS, documents, settings, write_checkpoint
 
 ROOT = Path(__file__).parents[3]

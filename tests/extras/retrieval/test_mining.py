@@ -6,11 +6,9 @@ import pytest
 
 from src.extras.retrieval.changing import add
 from src.extras.retrieval.data.labelled_ranking import RankingSource
-from src.extras.retrieval.evaluation import relevant
 from src.extras.retrieval.index import Index
-from src.extras.retrieval.mining import mine
-from src.extras.retrieval.queries import make_queries
-from src.extras.retrieval.search import Searcher
+from src.extras.retrieval.queries import make_queries, mine_negatives, relevant
+from src.extras.retrieval.searcher import Searcher
 from tests.extras.retrieval.conftest import documents, settings
 
 
@@ -19,7 +17,7 @@ def test_negatives_are_the_best_of_the_search_without_the_answers(tmp_path, enco
     remaining, queries = make_queries(documents(6), every=6)
     add(tmp_path / "index", remaining, settings(encoder), encoder)
     searcher = Searcher(Index(tmp_path / "index"), encoder)
-    rows = list(mine(searcher, queries, mode, depth=8))
+    rows = list(mine_negatives(searcher, queries, mode, depth=8))
     answers = relevant(searcher.index, queries)
     assert len(rows) == sum(map(len, answers))
     texts = {number: searcher.index.passage(number).text for number in searcher.index.numbers.tolist()}
@@ -40,7 +38,7 @@ def test_other_seeds_take_other_sentences_out():
 def test_rows_are_read_as_labelled_ones(tmp_path, encoder):
     remaining, queries = make_queries(documents(6), every=6)
     add(tmp_path / "index", remaining, settings(encoder), encoder)
-    rows = list(mine(Searcher(Index(tmp_path / "index"), encoder), queries, "hybrid", depth=8))
+    rows = list(mine_negatives(Searcher(Index(tmp_path / "index"), encoder), queries, "hybrid", depth=8))
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row._asdict()) + "\n" for row in rows))
     source = RankingSource(str(path), None, "query", "positive", "negatives", 0.0, 0.0)

@@ -4,7 +4,7 @@ import pytest
 
 from src.encoder import load_encoder
 from src.errors import InputError
-from src.extras.retrieval.rerank import load_reranker
+from src.extras.retrieval.searcher import load_reranker
 from tests.extras.retrieval.conftest import write_checkpoint
 
 QUERY = "the old senator saw a glacier"

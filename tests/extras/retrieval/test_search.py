@@ -6,8 +6,7 @@ import pytest
 from src.errors import InputError
 from src.extras.retrieval.changing import add
 from src.extras.retrieval.index import Index
-from src.extras.retrieval.rerank import load_reranker
-from src.extras.retrieval.search import Searcher, blend, fuse
+from src.extras.retrieval.searcher import Searcher, blend, fuse, load_reranker
 from tests.extras.retrieval.conftest import documents, settings, write_checkpoint
 
 QUERY = "the river number3 and a festival"

@@ -91,16 +91,15 @@ def run_queries(options: argparse.Namespace) -> None:
 
 def run_mine(options: argparse.Namespace) -> None:
     """Write labelled rows with what the search found as negatives."""
-    from src.extras.retrieval.evaluation import read_queries
-    from src.extras.retrieval.mining import mine
-    from src.extras.retrieval.search import Searcher
+    from src.extras.retrieval.queries import mine_negatives, read_queries
+    from src.extras.retrieval.searcher import Searcher
     from src.files import check_folder_of, write_atomically
 
     check_folder_of(options.output)
     queries = read_queries(options.queries)
     mode = find_mode(options)
     searcher = Searcher(*open_index(options, mode != "bm25"))
-    rows = list(mine(searcher, queries, mode, options.depth))
+    rows = list(mine_negatives(searcher, queries, mode, options.depth))
     if not rows:
         raise InputError(f"nothing was found in {options.index} beside the answers of {options.queries}")
     write_atomically(options.output, "".join(json.dumps(row._asdict()) + "\n" for row in rows))
@@ -109,7 +108,8 @@ def run_mine(options: argparse.Namespace) -> None:
 
 def run_eval(options: argparse.Namespace) -> None:
     """Print a table of all stages, and write it if asked to."""
-    from src.extras.retrieval.evaluation import evaluate, read_queries
+    from src.extras.retrieval.evaluation import evaluate
+    from src.extras.retrieval.queries import read_queries
     from src.files import check_folder_of, write_atomically
 
     if options.output:

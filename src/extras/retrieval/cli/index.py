@@ -52,8 +52,8 @@ def run_index(options: argparse.Namespace) -> None:
     from src.extras.retrieval.changing import add
     from src.extras.retrieval.documents import read_documents
     from src.extras.retrieval.index import Index
+    from src.extras.retrieval.index_files import Settings
     from src.extras.retrieval.lexical import Words
-    from src.extras.retrieval.manifest import Settings
 
     encoder = load_encoder(options.encoder, options.device) if options.encoder else None
     length = options.passage or (min(TOKENS_PASSAGE, encoder.max_tokens) if encoder else WORDS_PASSAGE)

@@ -9,7 +9,7 @@ from src.cli.parser import fraction, positive
 if TYPE_CHECKING:  # nothing heavy before it is known what is to be run
     from src.encoder import Encoder
     from src.extras.retrieval.index import Index
-    from src.extras.retrieval.search import Searcher
+    from src.extras.retrieval.searcher import Searcher
 
 SHOWN = 300  # characters of a passage
 
@@ -80,8 +80,7 @@ def open_searcher(options: argparse.Namespace, needs_vectors: bool) -> "Searcher
     Raises:
         InputError: as :func:`open_index`, or the reranker cannot be read.
     """
-    from src.extras.retrieval.rerank import load_reranker
-    from src.extras.retrieval.search import Searcher
+    from src.extras.retrieval.searcher import Searcher, load_reranker
 
     index, encoder = open_index(options, needs_vectors)
     reranker = load_reranker(options.rerank, options.device) if options.rerank else None
@@ -90,7 +89,7 @@ def open_searcher(options: argparse.Namespace, needs_vectors: bool) -> "Searcher
 
 def find_mode(options: argparse.Namespace) -> Any:
     """The mode that was asked for, or the best that the index has."""
-    from src.extras.retrieval.manifest import read_manifest
+    from src.extras.retrieval.index_files import read_manifest
 
     has_vectors = read_manifest(options.index).settings.dimension is not None
     return options.mode or ("hybrid" if has_vectors else "bm25")

@@ -3,18 +3,27 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, get_args
 
+import torch
+from tokenizers import Tokenizer
+
+from src.checkpoint import load_trained
 from src.encoder import Encoder
 from src.errors import InputError
 from src.extras.retrieval.index import Found, Index
-from src.extras.retrieval.rerank import Reranker
-from src.extras.retrieval.segment import Passage
+from src.extras.retrieval.passages import Passage
+from src.hardware import to_device
+from src.models import BERTClassifier
+from src.rows import bert_row, pad_rows
+from src.tokenization import bert_ids
 
 Mode = Literal["bm25", "dense", "hybrid"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 RRF_K = 60  # of the paper
 DEPTH = 100  # passages of each list that are fused, at least
+BATCH = 32  # pairs that the reranker reads at once
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class Hit:
 
 
 def fuse(lists: Sequence[Found]) -> Found:
-    """Reciprocal rank fusion: each list gives a passage 1 / (60 + its rank) (Cormack et al. 2009)."""
+    """Fuse lists by their ranks: each gives a passage 1 / (60 + its rank) (Cormack et al. 2009)."""
     scores: dict[int, float] = {}
     for found in lists:
         for rank, (number, _) in enumerate(found, 1):
@@ -36,7 +45,7 @@ def fuse(lists: Sequence[Found]) -> Found:
 
 
 def blend(first: Sequence[float], second: Sequence[float], weight: float) -> list[float]:
-    """The weighted sum of two scores of the same passages, each brought to mean 0 and deviation 1.
+    """Sum two scores of the same passages with weights, each brought to mean 0 and deviation 1.
 
     A reranker that is not sure, as one that was trained for minutes, adds to the search that found the passages more
     than it does alone (Wang et al. 2021, of dense retrieval and BM25).
@@ -56,6 +65,52 @@ def blend(first: Sequence[float], second: Sequence[float], weight: float) -> lis
     return [(1 - weight) * a + weight * b for a, b in zip(*scaled, strict=True)]
 
 
+@dataclass(frozen=True)
+class Reranker:
+    """A BERT with one score, over ``[CLS] query [SEP] passage [SEP]``.
+
+    Args:
+        model: in evaluation mode, with one label.
+        tokenizer: its own.
+        special_ids: the ids of BERT's special tokens.
+        device: where the network is.
+    """
+
+    model: BERTClassifier
+    tokenizer: Tokenizer
+    special_ids: dict[str, int]
+    device: torch.device
+
+    @torch.inference_mode()
+    def scores(self, query: str, passages: Sequence[str]) -> list[float]:
+        """Score each passage. What is longer than the network's positions is cut, the longer text first."""
+        first = self.tokenizer.encode(query, add_special_tokens=False).ids
+        encodings = self.tokenizer.encode_batch(list(passages), add_special_tokens=False)
+        length = self.model.config.max_seq_len
+        pairs = [bert_row([first, encoding.ids], length, self.special_ids) for encoding in encodings]
+        order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]))  # rows of like length go together
+        found = [0.0] * len(pairs)
+        for start in range(0, len(order), BATCH):
+            batch = order[start : start + BATCH]
+            arrays = pad_rows([pairs[i][0] for i in batch], self.special_ids["pad_token"])
+            input_ids, mask = (torch.from_numpy(array).to(self.device) for array in arrays)
+            begins = torch.tensor([pairs[i][1] for i in batch], device=self.device)[:, None]
+            segments = ((torch.arange(input_ids.shape[1], device=self.device) >= begins) & (mask > 0)).long()
+            for i, score in zip(batch, self.model(input_ids, segments, mask)[:, 0].float().tolist(), strict=True):
+                found[i] = score
+        return found
+
+
+def load_reranker(path: str | Path, device: str = "cpu") -> Reranker:
+    """Load the reranker of a checkpoint, which has one label."""
+    model, tokenizer, _ = load_trained(path, BERTClassifier)
+    if model.config.n_labels != 1:
+        raise InputError(f"checkpoint {path} has {model.config.n_labels} labels: a reranker has one, its score")
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return Reranker(model, tokenizer, bert_ids(tokenizer), to_device(model, device))
+
+
 class Searcher:
     """Search an index.
 
@@ -72,11 +127,7 @@ class Searcher:
         self.index, self.encoder, self.reranker, self.weight = index, encoder, reranker, weight
 
     def stages(self, query: str, mode: Mode, k: int) -> dict[str, Found]:
-        """What each list has for a query, ``k`` passages at most; the last one is that of the mode.
-
-        Raises:
-            InputError: the query has no words, or there are no vectors.
-        """
+        """Find what each list has for a query, ``k`` passages at most; the last one is that of the mode."""
         if not re.search(r"\w", query):
             raise InputError(f"the query {query[:40]!r} has no words: ask for something")
         depth = max(k, DEPTH) if mode == "hybrid" else k
@@ -92,16 +143,13 @@ class Searcher:
         return {name: one[:k] if name == mode else one for name, one in found.items()}
 
     def search(self, query: str, mode: Mode, k: int, candidates: int = 50) -> list[Hit]:
-        """The ``k`` best passages, or all if there are fewer.
+        """Find the ``k`` best passages, or all if there are fewer.
 
         Args:
             query: of any text with a word in it.
             mode: how the candidates are found.
             k: how many.
             candidates: passages that the reranker reads; the others follow it in the order of the first search.
-
-        Raises:
-            InputError: as :meth:`stages`.
         """
         found = self.stages(query, mode, max(k, candidates) if self.reranker else k)
         ranked = found[mode]
@@ -115,7 +163,7 @@ class Searcher:
         ]
 
     def rerank(self, query: str, found: Found) -> Found:
-        """Passages in the order of the reranker's scores, or of both scores where its weight is less than 1.
+        """Order passages by the reranker's scores, or by both scores where its weight is less than 1.
 
         Returns:
             The passages with the reranker's own scores.

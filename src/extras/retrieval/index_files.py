@@ -25,7 +25,7 @@ class Settings:
     """How an index is made, the same for all that is ever added to it.
 
     Args:
-        encoder: the checkpoint of the encoder as it was named; null for BM25 alone.
+        encoder: the checkpoint of the encoder as it was named; None for BM25 alone.
         checksum: of the encoder.
         dimension: of its vectors.
         passage_len: tokens of a passage.
@@ -60,7 +60,7 @@ class Manifest:
         settings: how it is made.
         generation: counts the changes.
         segments: the folders of documents.
-        lexical: the folder of BM25 over the passages that are not deleted; null where there are none.
+        lexical: the folder of BM25 over the passages that are not deleted; None where there are none.
     """
 
     settings: Settings
@@ -85,22 +85,17 @@ def _crc32(content: dict[str, Any]) -> int:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """What belongs to the index in a folder.
-
-    Raises:
-        InputError: there is none, or it is damaged, or of another version.
-    """
+    """Read what belongs to the index in a folder."""
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(f"there is no index in {folder}: make one by rag index --output {folder}")
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         content = held["content"]
-        whole = _crc32(content) == held["crc32"]
+        if _crc32(content) != held["crc32"]:
+            raise ValueError("its checksum is another one")
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"the index {folder} is damaged ({MANIFEST}): make it anew") from error
-    if not whole:
-        raise InputError(f"the index {folder} is damaged ({MANIFEST}): make it anew")
     if content["format"] != FORMAT:
         raise InputError(f"the index {folder} has format {content['format']}, not {FORMAT}: make it anew")
     lexical = content["lexical"]
@@ -114,19 +109,14 @@ def read_manifest(folder: Path) -> Manifest:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Be the only one who changes the index in a folder, which is made if need be.
+    """Be the only one who changes the index in a folder, which is made if need be; another process is refused.
 
     What a killed process has left there is removed, before and after.
-
-    Raises:
-        InputError: the folder holds something else, or another process is at it.
     """
     if folder.exists() and not (folder / MANIFEST).is_file():
         ours = {LOCK, f"{MANIFEST}.part", *(path.name for pattern in PARTS for path in folder.glob(pattern))}
-        foreign = (
-            [path.name for path in folder.iterdir() if path.name not in ours] if folder.is_dir() else [folder.name]
-        )
-        if foreign:
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name]
+        if foreign := [name for name in names if name not in ours]:
             raise InputError(f"{folder} holds {foreign[0]} and no index: name another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
