@@ -29,6 +29,7 @@ QUICK = (
     "tests/models/test_transformer.py",
     "tests/data/test_packing.py",
     "tests/test_checkpoint.py",
+    "tests/test_encoder.py",
 )
 
 
