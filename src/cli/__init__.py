@@ -23,6 +23,7 @@ VERBS: Verbs = {
     "fill-mask": ("src.cli.fill_mask:fill_mask", "find the words behind [MASK] with a trained BERT"),
     "embed": ("src.cli.embed:embed", "write sentence vectors of a trained BERT"),
     "extend-context": ("src.cli.extend_context:extend_context", "give a trained BERT or GPT a longer context"),
+    "init": ("src.cli.init:init", "make a project of one's own of the template: the first thing in a fork"),
     "reproduce": ("src.cli.reproduce:reproduce", "start a run again, and say what differs from its record"),
     **verbs(),
 }
