@@ -7,7 +7,7 @@ import torch
 
 from src.checkpoint import load_trained
 from src.models import GPT, Longformer
-from tests.extras.huggingface.test_weights import checkpoint_of
+from tests.random_networks import checkpoint_of
 
 LIGHTNING = {"pytorch-lightning_version": "2.6.6", "epoch": 0}
 

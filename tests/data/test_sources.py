@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,6 @@ from src.data import ClassificationDataModule, LMDataModule, MLMDataModule, Tran
 from src.data.corpora import Corpus, documents
 from src.data.sources import files_of, walk
 from src.errors import InputError
-from src.extras.retrieval.data import RerankerDataModule, RetrieverDataModule
-from src.extras.retrieval.documents import read_documents
 from src.tokenization import train_wordpiece
 
 ROWS = [{"text": f"Row {i}. It says more.", "label": "ab"[i % 2], "fr": f"rangée {i}"} for i in range(40)]
@@ -41,8 +40,6 @@ def test_linked_folders_and_files_are_followed_and_circles_end(tmp_path):
     (folder / "dead.jsonl").symlink_to(tmp_path / "nowhere")
     assert [file.name for file in walk(folder)] == ["file.jsonl", "part.jsonl"]
     assert texts(folder, tmp_path / "cache") == sorted(row["text"] for row in ROWS)
-    (tmp_path / "elsewhere/deep/one.txt").write_text("A text.")
-    assert [row.source for row in read_documents(str(folder), None, "text", tmp_path)] == ["linked/deep/one.txt"]
 
 
 @pytest.mark.parametrize("name", ["part[1].jsonl", "[a]/rows.csv", "what?.txt"])
@@ -91,28 +88,27 @@ def tokenizer(tmp_path) -> Path:
     return folder
 
 
-RANKING = {"query_column": "label", "positive_column": "text"}
-MODULES: dict[str, tuple[type, dict[str, str]]] = {
+MODULES: dict[str, tuple[type, dict[str, Any]]] = {
     "language modelling": (LMDataModule, {}),
     "masked words": (MLMDataModule, {}),
     "classification": (ClassificationDataModule, {}),
     "translation": (TranslationDataModule, {"source_language": "text", "target_language": "fr"}),
-    "cloze": (RetrieverDataModule, {}),
-    "labelled queries": (RetrieverDataModule, RANKING),
-    "reranking": (RerankerDataModule, {**RANKING, "negatives": "1"}),
 }
 
 
-@pytest.mark.parametrize("kind", MODULES)
+@pytest.fixture(params=MODULES)
+def kind(request) -> tuple[type, dict[str, Any]]:
+    """A data module's class and options."""
+    return MODULES[request.param]
+
+
 def test_the_cache_of_every_data_module_depends_on_all_that_shapes_it(tmp_path, tokenizer, kind):
-    module, options = MODULES[kind]
+    module, options = kind
     folder = tmp_path / "rows"
     train = write(folder / "train.jsonl")
 
     def key(**changes) -> str:
         all_options = {**options, "source": str(folder), "tokenizer": str(tokenizer), **changes}
-        if "negatives" in all_options:
-            all_options["negatives"] = int(all_options["negatives"])
         return json.dumps(module(**all_options, cache_dir=str(tmp_path / "cache")).cache_key(), sort_keys=True)
 
     seen = {key()}
@@ -144,14 +140,3 @@ def test_the_cache_of_every_data_module_depends_on_all_that_shapes_it(tmp_path, 
     ):
         assert key(**changes) not in seen
         seen.add(key(**changes))
-
-
-def test_other_labelled_queries_are_other_data(tmp_path, tokenizer):
-    def fingerprint(name: str, rows) -> str:
-        path = write(tmp_path / name / "rows.jsonl", rows)
-        options = {"tokenizer": str(tokenizer), "cache_dir": str(tmp_path / name), "negatives": 1}
-        return RerankerDataModule(str(path), **RANKING, **options).fingerprint()
-
-    other = [{**row, "text": row["text"].replace("says", "more")} for row in ROWS]
-    assert fingerprint("one", ROWS) == fingerprint("same", ROWS)
-    assert fingerprint("one", ROWS) != fingerprint("other", other)

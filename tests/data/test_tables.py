@@ -15,8 +15,6 @@ from src.data.malformed import Reading
 from src.data.parallel import ParallelCorpus
 from src.data.tables import Dialect, table_rows
 from src.errors import InputError
-from src.extras.retrieval.data.labelled_ranking import RankingSource
-from src.extras.retrieval.documents import read_documents
 
 PLENTY = settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -81,59 +79,64 @@ def write(path, delimiter=",", encoding="utf-8", quoting=csv.QUOTE_MINIMAL, text
     path.write_bytes(gzip.compress(content) if path.name.lower().endswith(".gz") else content)
 
 
-def read_by(reader, path, cache, reading=Reading()):  # noqa: B008
-    """The texts of a table, in no order, by each of the readers."""
-    if reader == "corpus":
-        splits = Corpus(str(path), reading=reading).splits(cache)
-        return sorted(text for rows in splits.values() for text in documents(rows))
-    if reader == "labelled":
-        splits, names = LabelledSource(str(path), None, "text", None, "label", 0.1, 0.1, reading).splits(cache)
-        assert names == ["NA", "None", "yes"]
-        return sorted(text for rows in splits.values() for text in rows.firsts)
-    if reader == "ranking":
-        source = RankingSource(str(path), None, "label", "text", "none", 0.1, 0.1, reading)
-        return sorted(own for rows in source.splits(cache).values() for _, own, _ in source.texts(rows))
-    if reader == "pairs":
-        folder = path.with_name("pairs")
-        folder.mkdir()
-        path.rename(folder / path.name)
-        corpus = ParallelCorpus(str(folder), "text", "fr", reading=reading)
-        return sorted(source for pairs in corpus.load(cache).values() for source, _ in pairs)
-    return sorted(row.text for row in read_documents(str(path), None, "text", cache, reading))
+def read_corpus(path, cache, reading=Reading()):  # noqa: B008
+    """The texts of a table, in no order, as every reader gives them."""
+    splits = Corpus(str(path), reading=reading).splits(cache)
+    return sorted(text for rows in splits.values() for text in documents(rows))
 
 
-READERS = ["corpus", "labelled", "ranking", "pairs", "documents"]
+def read_labelled(path, cache, reading=Reading()):  # noqa: B008
+    splits, names = LabelledSource(str(path), None, "text", None, "label", 0.1, 0.1, reading).splits(cache)
+    assert names == ["NA", "None", "yes"]
+    return sorted(text for rows in splits.values() for text in rows.firsts)
 
 
-@pytest.mark.parametrize("reader", READERS)
+def read_pairs(path, cache, reading=Reading()):  # noqa: B008
+    folder = path.with_name("pairs")
+    folder.mkdir()
+    path.rename(folder / path.name)
+    corpus = ParallelCorpus(str(folder), "text", "fr", reading=reading)
+    return sorted(source for pairs in corpus.load(cache).values() for source, _ in pairs)
+
+
+@pytest.fixture(params=[read_corpus, read_labelled])
+def read_rows(request):
+    """A reader of rows, which an extra may have more of."""
+    return request.param
+
+
+@pytest.fixture(params=[read_corpus, read_labelled, read_pairs])
+def read(request):
+    """A reader of rows or of pairs."""
+    return request.param
+
+
 @pytest.mark.parametrize("name", ["train.csv", "train.csv.gz", "train.TSV", "train.tsv.GZ"])
-def test_every_reader_reads_the_same_rows(tmp_path, reader, name):
+def test_every_reader_reads_the_same_rows(tmp_path, read, name):
     write(tmp_path / name, *("\t", "utf-8", csv.QUOTE_NONE) if "tsv" in name.lower() else (",",))
-    assert read_by(reader, tmp_path / name, tmp_path / "cache") == sorted(TEXTS)
+    assert read(tmp_path / name, tmp_path / "cache") == sorted(TEXTS)
 
 
-@pytest.mark.parametrize("reader", READERS)
-def test_every_reader_leaves_out_and_counts_the_same_rows(tmp_path, reader, capsys):
+def test_every_reader_leaves_out_and_counts_the_same_rows(tmp_path, read, capsys):
     path = tmp_path / "train.csv"
     write(path)
     with path.open("ab") as file:
         file.write(b"too,many,fields,here\n\xff\xfe,yes,1\n")
-    assert read_by(reader, path, tmp_path / "cache") == sorted(TEXTS)
+    assert read(path, tmp_path / "cache") == sorted(TEXTS)
     out = capsys.readouterr().out
     assert "1 rows, wrong number of fields (row 48: 'too,many,fields,here')" in out
     assert "1 rows, invalid UTF-8 (row 49" in out
 
 
-@pytest.mark.parametrize("reader", READERS)
-def test_every_reader_refuses_a_larger_share_unless_it_is_allowed(tmp_path, reader):
+def test_every_reader_refuses_a_larger_share_unless_it_is_allowed(tmp_path, read):
     write(tmp_path / "train.csv")
     with (tmp_path / "train.csv").open("a") as file:
         file.write("one\n" * 3)
     with pytest.raises(InputError, match=r"3 of the 49 rows of .*train.csv cannot be read: 3 rows, wrong number"):
-        read_by(reader, tmp_path / "train.csv", tmp_path / "cache")
+        read(tmp_path / "train.csv", tmp_path / "cache")
     path = next(tmp_path.rglob("train.csv"))
-    if reader != "pairs":
-        assert len(read_by(reader, path, tmp_path / "cache", Reading(max_malformed=0.1))) == len(TEXTS)
+    if read is not read_pairs:
+        assert len(read(path, tmp_path / "cache", Reading(max_malformed=0.1))) == len(TEXTS)
 
 
 ACCENTED = [f"schöne Grüße, à bientôt {i}" for i in range(20)]
@@ -146,7 +149,7 @@ ACCENTED = [f"schöne Grüße, à bientôt {i}" for i in range(20)]
 def test_delimiter_and_encoding_are_found_and_told(tmp_path, capsys, delimiter, encoding, quoting):
     path = tmp_path / "rows.csv"
     write(path, delimiter, encoding, quoting, ACCENTED)
-    assert read_by("corpus", path, tmp_path / "cache") == sorted(ACCENTED)
+    assert read_corpus(path, tmp_path / "cache") == sorted(ACCENTED)
     out = capsys.readouterr().out
     assert f"delimiter {delimiter!r}" in out
     if encoding in ("cp1252", "utf-16"):
@@ -157,8 +160,8 @@ def test_an_encoding_that_is_not_plain_is_refused_and_can_be_named(tmp_path):
     path, texts = tmp_path / "rows.csv", [f"zażółć gęślą jaźń {i}" for i in range(20)]
     write(path, encoding="cp1250", texts=texts)
     with pytest.raises(InputError, match=r"20 of the 20 rows .* set delimiter or encoding"):
-        read_by("corpus", path, tmp_path / "cache")
-    assert read_by("corpus", path, tmp_path / "cache", Reading(encoding="cp1250")) == sorted(texts)
+        read_corpus(path, tmp_path / "cache")
+    assert read_corpus(path, tmp_path / "cache", Reading(encoding="cp1250")) == sorted(texts)
     for wrong in ({"encoding": "latin-99"}, {"delimiter": "ab"}, {"max_malformed": 1.5}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             Reading(**wrong)
@@ -167,18 +170,18 @@ def test_an_encoding_that_is_not_plain_is_refused_and_can_be_named(tmp_path):
 def test_quotes_between_tabs_are_quoting_only_where_the_rows_say_so(tmp_path):
     speech = ['"I came.', 'I saw."', '"All of it."', 'he said "yes"', *(f"row {i}" for i in range(40))]
     write(tmp_path / "speech.tsv", "\t", quoting=csv.QUOTE_NONE, texts=speech)
-    assert read_by("labelled", tmp_path / "speech.tsv", tmp_path / "cache") == sorted(speech)
+    assert read_labelled(tmp_path / "speech.tsv", tmp_path / "cache") == sorted(speech)
     long = [f'row {i}\nof "two" lines,\tand a tab' for i in range(20)]
     write(tmp_path / "long.tsv", "\t", texts=long)
-    assert read_by("labelled", tmp_path / "long.tsv", tmp_path / "cache") == sorted(long)
+    assert read_labelled(tmp_path / "long.tsv", tmp_path / "cache") == sorted(long)
     doubled = [f'say "{i}"' for i in range(20)]
     write(tmp_path / "doubled.tsv", "\t", texts=doubled)
-    assert read_by("labelled", tmp_path / "doubled.tsv", tmp_path / "cache") == sorted(doubled)
+    assert read_labelled(tmp_path / "doubled.tsv", tmp_path / "cache") == sorted(doubled)
 
 
 def test_a_table_of_an_old_mac(tmp_path):
     (tmp_path / "rows.csv").write_bytes(b"text,n\r" + b"".join(b"row,%d\r" % i for i in range(30)))
-    assert len(read_by("corpus", tmp_path / "rows.csv", tmp_path / "cache")) == 30
+    assert len(read_corpus(tmp_path / "rows.csv", tmp_path / "cache")) == 30
 
 
 # ---- JSON
@@ -195,12 +198,11 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize("reader", ["corpus", "labelled", "ranking", "documents"])
 @pytest.mark.parametrize("shape", WHOLE)
-def test_json_is_read_whole(tmp_path, reader, shape):
+def test_json_is_read_whole(tmp_path, read_rows, shape):
     path = tmp_path / "rows.json"
     path.write_text(WHOLE[shape], encoding="utf-8", newline="")
-    assert read_by(reader, path, tmp_path / "cache") == sorted(row["text"] for row in OBJECTS)
+    assert read_rows(path, tmp_path / "cache") == sorted(row["text"] for row in OBJECTS)
 
 
 @pytest.mark.parametrize(
@@ -216,12 +218,12 @@ def test_json_is_read_whole(tmp_path, reader, shape):
 def test_json_that_is_no_rows_is_refused(tmp_path, content, message):
     (tmp_path / "rows.json").write_text(content)
     with pytest.raises(InputError, match=message):
-        read_by("corpus", tmp_path / "rows.json", tmp_path / "cache")
+        read_corpus(tmp_path / "rows.json", tmp_path / "cache")
 
 
 def test_half_a_character_costs_its_own_row_alone(tmp_path, capsys):
     rows = [*map(json.dumps, OBJECTS), r'{"text": "a \ud83d b"}', r'{"text": "a", "label": ["\uDE00"]}']
     for name, content in (("lines.jsonl", "\n".join(rows)), ("list.json", f"[{','.join(rows)}]")):
         (tmp_path / name).write_text(content)
-        assert len(read_by("corpus", tmp_path / name, tmp_path / "cache")) == 40
+        assert len(read_corpus(tmp_path / name, tmp_path / "cache")) == 40
         assert "2 rows, lone surrogate (row 41: " in capsys.readouterr().out

@@ -96,10 +96,6 @@ def write_config(kind: str, root: Path, tie: bool = True) -> Path:
         model = ("BERTModule", {**shape, "n_layers": 2})
         source = {"source": str(_text(root / "text.txt", 60)), "tokenizer_vocab_size": 120, "seq_len": 32}
         data = ("MLMDataModule", source)
-    elif kind in ("retriever", "reranker"):
-        model = (f"{kind.capitalize()}Module", {**shape, "n_layers": 2})
-        source = {"source": str(_text(root / "text.txt", 60)), "tokenizer_vocab_size": 120, "seq_len": 32}
-        data = (f"{kind.capitalize()}DataModule", {**source, "query_len": 16, "passage_len": 20, "negatives": 2})
     elif kind == "longformer":
         # another dilation for each head, which another rank has under tensor parallelism
         window = {"window": 3, "dilation": [1, 2], "global_tokens": [0, 4]}

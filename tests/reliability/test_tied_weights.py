@@ -38,16 +38,6 @@ def test_averages_of_a_run_and_of_its_checkpoints(run, trained, tmp_path, kind, 
             assert not torch.equal(held["state_dict"][group[0]], held["plain_weights"][group[0]])
 
 
-def test_an_export_has_the_average(run, trained, tmp_path):
-    path = trained("gpt")[-1]
-    status, _, err = run("export", "--checkpoint", path, "--output", tmp_path / "exported")
-    assert status == 0, err
-    from transformers import GPT2LMHeadModel
-
-    model = GPT2LMHeadModel.from_pretrained(tmp_path / "exported")
-    assert torch.equal(model.lm_head.weight, torch.load(path)["state_dict"][EMBEDDING])
-
-
 @pytest.mark.parametrize("part", PARTS)
 def test_a_file_whose_tied_weights_differ_is_neither_written_nor_read(run, trained, tmp_path, part):
     path = trained("gpt")[-1]

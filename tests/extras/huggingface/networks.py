@@ -22,11 +22,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from src.tokenization import train_bpe, train_wordpiece
+from src.tokenization import train_bpe
+from tests.random_networks import BPE, STD, TEXT, WORDPIECE
 
-TEXT = ["the cat sat on a mat while seven grey dogs ran over old stone bridges and nobody said one word"]
-# of an untrained network every logit is near 0: these are of the size of a trained one's
-STD = 0.1
 BERTS = {
     "pretraining": BertForPreTraining,
     "masked words": BertForMaskedLM,
@@ -134,22 +132,20 @@ def save(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path, target: Tok
 def network(case: str, folder: Path) -> PreTrainedModel:
     """A model of HuggingFace's of a kind, saved."""
     kind, _, detail = case.partition(": ")
-    bpe, other = train_bpe(TEXT, 300), train_bpe([text[::-1] for text in TEXT], 280)
+    other = train_bpe([text[::-1] for text in TEXT], 280)
     if kind == "gpt2":
-        model = gpt2(bpe, **GPT2[detail])
-        save(model, bpe, folder)
+        model = gpt2(BPE, **GPT2[detail])
+        save(model, BPE, folder)
     elif kind == "bert":
-        wordpiece = train_wordpiece(TEXT, 80)
-        model = bert(wordpiece, detail, **(LABELS if detail == "classifier" else {}))
-        save(model, wordpiece, folder)
+        model = bert(WORDPIECE, detail, **(LABELS if detail == "classifier" else {}))
+        save(model, WORDPIECE, folder)
     elif kind == "longformer":
-        wordpiece = train_wordpiece(TEXT, 80)
-        model = longformer(wordpiece, detail)
-        save(model, wordpiece, folder)
+        model = longformer(WORDPIECE, detail)
+        save(model, WORDPIECE, folder)
     else:
         shared = detail == "shared"
-        model = marian(bpe, bpe if shared else other, shared)
-        save(model, bpe, folder, None if shared else other)
+        model = marian(BPE, BPE if shared else other, shared)
+        save(model, BPE, folder, None if shared else other)
     return model
 
 

@@ -1,14 +1,15 @@
-"""`transformers` decodes what was exported as this project decodes the original: token for token."""
+"""`transformers` decodes token for token as this project does: what was exported, and networks of equal weights."""
 
 import pytest
 import torch
 import transformers
 
-from src.architectures import architectures
-from src.decoding import beam_search, generate, greedy_search
+from src.decoding import beam_search, generate, greedy_search, wu_penalty
 from src.extras.huggingface.exporting import export
+from src.models import Transformer, TransformerConfig
 from src.tokenization import END_OF_TEXT
-from tests.extras.huggingface.test_weights import BPE, checkpoint_of
+from tests.extras.huggingface.marian import from_huggingface, marian
+from tests.random_networks import BPE, checkpoint_of, padded
 
 END = BPE.token_to_id(END_OF_TEXT)
 
@@ -18,7 +19,6 @@ def both(name, folder):
     ours, checkpoint = checkpoint_of(name)
     export(checkpoint, folder / "out")
     kinds = {"gpt": transformers.AutoModelForCausalLM, "transformer": transformers.AutoModelForSeq2SeqLM}
-    assert isinstance(ours, architectures()[checkpoint["architecture"]][1])
     return ours, kinds[checkpoint["architecture"]].from_pretrained(folder / "out").eval()
 
 
@@ -68,3 +68,55 @@ def test_a_translator_by_beam_search(name, penalty, tmp_path):
     expected = theirs.generate(ids, attention_mask=mask, max_new_tokens=16, **settings)
     for row, wanted in zip(found, expected[:, 1:].tolist(), strict=True):
         assert row[0].ids == (wanted[: wanted.index(END)] if END in wanted else wanted)
+
+
+def pair(seed, end_bias=4.5):
+    """A random model here and the same in HuggingFace, in which sentences end now and then."""
+    torch.manual_seed(seed)
+    shape = {"d_model": 16, "n_heads": 2, "n_encoder_layers": 1, "n_decoder_layers": 2, "d_ff": 24}
+    ours = Transformer(TransformerConfig(37, max_seq_len=40, **shape)).eval()
+    theirs = marian(ours.config, std=0.35, seed=seed)
+    with torch.no_grad():
+        stream = theirs.model.decoder.layers[-1].final_layer_norm.bias.fill_(1)
+        theirs.lm_head.weight[1] += end_bias * stream / stream.sum()
+    from_huggingface(theirs, ours)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.5])
+@pytest.mark.parametrize("beam", [4, 8])
+def test_hypotheses_equal_huggingface(beam, alpha):
+    ended = 0
+    for seed in range(5):
+        ours, theirs = pair(seed)
+        input_ids, mask = padded([12, 5, 9, 1, 12, 3], 12, 37, seed)
+        n_best = min(beam, 3)
+        found = beam_search(
+            ours, input_ids, mask, start_id=0, end_id=1, beam=beam, n_best=n_best, max_len=14,
+            length_penalty=lambda length: length**alpha,
+        )  # fmt: skip
+        expected = theirs.generate(
+            input_ids=input_ids, attention_mask=mask, num_beams=beam, num_return_sequences=n_best, max_new_tokens=14,
+            length_penalty=alpha, early_stopping="never", output_scores=True,
+            return_dict_in_generate=True,
+        )  # fmt: skip
+        rows = [row[1:] for row in expected.sequences.tolist()]
+        rows = [row[: row.index(1)] if 1 in row else row for row in rows]
+        flat = [hypothesis for hypotheses in found for hypothesis in hypotheses]
+        assert [hypothesis.ids for hypothesis in flat] == rows
+        scores = torch.tensor([hypothesis.score for hypothesis in flat])
+        torch.testing.assert_close(scores, expected.sequences_scores, atol=1e-4, rtol=0)
+        ended += sum(len(row) < 14 for row in rows)
+    assert ended > 20  # not only cut off at the limit
+
+
+def test_a_beam_of_1_is_greedy_search_as_huggingface_makes_it():
+    for seed in range(5):
+        ours, theirs = pair(seed)
+        input_ids, mask = padded([12, 5, 9, 1, 12, 3], 12, 37, seed)
+        expected = theirs.generate(input_ids=input_ids, attention_mask=mask, num_beams=1, max_new_tokens=14)
+        rows = [row[1:] for row in expected.tolist()]
+        rows = [row[: row.index(1)] if 1 in row else row for row in rows]
+        greedy = greedy_search(ours, input_ids, mask, start_id=0, end_id=1, max_len=14)
+        one = beam_search(ours, input_ids, mask, start_id=0, end_id=1, beam=1, max_len=14, length_penalty=wu_penalty(0))
+        assert greedy == [hypotheses[0].ids for hypotheses in one] == rows

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from src.errors import InputError
 from src.extras.huggingface.importing import ADAPTERS, import_folder
 from src.tokenization import END_OF_TEXT, train_bpe, train_wordpiece
-from tests.extras.huggingface.networks import LABELS, TEXT, bert, gpt2, longformer, marian, network, save
+from tests.extras.huggingface.networks import LABELS, bert, gpt2, longformer, marian, network, save
+from tests.random_networks import TEXT
 
 CONFIG, SETTINGS, SPECIAL, ADDED = (
     "config.json",

@@ -12,7 +12,7 @@ from src.extras.huggingface.importing import import_folder
 from src.extras.huggingface.tokenizer_files import read_tokenizer
 from src.tokenization import END_OF_TEXT, bert_tokens, train_bpe, train_unigram, train_wordpiece
 from tests.extras.huggingface.networks import bert, gpt2, marian, save
-from tests.extras.huggingface.test_weights import checkpoint_of
+from tests.random_networks import checkpoint_of
 
 
 @pytest.fixture(scope="module")

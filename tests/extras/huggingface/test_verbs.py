@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from src.models import BERTConfig, GPTConfig, LongformerConfig, TransformerConfig
 from tests.extras.huggingface.networks import network
-from tests.extras.huggingface.test_weights import checkpoint_of
+from tests.random_networks import checkpoint_of
+from tests.reliability.runs import checkpoints, config
 
 
 @pytest.fixture
@@ -189,6 +190,16 @@ def test_what_has_no_counterpart_is_not_exported(run, tmp_path, what):
     assert more in err
     assert err.count("\n") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["x.ckpt"]
+
+
+def test_an_export_of_a_run_has_the_average_of_its_weights(run, tmp_path):
+    assert run("fit", "--config", config("gpt", tmp_path, trainer__max_steps=4))[0] == 0
+    path = checkpoints(tmp_path / "logs/gpt/version_0")[4]
+    assert run("export", "--checkpoint", path, "--output", tmp_path / "exported")[0] == 0
+    held = torch.load(path)
+    head = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "exported").lm_head.weight
+    assert torch.equal(head, held["state_dict"]["model.head.weight"])
+    assert not torch.equal(head, held["plain_weights"]["model.head.weight"])
 
 
 def test_nothing_is_overwritten(run, tmp_path):

@@ -1,7 +1,5 @@
 """Weights and configurations: in and out again bit for bit, and equal logits on both sides."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 import transformers
@@ -11,15 +9,8 @@ from torch import nn
 from src.architectures import architectures
 from src.extras.huggingface.exporting import export
 from src.extras.huggingface.importing import ADAPTERS, import_folder
-from src.models import (
-    BERTClassifierConfig,
-    BERTConfig,
-    GPTConfig,
-    LongformerConfig,
-    TransformerConfig,
-)
-from src.tokenization import END_OF_TEXT, bert_tokens, train_bpe, train_wordpiece
-from tests.extras.huggingface.networks import BERTS, CASES, LABELS, STD, TEXT, bert, gpt2, inputs, network, save
+from tests.extras.huggingface.networks import BERTS, CASES, LABELS, bert, gpt2, inputs, network, save
+from tests.random_networks import BPE, CONFIGS, WORDPIECE, checkpoint_of
 
 
 def ours_of(checkpoint) -> nn.Module:
@@ -30,7 +21,7 @@ def ours_of(checkpoint) -> nn.Module:
 
 
 def outputs(model: nn.Module, batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-    """What a network here, or one of HuggingFace's, says of real tokens."""
+    """The output of a network here, or of one of HuggingFace's, at real tokens."""
     with torch.no_grad():
         found = model(**batch)
     if isinstance(found, transformers.utils.ModelOutput):
@@ -90,23 +81,6 @@ def test_logits_after_the_import_are_equal(case, tmp_path):
     assert len(checkpoint["untrained"]) == len(notes) == missing
 
 
-BPE, WORDPIECE = train_bpe(TEXT, 300), train_wordpiece(TEXT, 80)
-SHAPE = {"max_seq_len": 24, "d_model": 32, "n_heads": 4}
-OURS = {
-    "gpt": GPTConfig(300, n_layers=2, **SHAPE),
-    "gpt untied": GPTConfig(300, n_layers=2, tie_embeddings=False, d_ff=48, activation="swish", **SHAPE),
-    "gpt without biases": GPTConfig(300, n_layers=2, bias=False, **SHAPE),
-    "bert": BERTConfig(80, n_layers=2, activation="prelu", **SHAPE),
-    "bert_classifier": BERTClassifierConfig(80, n_layers=2, n_labels=3, **SHAPE),
-    "longformer": LongformerConfig(80, n_layers=2, window=[2, 4], **SHAPE),
-    "transformer": TransformerConfig(300, 300, n_encoder_layers=1, n_decoder_layers=2, **SHAPE),
-    "transformer tied": TransformerConfig(
-        300, 300, n_encoder_layers=2, n_decoder_layers=1, tie_embeddings=True, activation="gelu_tanh", **SHAPE
-    ),
-    "transformer of an odd width": TransformerConfig(
-        300, 300, n_encoder_layers=1, n_decoder_layers=1, **{**SHAPE, "d_model": 33, "n_heads": 3}
-    ),
-}
 AUTO = {
     "gpt": transformers.AutoModelForCausalLM,
     "bert": transformers.AutoModelForPreTraining,
@@ -116,31 +90,7 @@ AUTO = {
 }
 
 
-def checkpoint_of(name: str, **changes):
-    """A checkpoint of a random network here, as a run writes it."""
-    config = replace(OURS[name], **changes)
-    architecture = name.split()[0]
-    torch.manual_seed(0)
-    model = architectures()[architecture][1](config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += torch.randn_like(parameter) * STD
-    encoder = "bert" in architecture or architecture == "longformer"
-    tokenizer = WORDPIECE if encoder else BPE
-    special = {"eos_token": END_OF_TEXT, "decoder_start_token": END_OF_TEXT}
-    return model, {
-        "architecture": architecture,
-        "model_config": vars(config),
-        "state_dict": {f"model.{key}": tensor for key, tensor in model.state_dict().items()},
-        "tokenizer": tokenizer.to_str(),
-        "source_tokenizer": tokenizer.to_str(),
-        "special_tokens": bert_tokens(tokenizer) if encoder else special,
-        "config": "experiment: test",
-        "global_step": 7,
-    }
-
-
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", CONFIGS)
 def test_logits_after_the_export_are_equal(name, tmp_path):
     ours, checkpoint = checkpoint_of(name)
     export(checkpoint, tmp_path / "out")

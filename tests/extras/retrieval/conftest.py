@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from src.checkpoint import read_checkpoint, save_checkpoint
 from src.encoder import Encoder, load_encoder
+from src.extras.retrieval.bi_encoder import BiEncoder
 from src.extras.retrieval.documents import Document
 from src.extras.retrieval.manifest import Settings
 from src.models import BERT, BERTClassifier, BERTClassifierConfig, BERTConfig
 from src.tokenization import bert_tokens, train_wordpiece
+from tests.distributed import jobs
 
 NOUNS = "river mountain teacher orchestra vaccine senator battle novel enzyme bridge festival glacier".split()  # noqa: SIM905
 TEXT = [f"The {noun} was old, and {other} saw it." for noun in NOUNS for other in NOUNS]
@@ -60,6 +64,20 @@ def settings(encoder: Encoder | None = None, **changes) -> Settings:
     return Settings(**{**found, **changes})
 
 
+def write_config(kind: str, root: Path) -> Path:
+    """A small run of the retriever or the reranker."""
+    path = jobs.write_config("bert", root)
+    settings = yaml.safe_load(path.read_text())
+    settings["experiment"] = kind
+    settings["model"]["class_path"] = f"{kind.capitalize()}Module"
+    settings["data"]["class_path"] = f"{kind.capitalize()}DataModule"
+    settings["data"]["init_args"] |= {"query_len": 16, "passage_len": 20, "negatives": 2}
+    settings["trainer"]["callbacks"] = []
+    path = root / f"{kind}.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("encoder") / "encoder.ckpt")
@@ -68,3 +86,16 @@ def checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def encoder(checkpoint) -> Encoder:
     return load_encoder(checkpoint)
+
+
+@pytest.fixture
+def retriever(tmp_path) -> Path:
+    """A checkpoint of a retriever, with the encoder of a BERT."""
+    checkpoint = read_checkpoint(write_checkpoint(tmp_path / "bert.ckpt", norm="post"))
+    network = BiEncoder(BERTConfig(**checkpoint["model_config"]))
+    names = {f"model.{name}" for name in network.state_dict()}
+    weights = {name: weight for name, weight in checkpoint["state_dict"].items() if name in names}
+    assert weights.keys() == names
+    changed = {"architecture": "bi_encoder", "model_config": asdict(network.config), "state_dict": weights}
+    save_checkpoint({**checkpoint, **changed}, tmp_path / "retriever.ckpt")
+    return tmp_path / "retriever.ckpt"

@@ -5,7 +5,8 @@ import pytest
 import src.cli
 from src.checkpoint import load_trained
 from src.extras.retrieval.bi_encoder import BiEncoder
-from tests.distributed.jobs import STEPS, fit, losses, run_job, write_config
+from tests.distributed.jobs import STEPS, fit, losses, run_job
+from tests.extras.retrieval.conftest import write_config
 
 KINDS = ("retriever", "reranker")
 STRATEGIES = {"ddp": 2, "fsdp": 2, "zero2": 2, "zero3": 2, "tensor_parallel": 1, "pipeline": 1}

@@ -1,6 +1,6 @@
 """Cost as work grows: the time of a step against model size, sequence length, batch and data workers, in one plot.
 
-    python -m docs.growth --output docs/growth
+    python -m docs.extras.bench.growth --output docs/growth
 
 writes growth.json and growth.png there. Any option of bench and fit may follow.
 """

@@ -2,7 +2,7 @@
 
 import json
 
-from docs import growth
+from docs.extras.bench import growth
 from tests.distributed.jobs import write_config
 
 

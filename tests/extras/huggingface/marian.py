@@ -37,10 +37,3 @@ def marian(ours: TransformerConfig, std=0.3, seed=0) -> MarianMTModel:
 def from_huggingface(theirs: MarianMTModel, ours: Transformer) -> None:
     """Copy Marian's weights."""
     ours.load_state_dict(ADAPTERS["transformer"].read(theirs.config.to_dict(), theirs.state_dict()).weights)
-
-
-def padded(lengths, width, vocab_size, seed=0):
-    """Random ids (none of the special ones) and the attention mask of rows of these lengths."""
-    ids = torch.randint(2, vocab_size, (len(lengths), width), generator=torch.Generator().manual_seed(seed))
-    mask = (torch.arange(width) < torch.tensor(lengths)[:, None]).long()
-    return ids * mask, mask
