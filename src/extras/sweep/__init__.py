@@ -6,6 +6,6 @@ in a database, `scheduling` runs them in processes of their own, `trial` and `re
 """
 
 VERBS = {
-    "sweep": ("src.extras.sweep.cli.sweep", "run a configuration many times with other values"),
-    "report": ("src.extras.sweep.cli.report", "write the tables and plots of a sweep"),
+    "sweep": ("src.extras.sweep.cli.sweep:sweep", "run a configuration many times with other values"),
+    "report": ("src.extras.sweep.cli.report:report", "write the tables and plots of a sweep"),
 }

@@ -219,7 +219,7 @@ def test_a_sweep_that_is_told_to_stop_ends_its_runs_and_can_go_on(pretended, tmp
         ({}, ["--set", "trainer.max_steps"], r"not of the form KEY=VALUE"),
         ({}, ["--set", "trainer.devices=4"], r"trainer\.devices is 4: each run of a sweep has one device"),
         ({}, ["--base", "missing.yaml"], r"missing\.yaml cannot be read"),
-        ({}, ["--jobs", "1000"], r"--jobs 1000 is more than this machine's \d+ processors"),
+        ({}, ["--jobs", "1000"], r"--jobs 1000 is more than this machine's \d+ CPUs"),
         ({}, ["--jobs", "0"], r"'0' is no whole number"),
         ({}, ["--storage", "nonsense"], r"the storage nonsense cannot be used"),
         ({}, ["--storage", "sqlite:////nowhere/at/all.db"], r"cannot be used: unable to open database file"),
