@@ -21,8 +21,8 @@ def main(arguments: list[str]) -> None:
         InputError: there is no such study.
     """
     options = parser().parse_args(arguments[1:])
-    from src.extras.sweep.report import write_report
     from src.extras.sweep.study import default_storage, find_study, open_storage
+    from src.extras.sweep.tables import write_report
 
     folder = Path(options.study)
     if options.storage is None and not (folder / "study.db").is_file():
