@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from torch import Tensor, nn
 
-from src.callbacks.attention import attention_maps
+from src.callbacks.figures import attention_maps
 from src.models import GPT, BERTConfig, BERTEncoder, GPTConfig
 from src.models.longformer import LongformerConfig, LongformerEncoder
 from src.nn import ACTIVATIONS, GATED, activation

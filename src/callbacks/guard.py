@@ -1,10 +1,11 @@
 """What may end a run before its time, looked at once an optimizer step by all processes together."""
 
 import math
+import os
 import signal
+import subprocess
 import threading
 from collections import deque
-from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
@@ -15,8 +16,8 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch import Tensor
 
 from src.callbacks.blame import Batches, cause_of_spike, first_fault, place_of
+from src.callbacks.checkpoints import ends, last_checkpoint, save_last, validation_follows
 from src.callbacks.ema import EMA
-from src.callbacks.ending import ends, requeue, save_last, validation_follows
 from src.distributed import ZeroStrategy
 from src.errors import Diverged, InputError, Preempted
 from src.tasks import Task
@@ -31,7 +32,7 @@ class Guard(L.Callback):
 
     Before each optimizer step the loss is averaged over the processes, with whether one of them was asked to end; so
     all of them do the same thing at the same step. That is one small reduction a step, where there are several
-    processes, and one wait of the processor for the GPU, between the backward pass and the optimizer's step.
+    processes, and one wait of the CPU for the GPU, between the backward pass and the optimizer's step.
 
     A signal (SIGTERM or SIGUSR1) ends the run with a checkpoint after the step, and status 75. Under SLURM, SIGUSR1
     puts the job back into the queue too.
@@ -231,10 +232,12 @@ class Guard(L.Callback):
         validation["current"] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
 
 
-def last_checkpoint(trainer: L.Trainer) -> Path | None:
-    """The newest checkpoint of this run, or the one that it goes on from."""
-    names = [
-        getattr(c, name, "") for c in trainer.checkpoint_callbacks for name in ("last_model_path", "best_model_path")
-    ]
-    paths = [Path(name) for name in [*names, trainer.ckpt_path or ""] if name and Path(name).exists()]
-    return max(paths, key=lambda path: path.stat().st_mtime, default=None)
+def requeue(trainer: L.Trainer) -> str:
+    """Put the job back into SLURM's queue, if it is one of SLURM's; return a note on what became of that."""
+    cluster = trainer._accelerator_connector.cluster_environment
+    if not isinstance(cluster, SLURMEnvironment) or not cluster.auto_requeue or not trainer.is_global_zero:
+        return ""
+    array, job = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ["SLURM_JOB_ID"]
+    job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else job
+    status = subprocess.run(["scontrol", "requeue", job], check=False).returncode
+    return f"; scontrol requeue {job} failed: {status}" if status else f"; job {job} was put back into the queue"
