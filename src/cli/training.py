@@ -34,7 +34,7 @@ from src.callbacks import (
     HParams,
     Predictions,
     ProgressBar,
-    Report,
+    RunSummary,
     Throughput,
     print_results,
 )
@@ -201,7 +201,7 @@ class TrainingCLI(LightningCLI):
             if trainer.logger is None:
                 step = self.checkpoint["global_step"] if self.run and self.checkpoint else 0
                 settings["logger"] = loggers(run, step)
-        callbacks = [Report(), Dashboard(), Throughput(), ProgressBar(), EndWithValidation(), ExactResume()]
+        callbacks = [RunSummary(), Dashboard(), Throughput(), ProgressBar(), EndWithValidation(), ExactResume()]
         callbacks += [Predictions(), *self.callbacks]
         self.trainer_defaults = {"callbacks": callbacks}
         given = as_list(self.config_init[self.verb].trainer.callbacks)

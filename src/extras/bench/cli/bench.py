@@ -13,7 +13,7 @@ import yaml
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import SaveConfigCallback
 
-from src.callbacks import EndWithValidation, Predictions, Report
+from src.callbacks import EndWithValidation, Predictions, RunSummary
 from src.checkpoint import read_header
 from src.cli.config_overrides import config_of
 from src.cli.messages import quieten, values_of
@@ -28,7 +28,7 @@ from src.extras.bench.report import check_output, show, write
 from src.extras.bench.training import TrainingBench
 
 # of a run's callbacks, what writes at its start and end
-LEFT_OUT = (Checkpoint, EndWithValidation, Predictions, Report, SaveConfigCallback)
+LEFT_OUT = (Checkpoint, EndWithValidation, Predictions, RunSummary, SaveConfigCallback)
 TRANSFORMERS = "transformers"
 
 
