@@ -8,8 +8,7 @@ from rich.table import Table
 
 from src.cli.parser import VerbParser, fraction, positive
 from src.errors import InputError
-from src.files import check_file
-from src.lines import read_lines
+from src.files import check_file, read_lines
 
 
 def parser() -> VerbParser:

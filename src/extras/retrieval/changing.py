@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from src.atomic import checksums, sync_folder
 from src.encoder import Encoder
 from src.errors import InputError
 from src.extras.retrieval.documents import Document
@@ -20,7 +21,6 @@ from src.extras.retrieval.lexical import Words, write_bm25
 from src.extras.retrieval.manifest import MANIFEST, Manifest, Part, Settings, write_manifest, writing
 from src.extras.retrieval.passages import split_passages, word_tokenizer
 from src.extras.retrieval.segment import Content, Segment, digest, join, make_content, write_segment
-from src.files import checksums, flush
 
 GROUP = 256  # documents that are cut together
 
@@ -151,7 +151,7 @@ def _commit(folder: Path, settings: Settings, generation: int, items: list[Segme
 
 
 def _finished(folder: Path) -> Part:
-    flush(folder)
+    sync_folder(folder)
     return Part(folder.name, checksums(folder.iterdir()))
 
 

@@ -19,8 +19,7 @@ from torchmetrics.functional.retrieval import (
 from src.errors import InputError
 from src.extras.retrieval.index import Found, Index
 from src.extras.retrieval.search import Mode, Searcher
-from src.files import check_file
-from src.lines import read_lines
+from src.files import check_file, read_lines
 
 RESAMPLES = 2000  # of the bootstrap
 CUT = 10  # of MRR and nDCG

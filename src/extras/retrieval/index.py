@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from src.atomic import damaged
 from src.encoder import Encoder
 from src.errors import InputError
 from src.extras.retrieval.dense import Vectors
 from src.extras.retrieval.lexical import Lexical
 from src.extras.retrieval.manifest import MANIFEST, Settings, read_manifest
 from src.extras.retrieval.segment import Passage, Segment
-from src.files import damaged
 
 Found = list[tuple[int, float]]  # passages by number, with their scores, the best first
 

@@ -11,8 +11,7 @@ from src.checkpoint import load_trained
 from src.errors import InputError
 from src.hardware import to_device
 from src.models import BERTClassifier
-from src.rows import bert_row, pad_rows
-from src.tokenization import bert_ids
+from src.tokenization import bert_ids, bert_row, pad_rows
 
 BATCH = 32  # pairs that are read at once
 

@@ -62,10 +62,10 @@ def add_parsers(parts: Any) -> None:
 
 def run_queries(options: argparse.Namespace) -> None:
     """Write documents without the sentences that are the queries, and those."""
+    from src.atomic import write_text
     from src.data.corpora import Corpus, documents
     from src.extras.retrieval.documents import Document
     from src.extras.retrieval.queries import make_queries
-    from src.files import write_atomically
 
     shares = {"validation_fraction": options.validation_fraction, "test_fraction": options.test_fraction}
     splits = Corpus(options.input, **shares).splits(Path(".cache"))
@@ -83,7 +83,7 @@ def run_queries(options: argparse.Namespace) -> None:
         fields = [row._asdict() for row in rows]
         if name == "queries":
             fields = [{"query": field.pop("text"), **field} for field in fields]
-        write_atomically(options.output / f"{name}.jsonl", "".join(json.dumps(field) + "\n" for field in fields))
+        write_text(options.output / f"{name}.jsonl", "".join(json.dumps(field) + "\n" for field in fields))
     print(
         f"{options.output}: {len(queries):,} queries out of {len(remaining):,} documents of the {options.split} split"
     )
@@ -91,10 +91,11 @@ def run_queries(options: argparse.Namespace) -> None:
 
 def run_mine(options: argparse.Namespace) -> None:
     """Write labelled rows with what the search found as negatives."""
+    from src.atomic import write_text
     from src.extras.retrieval.evaluation import read_queries
     from src.extras.retrieval.mining import mine
     from src.extras.retrieval.search import Searcher
-    from src.files import check_folder_of, write_atomically
+    from src.files import check_folder_of
 
     check_folder_of(options.output)
     queries = read_queries(options.queries)
@@ -103,14 +104,15 @@ def run_mine(options: argparse.Namespace) -> None:
     rows = list(mine(searcher, queries, mode, options.depth))
     if not rows:
         raise InputError(f"nothing was found in {options.index} beside the answers of {options.queries}")
-    write_atomically(options.output, "".join(json.dumps(row._asdict()) + "\n" for row in rows))
+    write_text(options.output, "".join(json.dumps(row._asdict()) + "\n" for row in rows))
     print(f"{options.output}: {len(rows):,} rows out of {len(queries):,} queries")
 
 
 def run_eval(options: argparse.Namespace) -> None:
     """Print a table of all stages, and write it if asked to."""
+    from src.atomic import write_text
     from src.extras.retrieval.evaluation import evaluate, read_queries
-    from src.files import check_folder_of, write_atomically
+    from src.files import check_folder_of
 
     if options.output:
         check_folder_of(options.output)
@@ -129,7 +131,7 @@ def run_eval(options: argparse.Namespace) -> None:
             "gains": {m: e._asdict() for m, e in found.gains(reranked).items()} if searcher.reranker else {},
             "milliseconds": found.milliseconds(),
         }
-        write_atomically(options.output, json.dumps(figures, indent=1) + "\n")
+        write_text(options.output, json.dumps(figures, indent=1) + "\n")
 
 
 def _show(found: "Evaluation", reranked: str) -> None:
