@@ -8,8 +8,7 @@ from rich.table import Table
 
 from src.cli.verb import Fraction, Positive
 from src.errors import InputError
-from src.files import check_file
-from src.lines import read_lines
+from src.files import check_file, read_lines
 
 
 def compare(system: list[str], reference: list[str], samples: Positive = 1000, significance: Fraction = 0.05) -> None:

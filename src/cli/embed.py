@@ -8,8 +8,7 @@ from src.atomic import atomic_file
 from src.cli.verb import Positive
 from src.encoder import load_encoder
 from src.errors import InputError
-from src.files import check_file
-from src.lines import read_lines
+from src.files import check_file, read_lines
 
 
 def embed(checkpoint: str, input_: Path, output: Path, batch_size: Positive = 64, device: str = "cpu") -> None:

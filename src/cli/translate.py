@@ -16,9 +16,8 @@ from src.checkpoint import Trained, read_checkpoint, restore
 from src.cli.verb import NonNegative, NonNegativeFloat, Positive
 from src.decoding import Hypothesis, beam_search, greedy_search, wu_penalty
 from src.errors import InputError
-from src.files import check_file
+from src.files import check_file, read_lines
 from src.hardware import to_device
-from src.lines import read_lines
 from src.models import Transformer
 from src.tokenization import require_token
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from src.atomic import write_text
 from src.cli.verb import NonNegative, Positive
 from src.data.corpora import Corpus, documents
 from src.errors import InputError
@@ -15,7 +16,7 @@ from src.extras.retrieval.documents import Document
 from src.extras.retrieval.evaluation import Evaluation
 from src.extras.retrieval.queries import make_queries, mine_negatives, read_queries
 from src.extras.retrieval.searcher import Mode, Searcher
-from src.files import check_folder_of, write_atomically
+from src.files import check_folder_of
 
 
 def queries(
@@ -112,11 +113,11 @@ def evaluate(
             "gains": {m: e._asdict() for m, e in found.gains(reranked).items()} if searcher.reranker else {},
             "milliseconds": found.milliseconds(),
         }
-        write_atomically(output, json.dumps(figures, indent=1) + "\n")
+        write_text(output, json.dumps(figures, indent=1) + "\n")
 
 
 def _write_rows(path: Path, rows: list[dict[str, object]]) -> None:
-    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _show(found: Evaluation, reranked: str) -> None:
