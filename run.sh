@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Make .venv beside this file, install what the command needs, once, and run it. A relative path is the caller's.
 #   ./run.sh                     train the GPT of configs/gpt.yaml
+#   ./run.sh init NAME           make a project of one's own of this template, before anything else
 #   ./run.sh VERB [options]      python -m src VERB [options]; ./run.sh --help lists the verbs
 #   ./run.sh pytest [arguments]  the tests; all of them without arguments
 #   ./run.sh check               the formatter, the linter, the type checker and the layers
@@ -76,17 +77,21 @@ install() {
 }
 
 command="${1:-}"
+export PYTHONUNBUFFERED=1 PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+if [[ $command == init ]]; then # before anything is installed
+    python="$(find_python)"
+    exec "$python" -m src "$@"
+fi
 case $command in
     pytest) needed="dev deepspeed" ;;
     check) needed=dev ;;
-    rag | sweep) needed=$command ;;
-    report) needed=sweep ;;
+    rag) needed=rag ;; # extra: retrieval
+    sweep | report) needed=sweep ;; # extra: sweep
     *) needed= ;;
 esac
 extras="${EXTRAS:-}"
 install ${extras//,/ } $needed
 
-export PYTHONUNBUFFERED=1 PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 # glibc gives large freed blocks back to the system, and a training step asks for the same ones again: keep them
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-1073741824}"
 export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-1073741824}"

@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/reading.md, docs/activations.md and docs/optimizers.md from the code itself.
+"""Draw the figures of docs/reading.md, docs/activations.md and docs/optimizers.md from the code itself.
 
 python -m docs.figures        writes docs/images/*.png; needs matplotlib, of the extra `sweep`
 """
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from torch import Tensor, nn
 
-from src.callbacks.attention import attention_maps
+from src.callbacks.figures import attention_maps
 from src.models import GPT, BERTConfig, BERTEncoder, GPTConfig
 from src.models.longformer import LongformerConfig, LongformerEncoder
 from src.nn import ACTIVATIONS, GATED, activation
@@ -76,7 +76,7 @@ OPTIMIZERS = {  # with a learning rate for the valley
 
 
 def draw_path(axes: Axes, name: str, steps: int = 60) -> None:
-    """The way of an optimizer down the valley."""
+    """The path of an optimizer down the valley."""
     kind, lr = OPTIMIZERS[name]
     point = nn.Parameter(torch.tensor([-2.6, 0.9]))
     optimizer, path = kind([point], lr=lr), [point.tolist()]
@@ -93,7 +93,7 @@ def draw_path(axes: Axes, name: str, steps: int = 60) -> None:
 
 
 def optimizers() -> None:
-    """Sixty steps of each that needs no matrix."""
+    """Sixty steps of each optimizer of single weights."""
     figure, grid = plt.subplots(3, 3, figsize=(11, 8), sharex=True, sharey=True)
     for axes, name in zip(grid.flat, OPTIMIZERS, strict=True):
         draw_path(axes, name)
@@ -115,7 +115,7 @@ def schedules(total: int = 1000, warmup: int = 100) -> None:
     figure, axes = plt.subplots(figsize=(9, 4))
     for name, schedule in kinds.items():
         axes.plot([schedule.factor(step, total) for step in range(total)], label=name)
-    axes.set(xlabel="optimizer step", ylabel="share of the peak learning rate", ylim=(0, 1.05), xlim=(0, total))
+    axes.set(xlabel="optimizer step", ylabel="fraction of the peak learning rate", ylim=(0, 1.05), xlim=(0, total))
     axes.grid(color="0.9")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
     save(figure, "schedules.png")
@@ -124,7 +124,7 @@ def schedules(total: int = 1000, warmup: int = 100) -> None:
 TOKENS = 12
 SHAPE = {"vocab_size": 2, "max_seq_len": TOKENS, "d_model": 4, "n_heads": 1, "n_layers": 1}
 REAL = torch.arange(TOKENS)[None] < TOKENS - 3  # then padding
-MASKS = {  # a network and what it is given beside the token ids
+MASKS = {  # a network and its inputs beside the token ids
     "causal (GPT)": (GPT(GPTConfig(**SHAPE)), {}),
     "padding behind the text (BERT)": (BERTEncoder(BERTConfig(**SHAPE)), {"attention_mask": REAL.long()}),
     "causal, window 3 (GPT)": (GPT(GPTConfig(**SHAPE, window=3)), {}),
@@ -138,13 +138,13 @@ MASKS = {  # a network and what it is given beside the token ids
 
 
 def visible(network: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-    """Which keys each query of a network of one block and one head gives weight to, (query, key)."""
+    """Which keys each query of a network of one block and one head attends to, (query, key)."""
     (weights,) = attention_maps(network, {"input_ids": torch.zeros(1, TOKENS, dtype=torch.long), **inputs}).values()
     return weights[0] > 0
 
 
 def masks() -> None:
-    """What each query sees under each mask."""
+    """The keys that are visible to each query under each mask."""
     figure, grid = plt.subplots(2, 3, figsize=(11, 7.8), sharex=True, sharey=True)
     for axes, (name, (network, inputs)) in zip(grid.flat, MASKS.items(), strict=True):
         axes.pcolormesh(visible(network, inputs), cmap=ListedColormap(["0.93", CURVE]), edgecolors="white", linewidth=1)

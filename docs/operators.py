@@ -1,4 +1,4 @@
-"""Where a training step's time goes, by torch's operators: milliseconds of the processor in each itself, a step.
+"""Where a training step's time goes, by torch's operators: CPU milliseconds in each itself, per step.
 
     python -m docs.operators --config configs/shakespeare_char.yaml --data.source input.txt
 
@@ -15,7 +15,7 @@ from torch.profiler import profile, schedule
 
 from src.cli import main
 
-BEFORE, STEPS, ROWS = 20, 10, 20  # steps that are not observed, steps that are, operators that are shown
+BEFORE, STEPS, ROWS = 20, 10, 20  # steps before those that are profiled, profiled steps, operators in the table
 
 
 def show(profiler: profile) -> None:

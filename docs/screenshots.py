@@ -1,4 +1,4 @@
-"""Look at runs in TensorBoard without a screen: a picture of each tab, by a headless Chromium.
+"""Take a screenshot of each tab of TensorBoard, by a headless Chromium.
 
 python -m docs.screenshots --logdir logs --output /tmp/pictures        needs chromium, as Debian's package of that name
 """
@@ -36,7 +36,7 @@ CHROMIUM = [
 
 @contextmanager
 def tensorboard(logdir: str) -> Iterator[str]:
-    """A TensorBoard of a folder on a free port of this machine alone: its address, once it has read the runs."""
+    """Start TensorBoard on a free local port, and yield its address once it has read the runs."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -62,7 +62,7 @@ def tensorboard(logdir: str) -> Iterator[str]:
 
 
 def take(browser: str, address: str, path: Path, size: str, patience: int) -> None:
-    """A picture of a page, of at most 128 colours."""
+    """Save a screenshot of a page, in at most 128 colours."""
     with tempfile.TemporaryDirectory() as profile:
         raw = Path(profile) / "page.png"
         options = [f"--user-data-dir={profile}", f"--window-size={size}", f"--virtual-time-budget={patience * 1000}"]
@@ -74,7 +74,7 @@ def take(browser: str, address: str, path: Path, size: str, patience: int) -> No
 
 
 def main() -> None:
-    """Take the pictures."""
+    """Take the screenshots."""
     options = argparse.ArgumentParser(prog="python -m docs.screenshots", description=__doc__.splitlines()[0])
     options.add_argument("--logdir", default="logs", help="a run's folder, or one of several (%(default)s)")
     options.add_argument("--output", default="screenshots", help="where the pictures go (%(default)s)")

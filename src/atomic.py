@@ -1,8 +1,9 @@
-"""Files and folders that are whole or not there at all, whatever happens while they are written."""
+"""Files and folders that are complete or not there at all, whatever happens while they are written; their checksums."""
 
 import os
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -12,7 +13,7 @@ from src.errors import InputError
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes its name when it is whole and on the disk; until then what was there stays.
+    """Open a file to write that takes its name when it is complete and on the disk; until then what was there stays.
 
     Raises:
         InputError: it cannot be written; nothing is left of it.
@@ -26,7 +27,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
-        sync_folder(path.parent)
+        _sync(path.parent)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
@@ -34,38 +35,24 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file atomically."""
     with atomic_file(path) as file:
         file.write(text.encode())
 
 
-def sync_folder(folder: Path) -> None:
-    """See to it that the names in a folder are on the disk, as a file's own flushing does not."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def replace_folder(aside: Path, path: Path) -> None:
-    """Let a folder that is whole take a name that may be in use.
+    """Let a complete folder take a name that may be in use.
 
     No system call swaps two folders everywhere, so for a moment both have other names: ``NAME.part`` the new one, and
     ``NAME.old`` the old one.
     """
-    for file in aside.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
-        else:
-            sync_folder(file)
+    sync_folder(aside)
     old = path.with_name(f"{path.name}.old")
     remove(old)
     if path.exists():
         path.rename(old)
     aside.rename(path)
-    sync_folder(path.parent)
+    _sync(path.parent)
     remove(old)
 
 
@@ -75,3 +62,49 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have a folder on the disk, with the files and folders in it, before anything else happens."""
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, which the flushing of the files does not cover."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def checksums(paths: Iterable[Path]) -> dict[str, list[int]]:
+    """Map files by their names to their size and CRC-32, by which :func:`damaged` knows them."""
+    return {path.name: [path.stat().st_size, _crc32(path)] for path in sorted(paths)}
+
+
+def damaged(folder: Path, expected: dict[str, list[int]], since: int) -> str | None:
+    """Name the first file of a folder that is missing or not as :func:`checksums` found it; None where all are.
+
+    Args:
+        folder: of the files.
+        expected: what :func:`checksums` gave.
+        since: files that were last changed before this time, in nanoseconds, are known by their size alone, so that
+            opening large ones takes no time.
+    """
+    for name, (size, checksum) in expected.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != size:
+            return name
+        if path.stat().st_mtime_ns >= since and _crc32(path) != checksum:
+            return name
+    return None
+
+
+def _crc32(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 24):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum

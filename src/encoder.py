@@ -18,8 +18,7 @@ from src.errors import InputError
 from src.hardware import to_device
 from src.models import BERTConfig, BERTEncoder, LongformerConfig, mean_pool
 from src.models.longformer import LongformerEncoder
-from src.rows import bert_row, pad_rows
-from src.tokenization import bert_ids
+from src.tokenization import bert_ids, bert_row, pad_rows
 
 KINDS = ("bert", "bi_encoder", "longformer")  # the networks that have an encoder to take
 PREFIX = "model.encoder."

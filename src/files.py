@@ -1,39 +1,43 @@
-"""Reading text files, plain or gzipped, with errors that say where; writing files whole; noticing damage."""
+"""Text files, plain or gzipped: reading them by lines, and errors that say where.
+
+Only a line feed, alone or behind a carriage return, ends a line: a form feed, U+0085 and U+2028 are characters of a
+text like any other, which `str.splitlines` does not know. A byte order mark at the beginning is never part of the text.
+"""
 
 import codecs
 import gzip
-import os
+import io
+import re
+import sys
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from src.errors import InputError
 
+UTF8 = "utf-8"
+INVALID = re.compile(r"[\ud800-\udfff]")  # a byte that could not be decoded, or half a character out of JSON
+
 
 def open_binary(path: Path) -> BinaryIO:
-    """A file to read as bytes, unpacked if it is a ``.gz``."""
+    """Open a file to read as bytes, unpacked if it is a ``.gz``."""
     return cast(BinaryIO, gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 def check_folder_of(path: Path) -> None:
-    """Whether there is a folder to write a file into.
-
-    Raises:
-        InputError: there is none, or the file's name is that of a folder itself.
-    """
+    """Refuse a file to write whose folder is missing, or whose name is that of a folder."""
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent} to write {path.name} into")
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a file")
 
 
-def check_file(path: Path, is_text: bool, encoding: str = "utf-8") -> None:
-    """Whether a file can be read and has something in it.
+def check_file(path: Path, is_text: bool, encoding: str = UTF8) -> None:
+    """Refuse a file that is missing, empty, or (where it should be text) not in its encoding.
 
     Raises:
-        InputError: it is missing, empty, or (where it should be text) not in its encoding, with the place of the first
-            bad byte.
+        InputError: with the position of the first bad byte.
     """
     if not path.is_file():
         raise InputError(f"there is no file {path}")
@@ -51,63 +55,74 @@ def check_file(path: Path, is_text: bool, encoding: str = "utf-8") -> None:
             decoder.decode(chunk, final=True)
     except UnicodeDecodeError as error:
         # the decoder had held back the bytes of a character that the chunk before cut in two
-        place = size - (len(error.object) - len(chunk)) + error.start
+        position = size - (len(error.object) - len(chunk)) + error.start
         line += error.object[: error.start].count(b"\n")
-        name = "UTF-8" if encoding == "utf-8" else encoding
         raise InputError(
-            f"the file {path} is not {name}: byte {place:,}, on line {line:,}; convert it first"
+            f"the file {path} is not {encoding_name(encoding)}: byte {position:,}, on line {line:,}; convert it first"
         ) from error
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"the file {path} cannot be read: {error}") from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file, whole or not at all, even if the machine stops: aside, flushed to the disk, and renamed."""
-    aside = path.with_name(path.name + ".part")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    flush(path.parent)
+def encoding_name(encoding: str) -> str:
+    """Name an encoding for people."""
+    return "UTF-8" if encoding == UTF8 else encoding
 
 
-def flush(folder: Path) -> None:
-    """Have the names in a folder, and the files directly in it, on the disk before anything else happens."""
-    for path in (*(path for path in folder.iterdir() if path.is_file()), folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def codec_of(encoding: str) -> str:
+    """Name the codec of an encoding that leaves a byte order mark out of the text; refuse an unknown encoding."""
+    try:
+        name = codecs.lookup(encoding).name
+    except LookupError as error:
+        raise InputError(f"encoding is {encoding!r}: name one that Python knows, such as utf-8 or cp1252") from error
+    return "utf-8-sig" if name == UTF8 else name
 
 
-def checksums(paths: Iterable[Path]) -> dict[str, list[int]]:
-    """The size and the CRC-32 of files, by their names: see :func:`damaged`."""
-    return {path.name: [path.stat().st_size, _crc32(path)] for path in sorted(paths)}
+def is_text(text: str) -> bool:
+    """Tell whether all of it can be written as UTF-8: no invalid byte, no lone surrogate."""
+    return text.isascii() or INVALID.search(text) is None
 
 
-def damaged(folder: Path, expected: dict[str, list[int]], since: int) -> str | None:
-    """The first file of a folder that is missing or not as :func:`checksums` found it; null where all are.
+def decode(content: bytes, encoding: str = UTF8) -> str:
+    """Decode the content of a file; invalid bytes become lone surrogates, see :func:`is_text`."""
+    return content.decode(codec_of(encoding), errors="surrogateescape")
+
+
+def raw_lines(stream: BinaryIO, encoding: str = UTF8, end: str = "\n") -> Iterator[str]:
+    """Yield the lines of a stream with their ends; invalid bytes as lone surrogates, see :func:`is_text`."""
+    with io.TextIOWrapper(stream, codec_of(encoding), errors="surrogateescape", newline=end) as lines:
+        yield from lines
+
+
+def read_lines(path: Path | None, *, strict: bool = True, encoding: str = UTF8) -> Iterator[str]:
+    """Yield the lines of a file of text, which may be a ``.gz``, or of standard input, without their ends.
 
     Args:
-        folder: of the files.
-        expected: what :func:`checksums` gave.
-        since: files that were not changed after this time, in nanoseconds, are known by their size alone, so that
-            opening large ones takes no time.
+        path: of the file; None for standard input.
+        strict: whether invalid bytes are refused; else they are lone surrogates, see :func:`is_text`.
+        encoding: of the text.
     """
-    for name, (size, checksum) in expected.items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != size:
-            return name
-        if path.stat().st_mtime_ns > since and _crc32(path) != checksum:
-            return name
-    return None
+    stream = sys.stdin.buffer if path is None else open_binary(path)
+    for number, line in enumerate(raw_lines(stream, encoding), start=1):
+        if strict and not is_text(line):
+            raise InputError(
+                f"line {number:,} of {path or 'standard input'} is not UTF-8: {printable(line)!r}; convert it first"
+            )
+        yield without_end(line)
 
 
-def _crc32(path: Path) -> int:
-    checksum = 0
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 24):
-            checksum = zlib.crc32(chunk, checksum)
-    return checksum
+def without_end(line: str) -> str:
+    """Strip what ends a line."""
+    return line.removesuffix("\n").removesuffix("\r")
+
+
+def unescaped(text: str) -> str:
+    """Replace the escapes of line feeds, tabs and carriage returns, which a shell passes on as they are."""
+    for escape, character in (("\\n", "\n"), ("\\t", "\t"), ("\\r", "\r")):
+        text = text.replace(escape, character)
+    return text
+
+
+def printable(text: str, length: int = 60) -> str:
+    """Show the beginning of a text: invalid bytes as the replacement character."""
+    return INVALID.sub("\ufffd", text[:length]).strip()

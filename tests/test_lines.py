@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from src.errors import InputError
-from src.lines import decode, is_text, read_lines, unescaped
+from src.files import decode, is_text, read_lines, unescaped
 
 # whatever splitlines would cut at, and ordinary characters
 CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\n") | st.sampled_from(

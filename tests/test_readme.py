@@ -95,6 +95,8 @@ def short(command: str) -> list[str]:
     arguments = shlex.split(command)
     if any(name in command for name in FROM_THE_HUB):
         return [*arguments, "--print_config"]
+    if arguments[0] == "init":  # which changes the project itself
+        return ["init", "--help"]
     if "--help" in arguments:
         return arguments
     if arguments[0] == "sweep":

@@ -1,4 +1,4 @@
-"""Where a number that is not finite comes from, and what a loss spike is due to."""
+"""Find where a number that is not finite comes from, and the cause of a loss spike."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,12 +27,12 @@ class Fault(NamedTuple):
 
 
 def first_fault(task: Task) -> Fault | None:
-    """What is not finite first, in the order of computing: a weight, the output of a module, or a gradient.
+    """Find what is not finite first, in the order of computation: a weight, the output of a module, or a gradient.
 
-    The batches of the step are computed once more for it, without dropout's luck of the first time: a fault of one draw
-    alone is then found by its gradients, which are as they were.
+    The batches of the step are computed once more for it, with other random draws in dropout: a fault of one draw
+    alone is then found by its gradients, which are kept.
 
-    Each process sees its own rows and its own shards, so that what one of them finds the others may not. All must call
+    Each process has its own rows and its own shards, so that what one of them finds the others may not. All must call
     this, and they agree after each search: the next one may be a forward pass, for which they need each other.
     """
     searches = [_first_weight, _first_output, _first_gradient]
@@ -58,7 +58,7 @@ def _first_weight(task: Task) -> Fault | None:
 
 
 def _first_gradient(task: Task) -> Fault | None:
-    # a backward pass goes from the last module to the first, and spoils all that it comes to afterwards
+    # a backward pass goes from the last module to the first, and spoils all gradients from there on
     what = "the outputs are finite: the first gradient that is not is that of {}"
     return _first_parameter(task, lambda parameter: parameter.grad, -1, what)
 
@@ -101,7 +101,7 @@ def _first_output(task: Task) -> Fault | None:
 
 @contextmanager
 def _aside(task: Task) -> Iterator[None]:
-    """Compute without a trace: gradients, random states and shards are as they were."""
+    """Compute without side effects: gradients, random states and shards stay as they are."""
     devices = [task.device] if task.device.type == "cuda" else []
     try:
         with torch.no_grad(), torch.random.fork_rng(devices), task.trainer.precision_plugin.forward_context():
@@ -120,7 +120,7 @@ def _is_finite(tensor: Any) -> bool:
 
 
 def place_of(trainer: L.Trainer, task: Task) -> str:
-    """Which batches the step at hand is of, for people: their numbers in the epoch, and their rows."""
+    """The batches of the current step in words: their numbers in the epoch, and their rows."""
     numbers = [number for number, _, _ in task.batches]
     text = f"epoch {trainer.current_epoch}, batch {', '.join(map(str, numbers))}"
     sampler = getattr(trainer.train_dataloader, "sampler", None)
@@ -134,9 +134,9 @@ def place_of(trainer: L.Trainer, task: Task) -> str:
 
 
 def cause_of_spike(task: Task, before: Sequence[Batches], limit: float, margin: float) -> str:
-    """Whether the rows of the step or the weights make its loss high, for people; rows are named in the first case.
+    """Say whether the rows of the step or the weights make its loss high; name the rows in the first case.
 
-    Both are evaluated on the weights at hand, without dropout: the rows of the step, and those of steps before it whose
+    Both are evaluated on the current weights, without dropout: the rows of the step, and those of earlier steps whose
     losses were usual. Where these are high as well, the weights have changed, and the rows are like any others.
 
     All processes must call it. It takes as many forward passes as these steps have batches.
@@ -165,7 +165,7 @@ def cause_of_spike(task: Task, before: Sequence[Batches], limit: float, margin: 
 
 
 def _losses_without_dropout(task: Task, steps: Sequence[Batches]) -> list[float]:
-    """The loss of each of some steps, as it would be in this process on the weights at hand."""
+    """The loss of each of some steps in this process, on the current weights."""
     training = [module for module in task.model.modules() if module.training]
     task.model.eval()
     try:

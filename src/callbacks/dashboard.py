@@ -1,12 +1,12 @@
-"""What TensorBoard shows of a run before its first step: the charts that belong together, and the network."""
+"""What TensorBoard shows of a run from its start: the layout of its charts, and a table of the network."""
 
 import lightning as L
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import nn
 
-from src.callbacks.recording import tensorboards
-from src.callbacks.report import baselines_of
+from src.callbacks.summary import baselines_of
+from src.callbacks.tensorboard import tensorboards
 from src.data import Baselines
 from src.tasks import Task
 
@@ -19,7 +19,7 @@ TRAINING: Layout = {
     },
     "Speed": {
         "Tokens a second": ["throughput/tokens_per_second"],
-        "Share of the matrix-product peak": ["throughput/peak_share"],
+        "Utilisation of the hardware": ["throughput/hardware_utilisation", "throughput/mfu"],
     },
 }
 # architecture -> the charts of its own, which stand first
@@ -68,7 +68,7 @@ LAYOUTS: dict[str, Layout] = {
 def network_table(model: nn.Module) -> str:
     """The parts of a network with their parameters, as a Markdown table; of a stack of blocks the first in detail."""
     total = sum(p.numel() for p in model.parameters())
-    lines = ["| module | kind | parameters | share |", "| :--- | :--- | ---: | ---: |"]
+    lines = ["| module | kind | parameters | fraction |", "| :--- | :--- | ---: | ---: |"]
 
     def add(name: str, module: nn.Module) -> None:
         n = sum(p.numel() for p in module.parameters())
@@ -94,10 +94,10 @@ def network_table(model: nn.Module) -> str:
 
 
 def baseline_tags(tags: list[str], baselines: Baselines) -> dict[str, float]:
-    """The lines to draw into a chart, by their tags: what each of the baselines reaches in its validation metrics.
+    """The lines to draw into a chart, by their tags: the values of its validation metrics for each baseline.
 
-    None into those of perplexity: TensorBoard scales a chart to the middle of all its points, which there would be the
-    line alone. The chart of the loss, its logarithm, has them.
+    Not for perplexity: TensorBoard scales a chart to the median of all its points, which would be the line alone. The
+    chart of the loss, its logarithm, has them.
     """
     metrics = [tag.removeprefix("val/") for tag in tags if tag.startswith("val/") and "perplexity" not in tag]
     models = baselines.figures.items()
@@ -121,7 +121,7 @@ class Dashboard(L.Callback):
                 lines = baseline_tags(tags, baselines_of(trainer))
                 self.lines |= lines
                 charts[section][chart] = ["Multiline", [f"^{tag}$" for tag in (*tags, *lines)]]
-        with torch.device("meta"):  # this process may hold but a part of the network
+        with torch.device("meta"):  # this process may hold only a shard of the network
             network = network_table(pl_module.build_model())
         for writer in tensorboards(trainer):
             writer.add_custom_scalars(charts)

@@ -19,23 +19,19 @@ class EMA(L.Callback):
     List it before callbacks that use the network after a validation.
 
     Args:
-        decay: share of the old average that stays at each step.
+        decay: fraction of the old average that is kept at each step.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
             raise InputError(f"decay is {decay}: it must be at least 0 and less than 1")
         self.decay = decay
-        self._average: dict[str, Tensor] = {}  # of each weight that is trained, by the first of its names
-        self._plain: dict[str, Tensor] = {}  # while the average stands in the network
+        self._average: dict[str, Tensor] = {}  # of each trained weight, by the first of its names
+        self._plain: dict[str, Tensor] = {}  # while the average is in the network
         self._step = 0
 
     def check(self, trainer: L.Trainer) -> None:
-        """Refuse a strategy whose processes hold parts of the network.
-
-        Raises:
-            InputError: naming it.
-        """
+        """Refuse a strategy that shards the network."""
         if getattr(trainer.strategy, "is_sharded", False):
             raise InputError(
                 f"EMA averages whole weights, and under {type(trainer.strategy).__name__} no process has them: leave "
@@ -51,7 +47,7 @@ class EMA(L.Callback):
 
     @staticmethod
     def _under_all_names(weights: dict[str, Tensor], pl_module: L.LightningModule) -> dict[str, Tensor]:
-        """The weights as a state dict has them: a tied one under each of its names."""
+        """The weights as in a state dict: a tied one under each of its names."""
         first = {parameter: name for name, parameter in pl_module.named_parameters()}
         names = pl_module.named_parameters(remove_duplicate=False)
         return {name: weights[first[parameter]] for name, parameter in names if first[parameter] in weights}
@@ -82,10 +78,10 @@ class EMA(L.Callback):
         self._plain = {}
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self.on_validation_end(trainer, pl_module)  # what is saved on the way out must not take one for the other
+        self.on_validation_end(trainer, pl_module)  # else a checkpoint that is saved now would swap the two
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put the average in the place of the weights, and those beside it."""
+        """Save the average as the weights, and the plain weights beside it."""
         if self._average:
             plain = self._plain or self._weights(pl_module)
             checkpoint["plain_weights"] = self._under_all_names(plain, pl_module)
@@ -93,7 +89,7 @@ class EMA(L.Callback):
             checkpoint["state_dict"] = {**checkpoint["state_dict"], **average}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """To train on, take both as they were; all else goes on with the average."""
+        """Restore both to train on; everything else uses the average."""
         if trainer.state.fn != "fit" or "plain_weights" not in checkpoint:
             return
         weights = self._weights(pl_module)
@@ -102,7 +98,7 @@ class EMA(L.Callback):
 
 
 def _precise(weight: Tensor) -> Tensor:
-    """In float32 at least: in bfloat16 an average would not move by a thousandth of a difference."""
+    """In float32 at least: in bfloat16 a thousandth of a difference would be rounded away."""
     return weight.to(torch.promote_types(weight.dtype, torch.float32))
 
 

@@ -1,10 +1,11 @@
-"""What may end a run before its time, looked at once an optimizer step by all processes together."""
+"""Watch for divergence and for signals, once an optimizer step, by all processes together."""
 
 import math
+import os
 import signal
+import subprocess
 import threading
 from collections import deque
-from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
@@ -15,30 +16,30 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch import Tensor
 
 from src.callbacks.blame import Batches, cause_of_spike, first_fault, place_of
+from src.callbacks.checkpoints import ends, last_checkpoint, save_last, validation_follows
 from src.callbacks.ema import EMA
-from src.callbacks.ending import ends, requeue, save_last, validation_follows
 from src.distributed import ZeroStrategy
 from src.errors import Diverged, InputError, Preempted
 from src.tasks import Task
 
-WINDOW, ENOUGH = 100, 20  # steps that a spike is measured against, and how few of them will do
-BEFORE = 4  # steps whose rows are kept, to see what a spike is due to
-EVERY = 10  # batches of a validation between two looks at the signals, where several processes must agree
+WINDOW, ENOUGH = 100, 20  # steps that a spike is compared with, and the fewest that suffice
+BEFORE = 4  # steps whose rows are kept, to find the cause of a spike
+EVERY = 10  # batches of a validation between two checks for a signal, where several processes must agree
 
 
 class Guard(L.Callback):
-    """Catch a loss or gradient that is no finite number before the weights see it, and signals that ask for an end.
+    """Catch a loss or gradient that is not finite before the optimizer uses it, and signals that ask the run to end.
 
     Before each optimizer step the loss is averaged over the processes, with whether one of them was asked to end; so
     all of them do the same thing at the same step. That is one small reduction a step, where there are several
-    processes, and one wait of the processor for the GPU, between the backward pass and the optimizer's step.
+    processes, and one wait of the CPU for the GPU, between the backward pass and the optimizer's step.
 
     A signal (SIGTERM or SIGUSR1) ends the run with a checkpoint after the step, and status 75. Under SLURM, SIGUSR1
     puts the job back into the queue too.
 
     Args:
-        on_fault: what to do about a loss or gradient that is not finite. ``stop`` ends the run, status 3, with its
-            checkpoints as they are; ``skip`` leaves the step out; ``rollback`` takes weights and optimizer from the
+        on_fault: what to do about a loss or gradient that is not finite. ``stop`` ends the run with status 3 and leaves
+            its checkpoints as they are; ``skip`` leaves the step out; ``rollback`` takes weights and optimizer from the
             run's last checkpoint, lowers the learning rate, and goes on with the next batches, not with the same ones
             (Chowdhery et al. 2022, section 5.1).
         max_faults: how often to skip or roll back, in a whole run, before it stops after all.
@@ -92,9 +93,9 @@ class Guard(L.Callback):
         pl_module.lr_scale = self._lr_scale
         pl_module.guard = lambda norm: self._inspect(trainer, pl_module, norm)
         self._signal, self._ending = None, False
-        # in place of Lightning's, which end with status 0 and no checkpoint, or save in the middle of a step; its
-        # teardown puts back what was there before the run
-        if threading.current_thread() is threading.main_thread():  # elsewhere there are no signals
+        # instead of Lightning's handlers, which end with status 0 and no checkpoint, or save in the middle of a step;
+        # its teardown restores the handlers from before the run
+        if threading.current_thread() is threading.main_thread():  # other threads get no signals
             for number in self._signals(trainer):
                 signal.signal(number, self._receive)
 
@@ -118,7 +119,7 @@ class Guard(L.Callback):
             figures = trainer.strategy.reduce(figures, reduce_op="mean")
         loss_now, asked_now, norm_now = torch.cat([figures, norm.float().to(figures.device).view(1)]).tolist()
         self._ending = asked_now > 0
-        # a gradient scaler looks for overflows itself, and they are no fault: they are how it finds its scale
+        # a gradient scaler handles overflows itself, and they are not faults: by them it finds its scale
         scaled = str(trainer.precision).startswith("16")
         if not (math.isfinite(loss_now) and (scaled or math.isfinite(norm_now))):
             self._fault(trainer, task, loss_now, norm_now)
@@ -191,7 +192,7 @@ class Guard(L.Callback):
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """A validation may take longer than the time there is: leave it, and begin it again on resuming."""
+        """Leave a validation, which may take longer than the time that is left; the resumed run begins it again."""
         if trainer.state.fn != "fit" or trainer.should_stop:
             return
         self._ending = self._signal is not None
@@ -200,7 +201,7 @@ class Guard(L.Callback):
                 return
             self._ending = trainer.strategy.reduce_boolean_decision(self._ending, all=False)
         if self._ending:
-            raise Preempted("within a validation")  # what is swapped for it is put back: see `on_exception`
+            raise Preempted("within a validation")  # `on_exception` saves, and EMA restores the weights
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, Preempted) and trainer.validating:
@@ -215,9 +216,9 @@ class Guard(L.Callback):
         return f"asked to end at step {trainer.global_step}: saved {path}; the command with --resume auto goes on{note}"
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Where a validation was due or had begun, the run that goes on begins with it.
+        """Let the resumed run begin with the validation that was due or had begun.
 
-        Lightning takes a training step whose validation did not begin for one that needs none.
+        Lightning assumes that a training step whose validation did not begin needs none.
         """
         if not self._in_validation:
             return
@@ -231,10 +232,12 @@ class Guard(L.Callback):
         validation["current"] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
 
 
-def last_checkpoint(trainer: L.Trainer) -> Path | None:
-    """The newest checkpoint of this run, or the one that it goes on from."""
-    names = [
-        getattr(c, name, "") for c in trainer.checkpoint_callbacks for name in ("last_model_path", "best_model_path")
-    ]
-    paths = [Path(name) for name in [*names, trainer.ckpt_path or ""] if name and Path(name).exists()]
-    return max(paths, key=lambda path: path.stat().st_mtime, default=None)
+def requeue(trainer: L.Trainer) -> str:
+    """Put the job back into SLURM's queue, if it is one of SLURM's; return a note on what became of that."""
+    cluster = trainer._accelerator_connector.cluster_environment
+    if not isinstance(cluster, SLURMEnvironment) or not cluster.auto_requeue or not trainer.is_global_zero:
+        return ""
+    array, job = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ["SLURM_JOB_ID"]
+    job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else job
+    status = subprocess.run(["scontrol", "requeue", job], check=False).returncode
+    return f"; scontrol requeue {job} failed: {status}" if status else f"; job {job} was put back into the queue"

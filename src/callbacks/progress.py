@@ -1,4 +1,4 @@
-"""Progress in optimizer steps: a bar on a terminal, a line now and then elsewhere."""
+"""Progress in optimizer steps: a bar on a terminal, a few lines elsewhere."""
 
 import time
 from datetime import timedelta
@@ -21,7 +21,7 @@ LINES = 20  # in a whole run, where there is no terminal
 
 
 class ProgressBar(LightningProgressBar):
-    """Optimizer steps done, loss, last validation loss, tokens a second and the time left, on rank 0."""
+    """Show optimizer steps, loss, last validation loss, tokens per second and the time left, on rank 0."""
 
     def __init__(self) -> None:
         super().__init__()

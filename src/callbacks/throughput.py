@@ -1,4 +1,4 @@
-"""How fast a run is: tokens a second, and the share of what the machine's matrix products reach."""
+"""How fast a run is: tokens per second, and how much of the hardware's peak that takes."""
 
 import time
 from statistics import fmean
@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.throughput import get_available_flops
 from torch.utils.flop_counter import FlopCounterMode
 
 from src.distributed import data_parallel_size
@@ -34,14 +35,21 @@ def training_flops(task: Task, batch: dict[str, Any]) -> int:
 
 
 class Throughput(L.Callback):
-    """Log ``throughput/tokens_per_second`` over all ranks, and ``throughput/peak_share`` of the matrix-product peak.
+    """Log tokens per second over all ranks, and the utilisation of the hardware by the model's FLOPs.
+
+    ``throughput/hardware_utilisation`` is relative to the measured peak of its matrix products, ``throughput/mfu``
+    (model FLOPs utilisation, Chowdhery et al. 2022, appendix B) to the peak of the data sheet, on GPUs whose data sheet
+    Lightning has.
 
     The ranks of a pipeline or of a tensor-parallel group read the same tokens, which count once, and share their work.
     Over the time of training alone: validation, sampling and the saving of checkpoints are left out.
     """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._peak = matmul_peak(compute_dtype(str(trainer.precision)), trainer.strategy.root_device)
+        dtype, device = compute_dtype(str(trainer.precision)), trainer.strategy.root_device
+        self._peaks = {"hardware_utilisation": matmul_peak(dtype, device)}
+        if device.type == "cuda" and (data_sheet := get_available_flops(device, dtype)):
+            self._peaks["mfu"] = data_sheet
         self._flops_of: dict[tuple[torch.Size, ...], float] = {}
         self.restart()
 
@@ -81,10 +89,11 @@ class Throughput(L.Callback):
             tokens = int(self._tokens)  # waits for a GPU, so that the time is that of the steps
             self._pause()
             speed = tokens / self._seconds * data_parallel_size(trainer.strategy)
-            share = speed * self._flops_per_token(pl_module, batch) / (self._peak * trainer.world_size)
+            flops = speed * self._flops_per_token(pl_module, batch) / trainer.world_size  # per second and device
             # on the device whose backend reduces it: nccl takes no tensor of a CPU
-            figures = torch.tensor([speed, share], device=trainer.strategy.root_device)
-            tokens_per_second, peak_share = trainer.strategy.reduce(figures, reduce_op="mean").unbind()
+            figures = torch.tensor([speed, flops], device=trainer.strategy.root_device)
+            tokens_per_second, flops_per_second = trainer.strategy.reduce(figures, reduce_op="mean").unbind()
             pl_module.log("throughput/tokens_per_second", tokens_per_second, prog_bar=True)
-            pl_module.log("throughput/peak_share", peak_share)
+            for name, peak in self._peaks.items():
+                pl_module.log(f"throughput/{name}", flops_per_second / peak)
             self.restart()

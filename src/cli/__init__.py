@@ -5,27 +5,28 @@ import sys
 from difflib import get_close_matches
 from importlib import import_module
 
+from src.cli.verb import Verbs, call
 from src.discovery import verbs
 from src.errors import InputError, Preempted, RunEnded
 
-# verb -> (module with a function `main(arguments)`, what it does); the extras add theirs
-VERBS = {
-    "fit": ("src.cli.training", "train the model of a configuration"),
-    "validate": ("src.cli.training", "evaluate a checkpoint on the validation split"),
-    "test": ("src.cli.training", "evaluate a checkpoint on the test split"),
-    "predict": ("src.cli.training", "write a checkpoint's predictions for the test split"),
-    "generate": ("src.cli.generate", "continue prompts with a trained GPT"),
-    "translate": ("src.cli.translate", "translate with a trained Transformer"),
-    "compare": ("src.cli.compare", "compare translations by BLEU and chrF, with significance"),
-    "average": ("src.cli.average", "average the weights of checkpoints"),
-    "consolidate": ("src.cli.consolidate", "make one file of a sharded checkpoint"),
-    "fill-mask": ("src.cli.fill_mask", "find the words behind [MASK] with a trained BERT"),
-    "embed": ("src.cli.embed", "write sentence vectors of a trained BERT"),
-    "extend-context": ("src.cli.extend_context", "give a trained BERT, Longformer or GPT a longer context"),
-    "reproduce": ("src.cli.reproduce", "start a run again, and say what differs from its record"),
+# verb -> (its function, what it does); the extras add theirs
+VERBS: Verbs = {
+    "fit": ("src.cli.training:main", "train the model of a configuration"),
+    "validate": ("src.cli.training:main", "evaluate a checkpoint on the validation split"),
+    "test": ("src.cli.training:main", "evaluate a checkpoint on the test split"),
+    "predict": ("src.cli.training:main", "write a checkpoint's predictions for the test split"),
+    "generate": ("src.cli.generate:generate", "continue prompts with a trained GPT"),
+    "translate": ("src.cli.translate:translate", "translate with a trained Transformer"),
+    "compare": ("src.cli.compare:compare", "compare translations by BLEU and chrF, with significance"),
+    "average": ("src.cli.average:average", "average the weights of checkpoints"),
+    "consolidate": ("src.cli.consolidate:consolidate", "make one file of a sharded checkpoint"),
+    "fill-mask": ("src.cli.fill_mask:fill_mask", "find the words behind [MASK] with a trained BERT"),
+    "embed": ("src.cli.embed:embed", "write sentence vectors of a trained BERT"),
+    "extend-context": ("src.cli.extend_context:extend_context", "give a trained BERT or GPT a longer context"),
+    "init": ("src.cli.init:init", "make a project of one's own of the template: the first thing in a fork"),
+    "reproduce": ("src.cli.reproduce:reproduce", "start a run again, and say what differs from its record"),
     **verbs(),
 }
-
 # a full disk, a quota, a folder that may not be written, a file where a folder was meant or the other way round: the
 # user's to mend, wherever the program meets it
 OF_THE_USER = (
@@ -33,25 +34,18 @@ OF_THE_USER = (
     *(errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
 )
 
-HELP = """usage: python -m src VERB [options]
+HELP = """usage: {program} VERB [options]
 
 {verbs}
 
-Every option of a verb: python -m src VERB --help
-Start here:             python -m src fit --config configs/gpt.yaml"""
-
-
-def help_text() -> str:
-    """What `python -m src --help` prints."""
-    width = max(map(len, VERBS))
-    return HELP.format(verbs="\n".join(f"  {verb:<{width}}  {what}" for verb, (_, what) in VERBS.items()))
+Every option of a verb: {program} VERB --help"""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a verb. Bad input ends with one line on standard error and status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(help_text())
+        print(f"{help_text(VERBS)}\nStart here:             python -m src fit --config configs/gpt.yaml")
         return
     try:
         run_verb(arguments)
@@ -78,31 +72,32 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
 
 
-def run_verb(arguments: list[str]) -> None:
-    """Run a verb, with errors left to the caller.
+def help_text(verbs: Verbs, program: str = "python -m src") -> str:
+    """What `python -m src --help` prints."""
+    width = max(map(len, verbs))
+    return HELP.format(
+        program=program, verbs="\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in verbs.items())
+    )
 
-    Raises:
-        InputError: there is no such verb, one of its packages is not installed, or its input is bad.
-    """
+
+def run_verb(arguments: list[str], verbs: Verbs = VERBS, program: str = "python -m src") -> None:
+    """Run a verb, with errors left to the caller."""
+    verb = arguments[0]
+    if any("\ud800" <= character <= "\udfff" for word in arguments for character in word):
+        raise InputError("the command line is not UTF-8")
+    if verb not in verbs:
+        near = get_close_matches(verb, verbs, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(verbs)}"
+        raise InputError(f"unknown verb {verb!r}; {hint}")
+    module, _, function = verbs[verb][0].partition(":")
     try:
-        import_module(_module(arguments)).main(arguments)
+        call(f"{program} {verb}", getattr(import_module(module), function), arguments)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "src":
             raise
         raise InputError(
-            f"the package {error.name} is not installed: EXTRAS=dev ./run.sh {arguments[0]} installs all there is"
+            f"the package {error.name} is not installed: EXTRAS=dev ./run.sh {verb} installs all there is"
         ) from error
-
-
-def _module(arguments: list[str]) -> str:
-    """The module of a command line's verb."""
-    if any("\ud800" <= character <= "\udfff" for word in arguments for character in word):
-        raise InputError("the command line is not UTF-8")
-    if arguments[0] not in VERBS:
-        near = get_close_matches(arguments[0], VERBS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(VERBS)}"
-        raise InputError(f"unknown verb {arguments[0]!r}; {hint}")
-    return VERBS[arguments[0]][0]
 
 
 def _for_the_user(error: Exception) -> str | None:

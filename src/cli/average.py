@@ -4,28 +4,29 @@ from pathlib import Path
 from typing import Any
 
 from src.checkpoint import REQUIRED_KEYS, check_compatible, read_checkpoint, save_checkpoint
-from src.cli.parser import VerbParser
 from src.errors import InputError
 
 # what a file that is never trained on needs of its newest checkpoint
 KEPT = (*REQUIRED_KEYS, "source_tokenizer", "pytorch-lightning_version", "epoch", "global_step")
 
 
-def parser() -> VerbParser:
-    """The options of `average`."""
-    options = VerbParser(prog="python -m src average", description=__doc__)
-    options.add_argument("--checkpoints", nargs="+", required=True, metavar="PATH", help="two or more, of one network")
-    options.add_argument("--output", required=True, metavar="PATH", help="where to write the averaged checkpoint")
-    return options
+def average(checkpoints: tuple[str, ...], output: Path) -> None:
+    """Average the weights of checkpoints (Vaswani et al. 2017, section 6.1).
+
+    Args:
+        checkpoints: two or more, of one network
+        output: where to write the averaged checkpoint
+    """
+    if len(checkpoints) < 2:
+        raise InputError("one checkpoint has no average: name two or more")
+    save_checkpoint(mean_of(list(checkpoints)), output)
+    print(f"wrote {output}, the average of {len(checkpoints)} checkpoints")
 
 
-def average(paths: list[str]) -> dict[str, Any]:
-    """A checkpoint with the mean of the weights of several, and all else of the one with the most steps.
+def mean_of(paths: list[str]) -> dict[str, Any]:
+    """Return a checkpoint with the mean of the weights of several, and all else of the one with the most steps.
 
     It holds no state of an optimizer: there is nothing to resume.
-
-    Raises:
-        InputError: a file is no checkpoint, or they are of different networks or tokenizers.
     """
     first = read_checkpoint(paths[0])
     newest, total = first, {name: weight.double() for name, weight in first["state_dict"].items()}
@@ -52,17 +53,3 @@ def _steps(checkpoint: dict[str, Any], path: str) -> int:
     if not isinstance(steps, int):
         raise InputError(f"checkpoint {path} does not say after how many steps it was written")
     return steps
-
-
-def main(arguments: list[str]) -> None:
-    """Write the average, whole or not at all.
-
-    Raises:
-        InputError: as :func:`average`, or there is nothing to average.
-    """
-    options = parser().parse_args(arguments[1:])
-    if len(options.checkpoints) < 2:
-        raise InputError("one checkpoint has no average: name two or more")
-    checkpoint, output = average(options.checkpoints), Path(options.output)
-    save_checkpoint(checkpoint, output)
-    print(f"wrote {output}, the average of {len(options.checkpoints)} checkpoints")

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from src.cli.quiet import quieten
+from src.cli.messages import quieten
 from src.cli.training import TrainingCLI
 from src.errors import InputError
 from src.hardware import native_precision

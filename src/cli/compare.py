@@ -6,42 +6,50 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from src.cli.parser import VerbParser, fraction, positive
+from src.cli.verb import Fraction, Positive
 from src.errors import InputError
-from src.files import check_file
-from src.lines import read_lines
+from src.files import check_file, read_lines
 
 
-def parser() -> VerbParser:
-    """The options of `compare`."""
-    options = VerbParser(prog="python -m src compare", description=__doc__)
-    options.add_argument(
-        "--system",
-        action="append",
-        required=True,
-        metavar="FILE",
-        help="translations, one a line; the first is the baseline",
-    )
-    options.add_argument(
-        "--reference", action="append", required=True, metavar="FILE", help="what people wrote; repeat it for several"
-    )
-    options.add_argument("--samples", type=positive, default=1000, metavar="N", help="bootstrap samples (%(default)s)")
-    options.add_argument(
-        "--significance",
-        type=fraction,
-        default=0.05,
-        metavar="P",
-        help="p-value that counts as no chance (%(default)s)",
-    )
-    return options
+def compare(system: list[str], reference: list[str], samples: Positive = 1000, significance: Fraction = 0.05) -> None:
+    """Print BLEU and chrF of each system with p-values by paired bootstrap (Koehn 2004), and a verdict.
 
-
-def read_aligned(paths: list[str]) -> list[list[str]]:
-    """The lines of each file.
-
-    Raises:
-        InputError: a file is missing or not UTF-8, or one has another number of lines than the first.
+    Args:
+        system: a file of translations, one a line; the first is the baseline
+        reference: a file of what people wrote; repeat it for several
+        samples: bootstrap samples
+        significance: p-value that counts as no chance
     """
+    from sacrebleu.metrics import BLEU, CHRF
+    from sacrebleu.significance import PairedTest
+
+    if len(system) < 2:
+        raise InputError("one --system cannot be compared: give two or more")
+    if len(set(system)) < len(system):
+        raise InputError("a --system is named twice: give different files")
+    texts = _read_aligned([*system, *reference])
+    signatures, scores = PairedTest(
+        list(zip(system, texts, strict=False)),
+        {"BLEU": BLEU(), "chrF": CHRF()},
+        references=texts[len(system) :],
+        test_type="bs",
+        n_samples=samples,
+    )()
+    console = Console()
+    table = Table("system", *signatures, box=None)
+    for i, name in enumerate(system):
+        table.add_row(name, *(_cell(scores[metric][i]) for metric in signatures))
+    console.print(table)
+    for i, name in enumerate(system[1:], 1):
+        for metric in signatures:
+            verdict = _verdict(scores[metric][0], scores[metric][i], significance)
+            console.print(f"{metric}: {name} {verdict} {system[0]}", highlight=False, soft_wrap=True)
+    for metric, signature in signatures.items():
+        console.print(f"{metric}: {signature}", highlight=False, soft_wrap=True)
+
+
+def _read_aligned(paths: list[str]) -> list[list[str]]:
+    """Read the lines of each file, as many of one as of another."""
     for path in paths:
         check_file(Path(path), is_text=True)
     texts = [list(read_lines(Path(path))) for path in paths]
@@ -49,43 +57,6 @@ def read_aligned(paths: list[str]) -> list[list[str]]:
         if len(lines) != len(texts[0]):
             raise InputError(f"{path} has {len(lines):,} lines and {paths[0]} {len(texts[0]):,}: they must be aligned")
     return texts
-
-
-def main(arguments: list[str]) -> None:
-    """Print BLEU and chrF of each system with p-values by paired bootstrap (Koehn 2004), and a verdict.
-
-    Raises:
-        InputError: a bad option, or files that cannot be read or compared.
-    """
-    from sacrebleu.metrics import BLEU, CHRF
-    from sacrebleu.significance import PairedTest
-
-    options = parser().parse_args(arguments[1:])
-    if len(options.system) < 2:
-        raise InputError("one --system cannot be compared: give two or more")
-    if len(set(options.system)) < len(options.system):
-        raise InputError("a --system is named twice: give different files")
-    texts = read_aligned([*options.system, *options.reference])
-    systems, references = texts[: len(options.system)], texts[len(options.system) :]
-    test = PairedTest(
-        list(zip(options.system, systems, strict=True)),
-        {"BLEU": BLEU(), "chrF": CHRF()},
-        references=references,
-        test_type="bs",
-        n_samples=options.samples,
-    )
-    signatures, scores = test()
-    console = Console()
-    table = Table("system", *signatures, box=None)
-    for i, name in enumerate(options.system):
-        table.add_row(name, *(_cell(scores[metric][i]) for metric in signatures))
-    console.print(table)
-    for i, name in enumerate(options.system[1:], 1):
-        for metric in signatures:
-            verdict = _verdict(scores[metric][0], scores[metric][i], options.significance)
-            console.print(f"{metric}: {name} {verdict} {options.system[0]}", highlight=False, soft_wrap=True)
-    for metric, signature in signatures.items():
-        console.print(f"{metric}: {signature}", highlight=False, soft_wrap=True)
 
 
 def _cell(result: Any) -> str:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from src.architectures import architectures
 from src.checkpoint import REQUIRED_KEYS, read_checkpoint
-from src.cli.parser import VerbParser, positive
-from src.cli.starting_point import check_output, save_starting_point
+from src.cli.config_overrides import check_output, save_starting_point
+from src.cli.verb import Positive
 from src.errors import InputError
 from src.models import BERTConfig, LongformerConfig
 
@@ -23,26 +23,44 @@ EXTENDED = {"bert": "longformer", "longformer": "longformer", "gpt": "gpt"}
 TASKS = {"longformer": ("LongformerModule", "MLMDataModule"), "gpt": ("GPTModule", "LMDataModule")}
 
 
-def parser() -> VerbParser:
-    """The options of `extend-context`."""
-    options = VerbParser(prog="python -m src extend-context", description=__doc__)
-    options.add_argument("--checkpoint", required=True, metavar="PATH", help="of a BERT, a Longformer or a GPT")
-    options.add_argument("--max-seq-len", type=positive, required=True, metavar="N", help="the new longest context")
-    options.add_argument(
-        "--window", type=positive, metavar="N", help="tokens a side; of a BERT by default half its old context"
-    )
-    options.add_argument("--output", required=True, type=Path, metavar="PATH", help="the checkpoint to write: x.ckpt")
-    return options
+def extend_context(checkpoint: str, max_seq_len: Positive, output: Path, window: Positive | None = None) -> None:
+    """Give a trained BERT, Longformer or GPT a longer context; a BERT becomes a Longformer (Beltagy et al. 2020, 5).
+
+    Writes the checkpoint, its tokenizer, and config overrides that train on from it.
+
+    Args:
+        checkpoint: of a BERT, a Longformer or a GPT
+        max_seq_len: the new longest context
+        output: the checkpoint to write: x.ckpt
+        window: tokens a side; of a BERT by default half its old context
+    """
+    check_output(output)
+    content = extend(read_checkpoint(checkpoint), max_seq_len, window)
+    config = content["model_config"]
+    data = {"seq_len": max_seq_len}
+    if content["architecture"] == "gpt":
+        data["end_token"] = content["special_tokens"]["eos_token"]
+    shape = {name: value for name, value in config.items() if name != "vocab_size"}
+    task, source = TASKS[content["architecture"]]
+    overrides = {
+        "model": {"class_path": task, "init_args": {"config": shape}},
+        "data": {"class_path": source, "init_args": data},
+    }
+    content["config"] = yaml.safe_dump(overrides)
+    save_starting_point(content, overrides, output)
+    print(f"wrote {output}: a {content['architecture']} of {max_seq_len:,} positions")
+    if config.get("positions", "learned") == "learned":
+        print("its position embeddings are copies of the old ones: train on before you use it")
+    else:
+        print(f"its positions are {config['positions']}: no weight is new, only the limit")
+    print(f"to train from it, lay {output.with_suffix('.yaml')} over a configuration: --config ... --config ...")
 
 
 def extend(checkpoint: dict[str, Any], max_seq_len: int, window: int | None) -> dict[str, Any]:
-    """A checkpoint of a longer context: learned positions are copied, one stretch of them after the other.
+    """Make a checkpoint of a longer context: learned positions are copied, one stretch of them after the other.
 
     So each token finds its neighbours at the distances that it knows, but for those across a seam, which further
     training mends. A Longformer's global projections start as those of its windows.
-
-    Raises:
-        InputError: the network has no longer context, or its context is this long already.
     """
     before = checkpoint["architecture"]
     if before not in EXTENDED:
@@ -86,35 +104,3 @@ def _with_global_projections(weights: Weights, config: BERTConfig) -> Weights:
             found[f"{prefix}global_q.{part}"] = q.flatten(0, 1)
             found[f"{prefix}global_kv.{part}"] = torch.stack([k, v], 1).flatten(0, 2)
     return found
-
-
-def main(arguments: list[str]) -> None:
-    """Write the checkpoint, its tokenizer, and a configuration to lay over one that is to train on from it.
-
-    Raises:
-        InputError: a bad option or checkpoint, or a context that cannot be extended.
-    """
-    options = parser().parse_args(arguments[1:])
-    check_output(options.output)
-    checkpoint = read_checkpoint(options.checkpoint)
-    content = extend(checkpoint, options.max_seq_len, options.window)
-    config = content["model_config"]
-    data = {"seq_len": options.max_seq_len}
-    if content["architecture"] == "gpt":
-        data["end_token"] = content["special_tokens"]["eos_token"]
-    shape = {name: value for name, value in config.items() if name != "vocab_size"}
-    task, source = TASKS[content["architecture"]]
-    layer = {
-        "model": {"class_path": task, "init_args": {"config": shape}},
-        "data": {"class_path": source, "init_args": data},
-    }
-    content["config"] = yaml.safe_dump(layer)
-    save_starting_point(content, layer, options.output)
-    print(f"wrote {options.output}: a {content['architecture']} of {options.max_seq_len:,} positions")
-    if config.get("positions", "learned") == "learned":
-        print("its position embeddings are copies of the old ones: train on before you use it")
-    else:
-        print(f"its positions are {config['positions']}: no weight is new, only the limit")
-    print(
-        f"to train from it, lay {options.output.with_suffix('.yaml')} over a configuration: --config ... --config ..."
-    )

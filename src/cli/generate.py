@@ -3,51 +3,46 @@
 import torch
 
 from src.checkpoint import load_trained
-from src.cli.parser import VerbParser, fraction, non_negative, positive, seed
+from src.cli.verb import Fraction, NonNegative, NonNegativeFloat, Positive
 from src.coverage import MeasuredTokenizer
-from src.decoding import decode_continuation, encode_prompt, generate
+from src.decoding import decode_continuation, encode_prompt
+from src.decoding import generate as continuations_of
 from src.errors import InputError
 from src.hardware import to_device
 from src.models import GPT
 
 
-def parser() -> VerbParser:
-    """The options of `generate`."""
-    options = VerbParser(prog="python -m src generate", description=__doc__)
-    options.add_argument("--checkpoint", required=True, metavar="PATH", help="a checkpoint of a GPT")
-    options.add_argument(
-        "--prompt",
-        action="append",
-        metavar="TEXT",
-        help="what to continue; repeat it for several, decoded as one batch",
-    )
-    options.add_argument(
-        "--max-new-tokens", type=positive, default=200, metavar="N", help="length at most (%(default)s)"
-    )
-    options.add_argument("--temperature", type=non_negative, default=0.8, metavar="T", help="0 is greedy (%(default)s)")
-    options.add_argument("--top-k", type=positive, metavar="K", help="draw from the K likeliest tokens")
-    options.add_argument("--top-p", type=fraction, metavar="P", help="draw from the likeliest tokens that make up P")
-    options.add_argument("--seed", type=seed, default=0, metavar="N", help="of the draws (%(default)s)")
-    options.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps, ... (%(default)s)")
-    return options
+def generate(
+    checkpoint: str,
+    prompt: list[str] | None = None,
+    max_new_tokens: Positive = 200,
+    temperature: NonNegativeFloat = 0.8,
+    top_k: Positive | None = None,
+    top_p: Fraction | None = None,
+    seed: NonNegative = 0,
+    device: str = "cpu",
+) -> None:
+    """Print each prompt with its continuation by a trained GPT, in order.
 
-
-def main(arguments: list[str]) -> None:
-    """Print each prompt with its continuation, in order.
-
-    Raises:
-        InputError: a bad option or checkpoint, a prompt longer than the context, or one the tokenizer cannot write.
+    Args:
+        checkpoint: a checkpoint of a GPT
+        prompt: what to continue; repeat it for several, decoded as one batch
+        max_new_tokens: length at most
+        temperature: 0 is greedy
+        top_k: draw from the K likeliest tokens
+        top_p: draw from the likeliest tokens that make up P
+        seed: of the draws
+        device: cpu, cuda, cuda:1, mps, ...
     """
-    options = parser().parse_args(arguments[1:])
-    model, tokenizer, special_tokens = load_trained(options.checkpoint, GPT)
+    model, tokenizer, special_tokens = load_trained(checkpoint, GPT)
     eos = tokenizer.token_to_id(special_tokens["eos_token"])
-    texts = options.prompt or [""]
     assert eos is not None
+    texts = prompt or [""]
     prompts = [encode_prompt(tokenizer, text, eos) for text in texts]
-    for text, prompt in zip(texts, prompts, strict=True):
-        context = model.config.context
-        if context is not None and len(prompt) > context:
-            raise InputError(f"prompt {text[:40]!r}... is {len(prompt)} tokens, the context {context}: shorten it")
+    context = model.config.context
+    for text, ids in zip(texts, prompts, strict=True):
+        if context is not None and len(ids) > context:
+            raise InputError(f"prompt {text[:40]!r}... is {len(ids)} tokens, the context {context}: shorten it")
         measured = MeasuredTokenizer(tokenizer, f"prompt {text[:40]!r}")
         measured.encode([text])
         if measured.lost:
@@ -55,17 +50,16 @@ def main(arguments: list[str]) -> None:
             raise InputError(
                 f"prompt {text[:40]!r} has characters that are not in this checkpoint's vocabulary: {lost[:40]!r}"
             )
-    device = to_device(model, options.device)
-    generator = torch.Generator(device).manual_seed(options.seed)
-    continuations = generate(
+    generator = torch.Generator(to_device(model, device)).manual_seed(seed)
+    continuations = continuations_of(
         model,
         prompts,
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
         eos_id=eos,
         generator=generator,
     )
     rows = zip(texts, prompts, continuations, strict=True)
-    print("\n\n".join(text + decode_continuation(tokenizer, prompt, ids) for text, prompt, ids in rows))
+    print("\n\n".join(text + decode_continuation(tokenizer, ids, new) for text, ids, new in rows))

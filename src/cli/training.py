@@ -34,17 +34,16 @@ from src.callbacks import (
     HParams,
     Predictions,
     ProgressBar,
-    Report,
+    RunSummary,
     Throughput,
     print_results,
 )
 from src.checkpoint import read_checkpoint
 from src.cli import classes, resume
 from src.cli.class_paths import allow_class_paths
-from src.cli.layers import OF_THE_VERB, changes, header_of, layer_of
+from src.cli.config_overrides import OF_THE_VERB, changes, config_of, header_of
 from src.cli.loggers import loggers
-from src.cli.messages import one_line, refusal, values_of
-from src.cli.quiet import quieten
+from src.cli.messages import one_line, quieten, refusal, values_of
 from src.cli.records import SaveConfig
 from src.cli.runs import run_folder
 from src.discovery import parts
@@ -159,7 +158,7 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         if self.checkpoint is not None:
             now = {key: value for key, value in self._plain_config().items() if key not in OF_THE_VERB}
-            changed = changes(layer_of(self.checkpoint), now)
+            changed = changes(config_of(self.checkpoint), now)
             if changed:
                 rank_zero_only(print)("\n".join(["changed from the checkpoint's configuration:", *changed]))
 
@@ -202,7 +201,7 @@ class TrainingCLI(LightningCLI):
             if trainer.logger is None:
                 step = self.checkpoint["global_step"] if self.run and self.checkpoint else 0
                 settings["logger"] = loggers(run, step)
-        callbacks = [Report(), Dashboard(), Throughput(), ProgressBar(), EndWithValidation(), ExactResume()]
+        callbacks = [RunSummary(), Dashboard(), Throughput(), ProgressBar(), EndWithValidation(), ExactResume()]
         callbacks += [Predictions(), *self.callbacks]
         self.trainer_defaults = {"callbacks": callbacks}
         given = as_list(self.config_init[self.verb].trainer.callbacks)
@@ -327,5 +326,5 @@ def main(arguments: list[str], callbacks: Sequence[L.Callback] = (), recorded: d
     checkpoints = values_of(("--ckpt_path",), rest)
     if checkpoints and Path(checkpoints[-1]).suffix:
         checkpoint = header_of(checkpoints[-1], to_go_on=verb == "fit")
-        rest = ["--config", yaml.safe_dump(layer_of(checkpoint)), *rest]
+        rest = ["--config", yaml.safe_dump(config_of(checkpoint)), *rest]
     TrainingCLI(verb, [verb, *rest], checkpoint, run, recorded, callbacks)

@@ -1,8 +1,8 @@
 """translate: one line of source in, one line of translation out."""
 
-import argparse
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -13,50 +13,82 @@ from tokenizers import Tokenizer
 
 from src.atomic import atomic_file
 from src.checkpoint import Trained, read_checkpoint, restore
-from src.cli.parser import VerbParser, non_negative, positive
+from src.cli.verb import NonNegative, NonNegativeFloat, Positive
 from src.decoding import Hypothesis, beam_search, greedy_search, wu_penalty
 from src.errors import InputError
-from src.files import check_file
+from src.files import check_file, read_lines
 from src.hardware import to_device
-from src.lines import read_lines
 from src.models import Transformer
 from src.tokenization import require_token
 
 CHUNK = 10_000  # lines that are sorted by length together
 
 
-def parser() -> VerbParser:
-    """The options of `translate`."""
-    options = VerbParser(prog="python -m src translate", description=__doc__)
-    options.add_argument("--checkpoint", required=True, metavar="PATH", help="a checkpoint of a Transformer")
-    source = options.add_mutually_exclusive_group()
-    source.add_argument("--text", action="append", help="a sentence; repeat it for several")
-    source.add_argument("--input", metavar="FILE", help="a file, also .gz, with a sentence a line; else standard input")
-    options.add_argument("--output", metavar="FILE", help="where to write; standard output otherwise")
-    options.add_argument("--beam", type=positive, default=4, metavar="K", help="1 is greedy (%(default)s)")
-    options.add_argument(
-        "--n-best", type=positive, metavar="N", help="print the N best of each as line number, score and text, by tabs"
-    )
-    options.add_argument(
-        "--length-penalty",
-        type=non_negative,
-        default=0.6,
-        metavar="ALPHA",
-        help="of Wu et al. 2016; more is longer (%(default)s)",
-    )
-    options.add_argument("--max-length", type=positive, metavar="N", help="tokens at most (50 more than the source)")
-    options.add_argument(
-        "--min-length", type=int, choices=range(1000), default=0, metavar="N", help="tokens at least (%(default)s)"
-    )
-    options.add_argument("--batch-size", type=positive, default=64, metavar="N", help="sentences (%(default)s)")
-    options.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps, ... (%(default)s)")
-    return options
+@dataclass(frozen=True)
+class SearchOptions:
+    """How translations are searched for.
+
+    Args:
+        beam: hypotheses at a time; 1 is greedy
+        n_best: print the N best of each line as its number, score and text, by tabs
+        length_penalty: of Wu et al. 2016; more is longer
+        max_length: tokens at most (50 more than the source)
+        min_length: tokens at least
+        batch_size: sentences at a time
+        device: cpu, cuda, cuda:1, mps, ...
+    """
+
+    beam: Positive = 4
+    n_best: Positive | None = None
+    length_penalty: NonNegativeFloat = 0.6
+    max_length: Positive | None = None
+    min_length: NonNegative = 0
+    batch_size: Positive = 64
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if (self.n_best or 1) > self.beam:
+            raise InputError(f"--n-best {self.n_best} is more than --beam {self.beam}: widen the beam")
+        if (self.max_length or self.min_length) < self.min_length:
+            raise InputError(f"--max-length {self.max_length} is less than --min-length {self.min_length}")
+
+
+def translate(
+    checkpoint: str,
+    search: SearchOptions,
+    text: list[str] | None = None,
+    input_: Path | None = None,
+    output: Path | None = None,
+) -> None:
+    """Print the translation of each line by a trained Transformer, in order.
+
+    Args:
+        checkpoint: a checkpoint of a Transformer
+        text: a sentence; repeat it for several
+        input_: a file, also .gz, with a sentence a line; standard input, if neither is given
+        output: where to write; standard output otherwise
+    """
+    if text and input_:
+        raise InputError("argument --input: not allowed with argument --text (see python -m src translate --help)")
+    content = read_checkpoint(checkpoint)
+    trained = restore(content, checkpoint, Transformer)
+    source = Tokenizer.from_str(content["source_tokenizer"])
+    if input_:
+        check_file(input_, is_text=True)
+    lines = _printed(Translator(trained, source, search), text or read_lines(input_))
+    if output is None:
+        for line in lines:
+            print(line)
+        return
+    with atomic_file(output) as file:
+        file.writelines(f"{line}\n".encode() for line in lines)
+    print(f"wrote {output}", file=sys.stderr)
 
 
 class Translator:
     """A trained Transformer with both tokenizers, and how it is to search."""
 
-    def __init__(self, trained: Trained[Transformer], source: Tokenizer, options: argparse.Namespace) -> None:
+    def __init__(self, trained: Trained[Transformer], source: Tokenizer, options: SearchOptions) -> None:
         self.model, self.options = trained.model, options
         to_device(trained.model, options.device)
         self.source, self.target = source, trained.tokenizer
@@ -111,16 +143,7 @@ class Translator:
         )
 
 
-def _lines(options: argparse.Namespace) -> Iterable[str]:
-    if options.text:
-        return options.text
-    if options.input is None:
-        return read_lines(None)
-    check_file(Path(options.input), is_text=True)
-    return read_lines(Path(options.input))
-
-
-def _translations(translator: Translator, lines: Iterable[str]) -> Iterator[str]:
+def _printed(translator: Translator, lines: Iterable[str]) -> Iterator[str]:
     """The lines to print, in the order of the input."""
     n_best, number, remaining = translator.options.n_best, 0, iter(lines)
     while chunk := list(islice(remaining, CHUNK)):
@@ -131,27 +154,3 @@ def _translations(translator: Translator, lines: Iterable[str]) -> Iterator[str]
                 yield texts[0]
             else:
                 yield from (f"{number}\t{h.score:.4f}\t{t}" for h, t in zip(hypotheses, texts, strict=True))
-
-
-def main(arguments: list[str]) -> None:
-    """Print the translation of each line, in order.
-
-    Raises:
-        InputError: a bad option or checkpoint, or a file that is missing or not UTF-8.
-    """
-    options = parser().parse_args(arguments[1:])
-    if (options.n_best or 1) > options.beam:
-        raise InputError(f"--n-best {options.n_best} is more than --beam {options.beam}: widen the beam")
-    checkpoint = read_checkpoint(options.checkpoint)
-    trained = restore(checkpoint, options.checkpoint, Transformer)
-    if (options.max_length or 1) < options.min_length:
-        raise InputError(f"--max-length {options.max_length} is less than --min-length {options.min_length}")
-    source = Tokenizer.from_str(checkpoint["source_tokenizer"])
-    lines = _translations(Translator(trained, source, options), _lines(options))
-    if options.output is None:
-        for line in lines:
-            print(line)
-        return
-    with atomic_file(Path(options.output)) as file:
-        file.writelines(f"{line}\n".encode() for line in lines)
-    print(f"wrote {options.output}", file=sys.stderr)

@@ -22,8 +22,7 @@ from src.data.packing import IGNORED, Key
 from src.data.progress import announce
 from src.data.sampling import ResumableBatchSampler
 from src.errors import InputError
-from src.rows import LENGTH_STEP, bert_row
-from src.tokenization import bert_ids, bert_tokens, load_tokenizer
+from src.tokenization import LENGTH_STEP, bert_ids, bert_row, bert_tokens, load_tokenizer
 
 FORMAT = 1  # of the cache; counted up when what is written changes
 

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 from src.data.malformed import Reading
 from src.errors import InputError
-from src.files import open_binary
-from src.lines import UTF8
+from src.files import UTF8, open_binary
 
 FORMAT = 1  # of the copies; counted up when what is written changes
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -39,8 +38,3 @@ def encoding_of(file: Path, reading: Reading) -> str:
     with open_binary(file) as opened:
         mark = opened.read(2)
     return reading.encoding or ("utf-16" if mark in UTF16_MARKS else UTF8)
-
-
-def encoding_name(encoding: str) -> str:
-    """An encoding, for people."""
-    return "UTF-8" if encoding == UTF8 else encoding

@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 
 from src.data import wikipedia
-from src.data.copies import encoding_name
 from src.data.malformed import DEFAULT, Malformed, Reading
 from src.data.progress import announce, with_progress
 from src.data.sources import check_columns, files_of, fingerprint, label_of, load_rows, locate
 from src.data.splits import check_fractions, split_files, split_parts
 from src.errors import InputError
-from src.files import check_file, open_binary
-from src.lines import UTF8, decode, is_text, printable, unescaped
+from src.files import UTF8, check_file, decode, encoding_name, is_text, open_binary, printable, unescaped
 
 Splits = dict[str, Any]  # split -> datasets.Dataset or datasets.IterableDataset
 

@@ -8,11 +8,10 @@ from typing import Any
 from filelock import FileLock
 
 from src.atomic import atomic_file
-from src.data.copies import Row, copy_of, encoding_name, encoding_of
+from src.data.copies import Row, copy_of, encoding_of
 from src.data.malformed import Malformed, Reading
 from src.errors import InputError
-from src.files import open_binary
-from src.lines import UTF8, is_text, printable, raw_lines, without_end
+from src.files import UTF8, encoding_name, is_text, open_binary, printable, raw_lines, without_end
 
 
 def readable_json(

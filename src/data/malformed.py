@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from src.data.progress import announce
 from src.errors import InputError
-from src.lines import decoding, unescaped
+from src.files import codec_of, unescaped
 
 EXAMPLES = 3  # of each reason
 SHOWN = 60  # characters of one
@@ -33,7 +33,7 @@ class Reading:
             raise InputError(f"max_malformed is {self.max_malformed}: it is a share, from 0 to 1")
         if self.delimiter is not None and len(unescaped(self.delimiter)) != 1:
             raise InputError(f"delimiter is {self.delimiter!r}: it must be one character")
-        decoding(self.encoding or "utf-8")  # refuses an unknown one
+        codec_of(self.encoding or "utf-8")  # refuses an unknown one
 
 
 DEFAULT = Reading()

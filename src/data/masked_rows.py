@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from src.data.masking import Masking
 from src.data.packing import IGNORED, Key
-from src.rows import LENGTH_STEP
+from src.tokenization import LENGTH_STEP
 
 
 class Row(NamedTuple):

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from src.data import catalogues
-from src.data.copies import encoding_name
 from src.data.malformed import DEFAULT, Malformed, Reading
 from src.data.sources import COMPANIONS, Source, fingerprint, format_of, is_described, is_saved, load_rows, locate, walk
 from src.data.splits import SPLITS, check_fractions, split_of, split_parts
 from src.errors import InputError
-from src.files import check_file
-from src.lines import UTF8, is_text, read_lines
+from src.files import UTF8, check_file, encoding_name, is_text, read_lines
 
 EMBEDDED = "catalogues"
 SHARD = re.compile(r"-\d+-of-\d+$")

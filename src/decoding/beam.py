@@ -16,7 +16,7 @@ LengthPenalty = Callable[[Tensor], Tensor]
 
 
 class Hypothesis(NamedTuple):
-    """A translation: its token ids without start and end token, and its log-probability by the length penalty."""
+    """A translation: its token ids without start and end token, and its log-probability over the length penalty."""
 
     ids: list[int]
     score: float
@@ -28,7 +28,7 @@ def wu_penalty(alpha: float) -> LengthPenalty:
 
 
 class _Decoder:
-    """A batch of sources being translated, one or several rows each, a token at a time."""
+    """A batch of sources that are translated a token at a time, in one or several rows each."""
 
     def __init__(self, model: Transformer, input_ids: Tensor, attention_mask: Tensor, max_len: int) -> None:
         self.model = model
@@ -42,7 +42,7 @@ class _Decoder:
         return self.model.head(hidden[:, 0])
 
     def select(self, sentences: Tensor, rows: Tensor) -> None:
-        """Go on with these sentences alone, (B',) ascending, and let row i go on from ``rows[i]``, (B'·K,)."""
+        """Keep these sentences alone, (B',) ascending, and let row i continue ``rows[i]``, (B'·K,)."""
         for cache in self.cache:
             cache.target.reorder(rows)
         if len(sentences) < len(self.memory):
@@ -53,7 +53,7 @@ class _Decoder:
 
 
 def _limits(model: Transformer, attention_mask: Tensor, max_len: int | None) -> Tensor:
-    """How many tokens each translation may have, the end token among them: (B,)."""
+    """The length limit of each translation in tokens, with the end token: (B,)."""
     limit = attention_mask.sum(1) + 50 if max_len is None else torch.full_like(attention_mask[:, 0], max_len)
     return limit.clamp(max=model.config.max_seq_len)
 
@@ -68,7 +68,7 @@ def greedy_search(
     end_id: int,
     max_len: int | None = None,
 ) -> list[list[int]]:
-    """The likeliest token at each place: ids without start and end token. Arguments as :func:`beam_search`."""
+    """Take the likeliest token at each position: ids without start and end token. Arguments as :func:`beam_search`."""
     limit = _limits(model, attention_mask, max_len)
     steps = int(limit.max())
     decoder = _Decoder(model, input_ids, attention_mask, steps)
@@ -78,25 +78,25 @@ def greedy_search(
     for step in range(steps):
         token = decoder.step(token).argmax(1)
         written[alive, step] = token
-        going_on = ((token != end_id) & (limit[alive] > step + 1)).nonzero()[:, 0]
-        if not len(going_on):
+        running = ((token != end_id) & (limit[alive] > step + 1)).nonzero()[:, 0]
+        if not len(running):
             break
-        if len(going_on) < len(alive):
-            decoder.select(going_on, going_on)
-            alive, token = alive[going_on], token[going_on]
+        if len(running) < len(alive):
+            decoder.select(running, running)
+            alive, token = alive[running], token[running]
     return [row[: row.index(end_id)] if end_id in row else row for row in written.tolist()]
 
 
 @dataclass
 class _Beams:
-    """The running hypotheses of each sentence, best first, and the best that have ended."""
+    """The running hypotheses of each sentence, best first, and the best finished ones."""
 
-    sentences: Tensor  # (B,), which of the batch's
+    sentences: Tensor  # (B,), their indices in the batch
     limit: Tensor  # (B,)
-    tokens: Tensor  # (B, K, longest), what was written
+    tokens: Tensor  # (B, K, longest), of the running hypotheses
     scores: Tensor  # (B, K), log-probabilities; -inf for no hypothesis
-    ended: Tensor  # (B, N, longest)
-    ended_scores: Tensor  # (B, N), by the length penalty; -inf for no hypothesis
+    finished: Tensor  # (B, N, longest)
+    finished_scores: Tensor  # (B, N), over the length penalty; -inf for no hypothesis
 
     def keep(self, rows: Tensor) -> None:
         for name, tensor in vars(self).items():
@@ -117,12 +117,12 @@ def beam_search(
     min_len: int = 0,
     n_best: int = 1,
 ) -> list[list[Hypothesis]]:
-    """The best translations of each source, best first.
+    """Find the best translations of each source, best first.
 
-    A hypothesis ends with the end token, if it is then among the ``beam`` best continuations of its sentence, or when
-    it is as long as is allowed. A sentence is done when no running hypothesis can come to a better score than the
-    ``n_best``-th that has ended: a log-probability only falls, and a longer hypothesis is divided by more, so that its
-    best score is that of ending at the limit at no further cost. Sentences that are done leave the batch.
+    A hypothesis is finished by the end token, if it is then among the ``beam`` best continuations of its sentence, or
+    at the length limit. A sentence is done when no running hypothesis can reach a better score than its ``n_best``-th
+    finished one: a log-probability only falls, and a longer hypothesis is divided by more, so that the best it can
+    reach is its log-probability now over the penalty at the limit. Sentences that are done leave the batch.
 
     Args:
         model: in evaluation mode.
@@ -131,21 +131,27 @@ def beam_search(
         start_id: what the decoder reads first; the end token in the original.
         end_id: ends a translation.
         beam: how many hypotheses run at once.
-        length_penalty: divides the log-probability of a hypothesis of so many tokens, its end token among them. It
+        length_penalty: divides the log-probability of a hypothesis, by its number of tokens with the end token. It
             must not fall with the length.
-        max_len: tokens at most, with the end token; 50 more than the source has if null (Vaswani et al. 2017, 6.1).
+        max_len: tokens at most, with the end token; by default 50 more than the source (Vaswani et al. 2017, 6.1).
         min_len: tokens at least, without the end token.
         n_best: how many translations of each; fewer if there are no more.
-
-    Raises:
-        ValueError: ``n_best`` is more than the beam, or a source has more tokens than the model has positions.
     """
     if not 1 <= n_best <= beam:
         raise ValueError(f"n_best is {n_best}: it must be between 1 and the beam of {beam}")
     limit = _limits(model, attention_mask, max_len)
     batch, longest = len(input_ids), int(limit.max())
     decoder = _Decoder(model, input_ids, attention_mask, longest)
-    beams = _start(limit, longest, beam, n_best, end_id)
+    scores = torch.full((batch, beam), -torch.inf, device=limit.device)
+    scores[:, 0] = 0  # of one hypothesis a sentence, without any token
+    beams = _Beams(
+        sentences=torch.arange(batch, device=limit.device),
+        limit=limit,
+        tokens=torch.full((batch, beam, longest), end_id, device=limit.device),
+        scores=scores,
+        finished=torch.full((batch, n_best, longest), end_id, device=limit.device),
+        finished_scores=scores.new_full((batch, n_best), -torch.inf),
+    )
     token = torch.full((batch * beam,), start_id, device=limit.device)
     results: list[list[Hypothesis]] = [[] for _ in range(batch)]
     for step in range(longest):
@@ -155,44 +161,29 @@ def beam_search(
             logits[:, end_id] = -torch.inf
         rows = _advance(beams, logits, normaliser, step, end_id, length_penalty)
         best = beams.scores[:, 0] / length_penalty(beams.limit)
-        done = beams.ended_scores[:, -1] >= best
+        done = beams.finished_scores[:, -1] >= best
         for i in done.nonzero()[:, 0].tolist():
-            results[int(beams.sentences[i])] = _hypotheses(beams.ended[i], beams.ended_scores[i], end_id)
+            results[int(beams.sentences[i])] = _hypotheses(beams.finished[i], beams.finished_scores[i], end_id)
         if bool(done.all()):
             break
-        going_on = (~done).nonzero()[:, 0]
-        decoder.select(going_on, rows.view(-1, beam)[going_on].flatten())
-        if len(going_on) < len(done):
-            beams.keep(going_on)
+        running = (~done).nonzero()[:, 0]
+        decoder.select(running, rows.view(-1, beam)[running].flatten())
+        if len(running) < len(done):
+            beams.keep(running)
         token = beams.tokens[:, :, step].flatten()
     return results
-
-
-def _start(limit: Tensor, longest: int, beam: int, n_best: int, end_id: int) -> _Beams:
-    """One hypothesis a sentence, of no token."""
-    batch, device = len(limit), limit.device
-    scores = torch.full((batch, beam), -torch.inf, device=device)
-    scores[:, 0] = 0
-    return _Beams(
-        torch.arange(batch, device=device),
-        limit,
-        torch.full((batch, beam, longest), end_id, device=device),
-        scores,
-        torch.full((batch, n_best, longest), end_id, device=device),
-        torch.full((batch, n_best), -torch.inf, device=device),
-    )
 
 
 def _advance(
     beams: _Beams, logits: Tensor, normaliser: Tensor, step: int, end_id: int, length_penalty: LengthPenalty
 ) -> Tensor:
-    """Write one more token to each running hypothesis, and move those that end to the ended.
+    """Add a token to each running hypothesis, and move those that end to the finished ones.
 
     Returns:
-        Which row of the batch each row goes on from, (B·K,).
+        The row of the batch that each row continues, (B·K,).
     """
     batch, beam = beams.scores.shape
-    width = min(2 * beam, logits.shape[1])  # so many hold at least ``beam`` that do not end
+    width = min(2 * beam, logits.shape[1])  # of so many at least ``beam`` do not end
     likeliest, token = logits.topk(width, dim=1)
     candidates = beams.scores[:, :, None] + (likeliest - normaliser).view(batch, beam, width)
     scores, chosen = candidates.flatten(1).topk(min(2 * beam, beam * width), dim=1)
@@ -202,11 +193,11 @@ def _advance(
     tokens[:, :, step] = token
     ends = (token == end_id) | (beams.limit == step + 1)[:, None]
 
-    n_best = beams.ended_scores.shape[1]
+    n_best = beams.finished_scores.shape[1]
     length = torch.full((), step + 1, device=scores.device)
-    ended_scores = (scores / length_penalty(length)).masked_fill(~ends, -torch.inf)[:, :beam]
-    beams.ended_scores, best = torch.cat([beams.ended_scores, ended_scores], 1).topk(n_best, dim=1)
-    beams.ended = torch.cat([beams.ended, tokens[:, :beam]], 1).gather(
+    finished_scores = (scores / length_penalty(length)).masked_fill(~ends, -torch.inf)[:, :beam]
+    beams.finished_scores, best = torch.cat([beams.finished_scores, finished_scores], 1).topk(n_best, dim=1)
+    beams.finished = torch.cat([beams.finished, tokens[:, :beam]], 1).gather(
         1, best[:, :, None].expand(-1, -1, tokens.shape[2])
     )
 
@@ -217,6 +208,6 @@ def _advance(
 
 
 def _hypotheses(tokens: Tensor, scores: Tensor, end_id: int) -> list[Hypothesis]:
-    """The ended hypotheses of one sentence, (N, longest) and (N,)."""
+    """The finished hypotheses of one sentence, (N, longest) and (N,)."""
     rows = [(row, score) for row, score in zip(tokens.tolist(), scores.tolist(), strict=True) if score > -torch.inf]
     return [Hypothesis(row[: row.index(end_id)] if end_id in row else row, score) for row, score in rows]

@@ -1,6 +1,7 @@
 """Sampling from a causal language model."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from src.models import GPT
 
 
 def left_pad(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Prompts of unequal length as one batch, padded on the left so that all go on at the same place.
+    """Prompts of unequal length as one batch, padded on the left so that all continue at the same position.
 
     Returns:
         ``input_ids`` and ``attention_mask``, both (batch, longest prompt).
@@ -24,7 +25,7 @@ def left_pad(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Ten
 
 
 def filter_logits(logits: Tensor, top_k: int | None = None, top_p: float | None = None) -> Tensor:
-    """Set to -inf what is not to be drawn: (batch, vocabulary) to the same.
+    """Set the logits of tokens that are not to be drawn to -inf: (batch, vocabulary) to the same.
 
     Args:
         top_k: keep the k likeliest tokens (Fan et al. 2018).
@@ -36,7 +37,7 @@ def filter_logits(logits: Tensor, top_k: int | None = None, top_p: float | None 
     if top_p is not None and top_p < 1:
         ordered, order = logits.sort(descending=True)
         probabilities = ordered.softmax(-1)
-        before = probabilities.cumsum(-1) - probabilities  # the sum without the token itself: the likeliest stays
+        before = probabilities.cumsum(-1) - probabilities  # the sum without the token itself: the likeliest is kept
         drop = (before >= top_p).scatter(1, order, before >= top_p)
         logits = logits.masked_fill(drop, -torch.inf)
     return logits
@@ -49,7 +50,7 @@ def pick(
     if temperature == 0:
         return logits.argmax(-1)
     logits = logits.float()
-    # the likeliest at 0, so that the smallest temperature divides none to infinity
+    # the likeliest at 0, so that no logit becomes infinite at the smallest temperature
     logits = (logits - logits.amax(-1, keepdim=True)) / max(temperature, torch.finfo(torch.float32).tiny)
     filtered = filter_logits(logits, top_k, top_p)
     return torch.multinomial(filtered.softmax(-1), 1, generator=generator)[:, 0]
@@ -71,23 +72,20 @@ def stream(
 ) -> Iterator[Tensor]:
     """Yield the next token of each row, (batch,), until every row has ended or ``max_new_tokens`` are drawn.
 
-    When the context is full, the later half of it is read anew and decoding goes on from there. A network with a window
-    and without a table of positions has no longest context, and its cache holds a window whatever the length.
+    When the context is full, the later half of it is read again and decoding continues from there. A network with a
+    window and without a table of positions has no longest context, and its cache holds a window whatever the length.
 
     Args:
         model: in evaluation mode.
         input_ids: (batch, prompt), padded on the left: see :func:`left_pad`.
-        attention_mask: (batch, prompt), 1 at real tokens; none means that there is no padding.
+        attention_mask: (batch, prompt), 1 at real tokens; None without padding.
         max_new_tokens: how many tokens to draw at most.
         temperature: divides the logits; 0 takes the likeliest token.
         top_k: see :func:`filter_logits`.
         top_p: see :func:`filter_logits`.
-        eos_id: ends a row; after it the row gets nothing but ``eos_id``.
-        use_cache: keep keys and values instead of computing them anew at each step; the tokens are the same.
+        eos_id: ends a row; behind it the row has ``eos_id`` alone.
+        use_cache: keep keys and values instead of computing them again at each step; the tokens are the same.
         generator: source of the randomness.
-
-    Raises:
-        ValueError: the prompt is longer than the context.
     """
     context = model.config.context
     if context is not None and input_ids.shape[1] > context:
@@ -115,35 +113,15 @@ def stream(
 
 
 def generate(
-    model: GPT,
-    prompts: Sequence[Sequence[int]],
-    *,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    eos_id: int | None = None,
-    use_cache: bool = True,
-    generator: torch.Generator | None = None,
+    model: GPT, prompts: Sequence[Sequence[int]], *, eos_id: int | None = None, **settings: Any
 ) -> list[list[int]]:
-    """What follows each prompt, decoded as one batch: token ids without the prompt and without ``eos_id``.
+    """Continue prompts as one batch: token ids without the prompt and without ``eos_id``.
 
-    Arguments and errors as in :func:`stream`.
+    Settings are those of :func:`stream`.
     """
     device = model.token_embedding.weight.device
     input_ids, attention_mask = (t.to(device) for t in left_pad(prompts, pad_id=0))
-    tokens = stream(
-        model,
-        input_ids,
-        None if bool(attention_mask.all()) else attention_mask,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        eos_id=eos_id,
-        use_cache=use_cache,
-        generator=generator,
-    )
-    columns = list(tokens)
-    rows = torch.stack(columns, 1).tolist() if columns else [[] for _ in prompts]
+    mask = None if bool(attention_mask.all()) else attention_mask
+    tokens = list(stream(model, input_ids, mask, eos_id=eos_id, **settings))
+    rows = torch.stack(tokens, 1).tolist() if tokens else [[] for _ in prompts]
     return [row[: row.index(eos_id)] if eos_id in row else row for row in rows]

@@ -1,4 +1,4 @@
-"""Text as it is decoded."""
+"""From text to prompts, and from sampled tokens back to text."""
 
 from collections.abc import Iterator, Sequence
 from os.path import commonprefix
@@ -10,13 +10,13 @@ from tokenizers import Tokenizer
 from src.decoding.sampling import stream
 from src.models import GPT
 
-INCOMPLETE = "\ufffd"  # what stands for bytes that are no character yet
+INCOMPLETE = "\ufffd"  # in the place of bytes that are not yet a character
 
 
 def encode_prompt(tokenizer: Tokenizer, text: str, eos_id: int) -> list[int]:
-    """The tokens of a text that is to be continued, as those of a training document; the empty one begins a document.
+    """The tokens of a text to continue, as those of a training document; the empty text begins a document.
 
-    What the tokenizer's own template puts around a text is left out: behind an end token nothing would be continued.
+    Without the special tokens of the tokenizer's template: behind an end token there is nothing to continue.
     """
     return tokenizer.encode(text, add_special_tokens=False).ids or [eos_id]
 
@@ -26,15 +26,14 @@ def decode_continuation(tokenizer: Tokenizer, prompt: Sequence[int], ids: Sequen
 
     Both are decoded together: a decoder may drop the space before the first token of all.
     """
-    before, whole = tokenizer.decode(prompt), tokenizer.decode([*prompt, *ids])
-    return whole[len(commonprefix([before, whole])) :]  # noqa: RUF071  characters are what is to be compared
+    before, together = tokenizer.decode(prompt), tokenizer.decode([*prompt, *ids])
+    return together[len(commonprefix([before, together])) :]  # noqa: RUF071  characters are what is to be compared
 
 
 def stream_text(model: GPT, tokenizer: Tokenizer, prompt: list[int], *, eos_id: int, **settings: Any) -> Iterator[str]:
-    """Yield the continuation of a prompt piece by piece, as soon as its characters are whole.
+    """Yield the continuation of a prompt piece by piece, as soon as its characters are complete.
 
-    Joined, the pieces are what :func:`decode_continuation` makes of all tokens. Settings and errors are those of
-    :func:`src.decoding.stream`.
+    Joined, the pieces are :func:`decode_continuation` of all tokens. Settings are those of :func:`stream`.
     """
     device = model.token_embedding.weight.device
     ids: list[int] = []

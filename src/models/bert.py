@@ -14,7 +14,6 @@ from src.nn import (
     Block,
     Dropout,
     LearnedPositions,
-    Linear,
     Mask,
     NormPlacement,
     SelfAttention,
@@ -141,7 +140,7 @@ class BERTEncoder(nn.Module):
         )
         # the last block of a post-norm stack has normed its output already
         self.final_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps) if config.norm == "pre" else nn.Identity()
-        self.pooler = Linear(config.d_model, config.d_model) if pooler else None
+        self.pooler = nn.Linear(config.d_model, config.d_model) if pooler else None
 
     def embed(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """What the first block sees: (B, T, C)."""
@@ -193,10 +192,10 @@ class MaskedWordHead(nn.Module):
 
     def __init__(self, config: BERTConfig, token_embedding: nn.Embedding) -> None:
         super().__init__()
-        self.dense = Linear(config.d_model, config.d_model)
+        self.dense = nn.Linear(config.d_model, config.d_model)
         self.activation = activation(config.activation)
         self.norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
-        self.decoder = Linear(config.d_model, config.vocab_size)
+        self.decoder = nn.Linear(config.d_model, config.vocab_size)
         self.decoder.weight = token_embedding.weight
 
     def forward(self, x: Tensor) -> Tensor:
@@ -218,7 +217,7 @@ class BERT(nn.Module):
         self.config = config
         self.encoder = BERTEncoder(config)
         self.masked_words = MaskedWordHead(config, self.encoder.token_embedding)
-        self.next_sentence = Linear(config.d_model, 2)
+        self.next_sentence = nn.Linear(config.d_model, 2)
         init_weights(self, config.init_std)
 
     def forward(
@@ -248,7 +247,7 @@ class BERTClassifier(nn.Module):
         self.config = config
         self.encoder = BERTEncoder(config)
         self.dropout = Dropout(config.dropout)
-        self.classifier = Linear(config.d_model, config.n_labels)
+        self.classifier = nn.Linear(config.d_model, config.n_labels)
         init_weights(self, config.init_std)
 
     def forward(

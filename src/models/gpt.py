@@ -15,7 +15,6 @@ from src.nn import (
     Dropout,
     KVCache,
     LearnedPositions,
-    Linear,
     Mask,
     NormPlacement,
     SinusoidalPositions,
@@ -108,7 +107,7 @@ class GPT(nn.Module):
         )
         # the last block of a post-norm stack has normed its output already
         self.final_norm = nn.LayerNorm(config.d_model, bias=config.bias) if config.norm == "pre" else nn.Identity()
-        self.head = Linear(config.d_model, config.vocab_size, bias=False)
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self._init_weights()
         if config.tie_embeddings:
             self.head.weight = self.token_embedding.weight

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from src.models.config import attention_span, check, self_attention
-from src.nn import Block, Dropout, KVCache, Linear, Mask, NormPlacement, SinusoidalPositions, padding_mask, position_ids
+from src.nn import Block, Dropout, KVCache, Mask, NormPlacement, SinusoidalPositions, padding_mask, position_ids
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Transformer(nn.Module):
         # the last block of a post-norm stack has normed its output already
         self.encoder_norm = nn.LayerNorm(config.d_model) if config.norm == "pre" else nn.Identity()
         self.decoder_norm = nn.LayerNorm(config.d_model) if config.norm == "pre" else nn.Identity()
-        self.head = Linear(config.d_model, config.vocab_size, bias=False)
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self._init_weights()
         if config.tie_embeddings:
             self.head.weight = self.target_embedding.weight

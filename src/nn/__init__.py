@@ -1,15 +1,12 @@
 """Layers that every architecture shares. Plain torch."""
 
-from src.nn.activations import ACTIVATIONS, GATED, activation
-from src.nn.attention import CrossAttention, SelfAttention
+from src.nn.attention import CrossAttention, GlobalSelfAttention, SelfAttention
 from src.nn.blocks import Block, NormPlacement
 from src.nn.cache import KVCache
+from src.nn.cpu import Dropout
 from src.nn.cross_entropy import summed_cross_entropy
-from src.nn.dropout import Dropout
-from src.nn.feed_forward import FeedForward
-from src.nn.global_attention import GlobalSelfAttention
+from src.nn.feed_forward import ACTIVATIONS, GATED, FeedForward, activation
 from src.nn.kernels import KERNELS
-from src.nn.linear import Linear
 from src.nn.masks import AttentionSpan, GlobalTokens, Mask, padding_mask
 from src.nn.positions import LearnedPositions, SinusoidalPositions, alibi_slopes, position_ids
 
@@ -26,7 +23,6 @@ __all__ = [
     "GlobalTokens",
     "KVCache",
     "LearnedPositions",
-    "Linear",
     "Mask",
     "NormPlacement",
     "SelfAttention",

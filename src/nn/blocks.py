@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from src.nn.attention import CrossAttention, SelfAttention
 from src.nn.cache import KVCache
-from src.nn.dropout import Dropout
+from src.nn.cpu import Dropout
 from src.nn.feed_forward import FeedForward
 from src.nn.masks import Mask
 
@@ -21,7 +21,7 @@ class Block(nn.Module):
         d_model: width of the residual stream.
         n_heads: number of attention heads.
         d_ff: width of the feed-forward network.
-        activation: name in :data:`src.nn.activations.ACTIVATIONS`.
+        activation: name in :data:`src.nn.feed_forward.ACTIVATIONS`.
         dropout: on the output of each sub-layer, before it is added (Vaswani et al. 2017, section 5.4).
         attention_dropout: on the attention weights.
         norm: ``post`` is ``norm(x + f(x))`` as in the original Transformer and BERT, ``pre`` is ``x + f(norm(x))`` as

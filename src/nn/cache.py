@@ -1,4 +1,4 @@
-"""The keys and values of tokens already seen, so that decoding computes each token once."""
+"""The keys and values of earlier tokens, so that decoding computes each token once."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ class KeyPositions:
     Args:
         start: of the oldest.
         stop: behind the newest.
-        roll: how many of the newest lie before the oldest, in a buffer that is written round and round.
+        roll: how many of the newest lie before the oldest, in a ring buffer.
     """
 
     start: int
@@ -28,12 +28,12 @@ class KeyPositions:
 class KVCache:
     """One attention layer's keys and values, in buffers of a fixed size that are allocated at the first use.
 
-    The buffers are (batch, heads, size, head_dim), so that what a query of one head reads is one piece of memory. With
-    a window they have room for it and one token more, and a new token takes the place of the one that has left it.
+    The buffers are (batch, heads, size, head_dim), so that what a query of one head reads is contiguous. With a window
+    they are ring buffers for the window and one token more: a new token overwrites the one that has left the window.
 
     Args:
-        max_len: how many tokens may come; any number if null, with a window.
-        window: how far back a query looks; all the way if null.
+        max_len: how many tokens may come; with a window None for any number.
+        window: how far back a query looks; None for all the way.
     """
 
     def __init__(self, max_len: int | None, window: int | None = None) -> None:
@@ -41,84 +41,68 @@ class KVCache:
         if not sizes:
             raise ValueError("a cache needs a max_len or a window")
         self.max_len, self.size = max_len, min(sizes)
-        self.length = 0  # of the tokens that came
-        self._keys: Tensor | None = None
-        self._values: Tensor | None = None
+        self.length = 0  # tokens so far
+        self._buffers: list[Tensor] = []  # keys and values
 
     @property
     def bytes(self) -> int:
-        """What the buffers take."""
-        return sum(buffer.nbytes for buffer in (self._keys, self._values) if buffer is not None)
+        """The memory of the buffers."""
+        return sum(buffer.nbytes for buffer in self._buffers)
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, KeyPositions]:
-        """Add tokens, and get what they may look at: themselves and those that were held.
+        """Add tokens, and return what they may attend to: themselves and the cached ones.
 
         Args:
             keys: (batch, heads, new, head_dim).
             values: the same.
 
         Returns:
-            Keys and values, (batch, heads, held, head_dim), in any order, and the positions of their tokens.
+            Keys and values, (batch, heads, cached, head_dim), in any order, and the positions of their tokens.
         """
         start, new = self.length, keys.shape[2]
         if self.max_len is not None and start + new > self.max_len:
             raise ValueError(f"{start + new} tokens do not fit into a cache of {self.max_len}")
-        if self._keys is None or self._values is None:
+        if not self._buffers:
             batch, heads, _, head_dim = keys.shape
-            self._keys = keys.new_empty(batch, heads, self.size, head_dim)
-            self._values = torch.empty_like(self._keys)
-        if start + new <= self.size:  # nothing is overwritten: what is held lies in order
-            self.length += new
-            for buffer, x in self._buffers(keys, values):
-                buffer[:, :, start : self.length] = x
-            return *self.keys_values(), KeyPositions(0, self.length)
-        return self._append_over_older(keys, values)
-
-    def _append_over_older(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, KeyPositions]:
-        """:meth:`append` where new tokens take the places of such as have left the window."""
-        start, new = self.length, keys.shape[2]
-        whole = None
-        if new > 1:  # some of them look at what the others overwrite
-            whole = [torch.cat([*self._in_order(buffer), x], 2) for buffer, x in self._buffers(keys, values)]
+            self._buffers = [x.new_empty(batch, heads, self.size, head_dim) for x in (keys, values)]
+        if start + new > self.size:
+            return self._overwrite(keys, values)
         self.length += new
+        for buffer, x in zip(self._buffers, (keys, values), strict=True):
+            buffer[:, :, start : self.length] = x
+        return *self.keys_values(), KeyPositions(0, self.length)
+
+    def _overwrite(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, KeyPositions]:
+        """:meth:`append` where new tokens overwrite those that have left the window."""
+        start, new = self.length, (keys, values)
+        self.length += keys.shape[2]
+        joined = []
+        if keys.shape[2] > 1:  # the first of them attend to what the last overwrite
+            slots = torch.arange(max(0, start - self.size), start, device=keys.device) % self.size
+            joined = [torch.cat([b[:, :, slots], x], 2) for b, x in zip(self._buffers, new, strict=True)]
         slots = torch.arange(max(start, self.length - self.size), self.length, device=keys.device) % self.size
-        for buffer, x in self._buffers(keys, values):
+        for buffer, x in zip(self._buffers, new, strict=True):
             buffer[:, :, slots] = x[:, :, -len(slots) :]
-        if whole is not None:
-            return whole[0], whole[1], KeyPositions(self.length - whole[0].shape[2], self.length)
+        if joined:
+            return *joined, KeyPositions(self.length - joined[0].shape[2], self.length)  # type: ignore[return-value]
         return *self.keys_values(), KeyPositions(self.length - self.size, self.length, self.length % self.size)
 
-    def _buffers(self, keys: Tensor, values: Tensor) -> list[tuple[Tensor, Tensor]]:
-        assert self._keys is not None
-        assert self._values is not None
-        return [(self._keys, keys), (self._values, values)]
-
-    def _in_order(self, buffer: Tensor) -> list[Tensor]:
-        """What a buffer holds, oldest first, (batch, heads, held, head_dim); nothing if it is empty."""
-        if not self.length:
-            return []
-        places = torch.arange(max(0, self.length - self.size), self.length, device=buffer.device)
-        return [buffer[:, :, places % self.size]]
-
     def keys_values(self) -> tuple[Tensor, Tensor]:
-        """All that is held, as views: (batch, heads, held, head_dim) of each."""
-        assert self._keys is not None
-        assert self._values is not None
-        held = min(self.length, self.size)
-        return self._keys[:, :, :held], self._values[:, :, :held]
+        """All that is cached, as views: (batch, heads, cached, head_dim) of each."""
+        keys, values = self._buffers
+        cached = min(self.length, self.size)
+        return keys[:, :, :cached], values[:, :, :cached]
 
     def reorder(self, rows: Tensor) -> None:
-        """Let row i hold what row ``rows[i]`` held; of rows that stay where they are, nothing is copied.
+        """Let row i hold what row ``rows[i]`` held; only rows that move are copied.
 
         Args:
-            rows: (new batch,), no more than there were; rows that it does not name are dropped.
+            rows: (new batch,), no more than there were; rows that are not in it are dropped.
         """
-        assert self._keys is not None
-        assert self._values is not None
         (moved,) = (rows != torch.arange(len(rows), device=rows.device)).nonzero(as_tuple=True)
         source = rows[moved]
-        for buffer in (self._keys, self._values):
-            held = buffer[:, :, : self.length]
-            # selecting makes a copy, before anything is overwritten
-            held.index_copy_(0, moved, held.index_select(0, source))
-        self._keys, self._values = self._keys[: len(rows)], self._values[: len(rows)]
+        for buffer in self._buffers:
+            cached = buffer[:, :, : self.length]
+            # index_select copies, before anything is overwritten
+            cached.index_copy_(0, moved, cached.index_select(0, source))
+        self._buffers = [buffer[: len(rows)] for buffer in self._buffers]

@@ -1,9 +1,34 @@
-"""The position-wise feed-forward network (Vaswani et al. 2017, section 3.3), plain or gated (Shazeer 2020)."""
+"""The position-wise feed-forward network (Vaswani et al. 2017, section 3.3), and its activation functions."""
+
+from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor, nn
 
-from src.nn.activations import GATED, activation
-from src.nn.linear import Linear
+# By name; a new one is one line here, and docs/activations.md shows them all. Classes and not functions, since some
+# have parameters (PReLU); each block makes its own.
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "prelu": nn.PReLU,
+    "elu": nn.ELU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "swish": nn.SiLU,
+    "gelu": nn.GELU,
+    "gelu_tanh": partial(nn.GELU, approximate="tanh"),  # as in GPT-2
+    "swiglu": nn.SiLU,
+    "geglu": nn.GELU,
+}
+# Those whose value multiplies a second projection: gated linear units (Shazeer 2020).
+GATED = ("swiglu", "geglu")
+
+
+def activation(name: str) -> nn.Module:
+    """A new activation module; of a gated one, that of its gate."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {name!r}: choose one of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]()
 
 
 class FeedForward(nn.Module):
@@ -15,11 +40,11 @@ class FeedForward(nn.Module):
 
     def __init__(self, d_model: int, d_ff: int, activation_name: str, bias: bool = True) -> None:
         super().__init__()
-        self.up = Linear(d_model, d_ff, bias=bias)
+        self.up = nn.Linear(d_model, d_ff, bias=bias)
         self.activation = activation(activation_name)
         if activation_name in GATED:
-            self.gate = Linear(d_model, d_ff, bias=bias)
-        self.down = Linear(d_ff, d_model, bias=bias)
+            self.gate = nn.Linear(d_model, d_ff, bias=bias)
+        self.down = nn.Linear(d_ff, d_model, bias=bias)
         self.gated = activation_name in GATED
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,9 +1,8 @@
-"""Implementations of attention by name: one interface, and `dense` is what each of the others must equal.
+"""Implementations of attention by name: one interface, and each of the others equals `dense`.
 
-Each takes queries, keys and values (B, H, T, D) of the same T tokens, a :class:`Mask`, the layer's
-`AttentionSpan` and the fraction of attention weights to drop, and gives (B, H, T, D). In decoding it is called with
-one more argument, the positions of the keys, which then are those of a cache and the T tokens: a layer has no other
-attention than its kernel.
+Each takes queries, keys and values (B, H, T, D) of the same T tokens, a :class:`Mask`, the layer's `AttentionSpan` and
+the fraction of attention weights to drop, and returns (B, H, T, D). In decoding it is called with one more argument,
+the positions of the keys, which then are those of the cache and of the T tokens.
 """
 
 from collections.abc import Callable
@@ -18,8 +17,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from src.errors import InputError
 from src.nn.cache import KeyPositions
+from src.nn.cpu import attend
 from src.nn.masks import AttentionSpan, Mask
-from src.nn.matmul_attention import attend
 from src.nn.sliding_window import sliding_window
 
 Kernel = Callable[..., Tensor]
@@ -37,7 +36,7 @@ def dense(
 ) -> Tensor:
     """All pairs, by whichever kernel of torch takes them, or by matrix products where those are faster.
 
-    Also from T queries to other S keys, whose positions are then given by ``keys``.
+    Also from T queries to other S keys, whose positions ``keys`` gives.
     """
     visible = mask.matrix(span, q.dtype, q.device, keys)
     is_causal = mask.causal and visible is None and not mask.past
@@ -45,7 +44,7 @@ def dense(
 
 
 def decoded_by_dense(kernel: Kernel) -> Kernel:
-    """Make :func:`dense` take queries behind a cache, which are few: for a kernel that equals it, and takes none."""
+    """Let :func:`dense` decode, where queries are few: for a kernel that equals it and does not take a cache's keys."""
 
     @wraps(kernel)
     def either(
@@ -68,11 +67,8 @@ def decoded_by_dense(kernel: Kernel) -> Kernel:
 def flash(q: Tensor, k: Tensor, v: Tensor, mask: Mask, span: AttentionSpan, dropout: float) -> Tensor:
     """All pairs, by torch's flash kernel or not at all (Dao et al. 2022).
 
-    Raises:
-        InputError: it has none for these inputs: on CUDA, none with a mask tensor; on a processor, none with dropout.
+    It is refused where torch has none: on CUDA with a mask tensor, on a CPU with dropout.
     """
-    # of a few rows `Linear` gives columns, which the kernel does not take
-    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     try:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
             return dense(q, k, v, mask, span, dropout, attend=scaled_dot_product_attention)
@@ -90,11 +86,7 @@ def flash(q: Tensor, k: Tensor, v: Tensor, mask: Mask, span: AttentionSpan, drop
 
 @decoded_by_dense
 def flash_attn(q: Tensor, k: Tensor, v: Tensor, mask: Mask, span: AttentionSpan, dropout: float) -> Tensor:
-    """All pairs or a window, by the package flash-attn (Dao 2023), in half precision on CUDA.
-
-    Raises:
-        InputError: there is no CUDA device or no such package, or the mask is one that it does not take.
-    """
+    """All pairs or a window, by the package flash-attn (Dao 2023), in half precision on CUDA."""
     if q.device.type != "cuda":
         raise InputError(f"attention 'flash_attn' runs on CUDA, not on {q.device.type}: choose 'flash' or 'dense'")
     if find_spec("flash_attn") is None:
@@ -106,7 +98,7 @@ def flash_attn(q: Tensor, k: Tensor, v: Tensor, mask: Mask, span: AttentionSpan,
     from flash_attn import flash_attn_func
 
     window = -1 if span.window is None else span.window
-    slopes = torch.tensor(span.slopes, device=q.device) if span.slopes else None
+    slopes = torch.tensor(span.alibi_slopes, device=q.device) if span.alibi_slopes else None
     y = flash_attn_func(
         *(x.transpose(1, 2) for x in (q, k, v)),
         dropout_p=dropout,
@@ -119,17 +111,16 @@ def flash_attn(q: Tensor, k: Tensor, v: Tensor, mask: Mask, span: AttentionSpan,
 
 @decoded_by_dense
 def flex(q: Tensor, k: Tensor, v: Tensor, mask: Mask, span: AttentionSpan, dropout: float) -> Tensor:
-    """Any mask, by a kernel that torch compiles for it and that leaves out blocks of which nothing is seen.
+    """Any mask, by a kernel that torch compiles for it and that skips blocks without a visible pair.
 
-    Raises:
-        InputError: gradients are asked for on a device other than CUDA, for which torch has no backward pass.
+    Torch has a backward pass for it on CUDA alone.
     """
     if q.device.type != "cuda" and q.requires_grad:
         raise InputError(f"attention 'flex' trains on CUDA, not on {q.device.type}: choose 'sliding_window' or 'dense'")
     block_mask = mask.cached(_block_mask, span, tuple(q.shape[:3]), q.device)
     score = None
-    if span.slopes:
-        slopes = torch.tensor(span.slopes, dtype=q.dtype, device=q.device)
+    if span.alibi_slopes:
+        slopes = torch.tensor(span.alibi_slopes, dtype=q.dtype, device=q.device)
 
         def score(value: Tensor, row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             return value - slopes[head] * (query - key).abs()

@@ -1,4 +1,4 @@
-"""Which keys each query may see, told by token, so that no implementation needs a matrix of all pairs.
+"""Which keys are visible to each query, described by token, so that no implementation needs a matrix of all pairs.
 
 Shape letters: B batch, H heads, T queries, S keys (the cached ones and the queries' own).
 """
@@ -16,39 +16,40 @@ Made = TypeVar("Made")
 
 
 def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
-    """(B, S) with 1 at real tokens to a boolean (B, 1, 1, S) that is true where a key may be seen."""
+    """(B, S) with 1 at real tokens to a boolean (B, 1, 1, S), true where a key is visible."""
     return None if attention_mask is None else attention_mask.bool()[:, None, None, :]
 
 
 @dataclass(frozen=True)
 class AttentionSpan:
-    """How far the heads of a layer look, and what distance costs them. Plain values: equal reaches have equal masks.
+    """How far the heads of a layer look, and what distance costs them. Plain values: equal spans have equal masks.
 
     Args:
-        window: how many tokens before the query, and if the mask is not causal behind it, may be seen; all if null.
-        dilation: of each head, or empty for 1: only every so many-th token is seen, and the window reaches as many
-            times as far (Beltagy et al. 2020, section 3.1).
-        slopes: of each head, what a token of distance costs (ALiBi, Press et al. 2021); nothing if empty.
+        window: how many tokens before the query, and behind it if the mask is not causal, are visible; None for all.
+        dilation: of each head, or empty for 1: only every d-th token is visible, and the window reaches d times as far
+            (Beltagy et al. 2020, section 3.1).
+        alibi_slopes: of each head, what is taken off the score for each token of distance (ALiBi, Press et al. 2021);
+            empty for nothing.
     """
 
     window: int | None = None
     dilation: tuple[int, ...] = ()
-    slopes: tuple[float, ...] = ()
+    alibi_slopes: tuple[float, ...] = ()
 
     @property
     def tokens(self) -> int | None:
-        """The distance of the farthest token that any head sees; null without a window."""
+        """The distance of the farthest visible token of any head; None without a window."""
         return None if self.window is None else self.window * max(self.dilation, default=1)
 
 
 @dataclass(frozen=True)
 class GlobalTokens:
-    """The tokens that see all others and are seen by all (Beltagy et al. 2020, section 3.1).
+    """The tokens that attend to all others and are visible to all (Beltagy et al. 2020, section 3.1).
 
     Args:
         flags: boolean (B, T), true at these.
-        index: (B, G), where they stand in each row; 0 at places that a row does not need.
-        valid: boolean (B, G), false at those places.
+        index: (B, G), their positions in each row; 0 where a row has fewer.
+        valid: boolean (B, G), false there.
     """
 
     flags: Tensor
@@ -81,18 +82,18 @@ class GlobalTokens:
 
 @dataclass(frozen=True)
 class Mask:
-    """What may be seen in one forward pass, whatever the layer.
+    """What is visible in one forward pass, whatever the layer.
 
-    A token always sees itself where there is a window or a causal mask, be it padding: so no row is without a key, the
-    output at padding is finite, and nothing reads it.
+    With a window or a causal mask a token always sees itself, even padding: so every row has a key, the output at
+    padding is finite, and nothing reads it.
 
     Args:
         length: how many tokens there are, those in a cache among them (S).
-        causal: whether no token sees what is behind it.
-        past: how many tokens stand before the first query, in a cache.
+        causal: whether a token sees only itself and those before it.
+        past: how many tokens are before the first query, in a cache.
         attention_mask: (B, S), 1 at real tokens and 0 at padding.
-        documents: (B, S), the number of each token's document: tokens of another are not seen.
-        global_tokens: seen by all.
+        documents: (B, S), the number of each token's document: tokens of others are hidden.
+        global_tokens: visible to all.
     """
 
     length: int
@@ -103,22 +104,22 @@ class Mask:
     global_tokens: GlobalTokens | None = None
 
     def __post_init__(self) -> None:
-        # no field: a copy with other fields, such as FSDP makes in another precision, has made nothing yet
-        self.__dict__["_made"] = {}
+        # not a field: a copy with other fields, such as FSDP makes in another precision, begins with an empty one
+        self.__dict__["_cache"] = {}
 
     def cached(self, make: Callable[..., Made], *arguments: Hashable) -> Made:
-        """Return ``make(self, *arguments)``, made once for all layers that ask with equal arguments.
+        """Return ``make(self, *arguments)``, computed once for all layers that ask with equal arguments.
 
         Args:
-            make: a function without a closure, so that what it makes can depend on nothing but what is the key.
-            arguments: plain values; a tensor would be told apart by its identity.
+            make: a function without a closure, so that its result depends on the key alone.
+            arguments: plain values; a tensor would be compared by its identity.
         """
         assert make.__closure__ is None, "what is made must depend on the arguments alone"
-        made: dict[Hashable, Any] = self.__dict__["_made"]
+        cache: dict[Hashable, Any] = self.__dict__["_cache"]
         key = (make, *arguments)
-        if key not in made:
-            made[key] = make(self, *arguments)
-        return made[key]
+        if key not in cache:
+            cache[key] = make(self, *arguments)
+        return cache[key]
 
     def visible(
         self, query: Tensor, key: Tensor, window: int | None, dilation: int | Tensor = 1, row: Any = slice(None)
@@ -126,44 +127,45 @@ class Mask:
         """Whether a query sees a key, global tokens apart.
 
         Args:
-            query: places of queries among the S tokens, of any shape.
-            key: places of keys, broadcast with ``query``; they may lie outside.
+            query: positions of queries among the S tokens, of any shape.
+            key: positions of keys, broadcast with ``query``; they may lie outside.
             window: see :class:`AttentionSpan`.
             dilation: of these heads, broadcast with both.
-            row: of the batch; all if left out, which then are the first dimension of what is returned.
+            row: of the batch; by default all, which then are the first dimension of the result.
 
         Returns:
             Boolean, of the broadcast shape; with the batch before it where rows differ.
         """
         distance = query - key
-        inside = (key >= 0) & (key < self.length)
-        seen = inside & (distance >= 0) if self.causal else inside
+        visible = (key >= 0) & (key < self.length)
+        if self.causal:
+            visible = visible & (distance >= 0)
         if window is not None:
-            seen = seen & (distance.abs() <= window * dilation)
+            visible = visible & (distance.abs() <= window * dilation)
             if not isinstance(dilation, int) or dilation > 1:
-                seen = seen & (distance % dilation == 0)
-        held = key.clamp(0, self.length - 1)
+                visible = visible & (distance % dilation == 0)
+        key_inside = key.clamp(0, self.length - 1)
         if self.attention_mask is not None:
-            seen = seen & self.attention_mask.bool()[row, held]
+            visible = visible & self.attention_mask.bool()[row, key_inside]
         if self.documents is not None:
-            asking = query.clamp(max=self.length - 1)
-            seen = seen & (self.documents[row, asking] == self.documents[row, held])
-        return seen | (distance == 0)
+            query_inside = query.clamp(max=self.length - 1)
+            visible = visible & (self.documents[row, query_inside] == self.documents[row, key_inside])
+        return visible | (distance == 0)
 
     def matrix(
         self, span: AttentionSpan, dtype: torch.dtype, device: torch.device, keys: KeyPositions | None = None
     ) -> Tensor | None:
-        """For :func:`scaled_dot_product_attention`: which pairs are seen, or what each pair is given.
+        """The mask of :func:`scaled_dot_product_attention`: the visible pairs, or a bias for the score of each.
 
         Args:
             span: of the layer.
             dtype: of the queries.
             device: of the queries.
-            keys: where the keys at hand stand; all S in order if None.
+            keys: the positions of the keys at hand; None for all S in order.
 
         Returns:
-            Broadcast to (B, H, T, S): boolean, or with slopes a number to add. Null where all is seen, as by a single
-            query behind a cache, or where only the causal mask hides anything.
+            Broadcast to (B, H, T, S): boolean, or with ALiBi slopes the bias, -inf where a key is hidden. None where
+            all keys are visible, as to a single query behind a cache, or only the causal mask hides any.
         """
         if span == AttentionSpan() and self.documents is None and self.global_tokens is None:
             if not self.causal:
@@ -178,14 +180,14 @@ class Mask:
         query = torch.arange(self.past, self.length, device=device)[None, :, None]
         key = (torch.arange(self.length, device=device) if keys is None else keys.tensor(device))[None, None, :]
         dilation = torch.tensor(span.dilation or (1,), device=device)[:, None, None]
-        seen = self.visible(query, key, span.window, dilation)
+        visible = self.visible(query, key, span.window, dilation)
         if self.global_tokens is not None:
-            seen = seen | self.global_tokens.flags[:, None, None, :]
-        if not span.slopes:
-            return seen
-        return alibi_bias(span.slopes, query - key, dtype).masked_fill(~seen, -torch.inf)
+            visible = visible | self.global_tokens.flags[:, None, None, :]
+        if not span.alibi_slopes:
+            return visible
+        return alibi_bias(span.alibi_slopes, query - key, dtype).masked_fill(~visible, -torch.inf)
 
 
 def alibi_bias(slopes: tuple[float, ...], distance: Tensor, dtype: torch.dtype) -> Tensor:
-    """What ALiBi adds to the score of each pair (Press et al. 2021): (1, T, S) distances to (H, T, S)."""
+    """What ALiBi adds to each score, ``-slope · |i - j|`` (Press et al. 2021): (1, T, S) distances to (H, T, S)."""
     return (-torch.tensor(slopes, device=distance.device)[:, None, None] * distance.abs()).to(dtype)

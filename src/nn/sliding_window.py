@@ -1,13 +1,12 @@
-"""Attention within a window, in time and memory that grow as the length (Beltagy et al. 2020, section 3.1).
+"""Attention within a window, in time and memory linear in the length (Beltagy et al. 2020, section 3.1).
 
-The tokens are cut into blocks. The queries of a block look at its own keys and at those of the blocks next to it that
+The tokens are cut into blocks. The queries of a block attend to its own keys and to those of the blocks beside it that
 the window reaches, by one call of the fastest dense kernel for all blocks; a mask hides what is outside of the window.
 
-A head with a dilation of d sees every d-th token: to it the text is d texts, of every d-th token each, with a window
+To a head with a dilation of d, which sees every d-th token, the text is d texts of every d-th token each, with a window
 of no dilation in each. So the tokens are put in that order first.
 
-Shape letters: B batch, H heads, T tokens, D width of a head, d dilation, n blocks, b tokens a block, G global tokens,
-m how many blocks the window reaches to one side.
+Shape letters: B batch, H heads, T tokens, D width of a head, d dilation, n blocks, b tokens a block, G global tokens.
 """
 
 from itertools import groupby
@@ -23,18 +22,13 @@ def sliding_window(q: Tensor, k: Tensor, v: Tensor, mask: Mask, span: AttentionS
     """Attend from each token to the window around it, and to the global tokens: (B, H, T, D) of each to the same."""
     if not span.dilation:
         return _same_dilation(q, k, v, mask, span, 1, dropout)
-    parts, first = [], 0
-    for dilation, heads in groupby(span.dilation):  # neighbours with the same one go together
-        some = slice(first, first + len(list(heads)))
-        first = some.stop
-        of_these = AttentionSpan(span.window, slopes=span.slopes[some])
-        parts.append(_same_dilation(q[:, some], k[:, some], v[:, some], mask, of_these, dilation, dropout))
-    return torch.cat(parts, 1)
-
-
-def block_size(window: int) -> int:
-    """Tokens a block: with larger ones more keys are hidden in vain, with smaller ones keys are copied more often."""
-    return 128 if window > 64 else 64
+    outputs, first = [], 0
+    for dilation, group in groupby(span.dilation):  # neighbouring heads with the same one in one call
+        heads = slice(first, first + len(list(group)))
+        first = heads.stop
+        of_heads = AttentionSpan(span.window, alibi_slopes=span.alibi_slopes[heads])
+        outputs.append(_same_dilation(q[:, heads], k[:, heads], v[:, heads], mask, of_heads, dilation, dropout))
+    return torch.cat(outputs, 1)
 
 
 def _same_dilation(
@@ -42,15 +36,17 @@ def _same_dilation(
 ) -> Tensor:
     window = span.window
     assert window is not None
-    b = block_size(window)
+    b = (
+        128 if window > 64 else 64
+    )  # in larger blocks more keys are hidden, with smaller ones keys are copied more often
     before = -(-window // b)
     after = 0 if mask.causal else before
     n = -(-q.shape[2] // (b * dilation))
     visible = mask.cached(_visible, span, dilation, (n, b, before, after), q.shape[0], q.dtype, q.device)
     queries, keys, values = (_blocks(x, n, b, dilation) for x in (q, k, v))
-    shape, places = queries.shape[:3], None if mask.global_tokens is None else mask.global_tokens.index
-    keys = _with_neighbours(keys, before, after, _everywhere(k, places, shape))
-    values = _with_neighbours(values, before, after, _everywhere(v, places, shape))
+    shape = queries.shape[:3]
+    keys = _with_neighbours(keys, before, after, _global(k, mask, shape))
+    values = _with_neighbours(values, before, after, _global(v, mask, shape))
     queries, keys, values = (x.flatten(0, 2) for x in (queries, keys, values))
     y = scaled_dot_product_attention(queries, keys, values, attn_mask=visible, dropout_p=dropout)
     y = y.unflatten(0, shape).permute(0, 3, 2, 4, 1, 5)
@@ -58,7 +54,7 @@ def _same_dilation(
 
 
 def _blocks(x: Tensor, n: int, b: int, dilation: int) -> Tensor:
-    """(B, H, T, D) to (B, d, n, H, b, D), filled up with zeros behind the end."""
+    """(B, H, T, D) to (B, d, n, H, b, D), padded with zeros at the end."""
     missing = n * b * dilation - x.shape[2]
     if missing:
         x = pad(x, (0, 0, 0, missing))
@@ -66,18 +62,19 @@ def _blocks(x: Tensor, n: int, b: int, dilation: int) -> Tensor:
 
 
 def _with_neighbours(x: Tensor, before: int, after: int, more: list[Tensor]) -> Tensor:
-    """Each block with those around it, and more: (B, d, n, H, b, D) to (B, d, n, H, (before + 1 + after)·b + G, D)."""
+    """Each block with those beside it, and more: (B, d, n, H, b, D) to (B, d, n, H, (before + 1 + after)·b + G, D)."""
     n = x.shape[2]
     x = pad(x, (0, 0, 0, 0, 0, 0, before, after))
     return torch.cat([*(x[:, :, i : i + n] for i in range(before + 1 + after)), *more], 4)
 
 
-def _everywhere(x: Tensor, index: Tensor | None, shape: tuple[int, ...]) -> list[Tensor]:
-    """The global tokens' keys or values beside every block, (B, d, n, H, G, D); nothing without any."""
-    if index is None:
+def _global(x: Tensor, mask: Mask, shape: tuple[int, ...]) -> list[Tensor]:
+    """The global tokens' keys or values for every block, (B, d, n, H, G, D); an empty list without any."""
+    if mask.global_tokens is None:
         return []
-    held = x.gather(2, index[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
-    return [held[:, None, None].expand(-1, *shape[1:3], -1, -1, -1)]
+    index = mask.global_tokens.index[:, None, :, None]
+    of_global = x.gather(2, index.expand(-1, x.shape[1], -1, x.shape[3]))
+    return [of_global[:, None, None].expand(-1, *shape[1:3], -1, -1, -1)]
 
 
 def _visible(
@@ -89,23 +86,23 @@ def _visible(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    """What the queries of each block see, (B·d·n, 1, b, keys) boolean, or with slopes (B·d·n, H, b, keys) to add."""
+    """The mask of each block's pairs: boolean (B·d·n, 1, b, keys), or with ALiBi slopes a bias (B·d·n, H, b, keys)."""
     n, b, before, after = shape
     block = torch.arange(n, device=device)[:, None] * b
     query = block + torch.arange(b, device=device)
     key = block + torch.arange(-before * b, (1 + after) * b, device=device)
-    turn = torch.arange(dilation, device=device)[:, None, None]  # which of the d texts
-    query, key = (query * dilation + turn)[..., :, None], (key * dilation + turn)[..., None, :]
-    seen = mask.visible(query, key, span.window, dilation)
-    if seen.dim() == query.dim():
-        seen = seen[None]
+    offset = torch.arange(dilation, device=device)[:, None, None]  # which of the d texts
+    query, key = (query * dilation + offset)[..., :, None], (key * dilation + offset)[..., None, :]
+    visible = mask.visible(query, key, span.window, dilation)
+    if visible.dim() == query.dim():
+        visible = visible[None]
     if mask.global_tokens is not None:
         flags = mask.global_tokens.flags[:, key.clamp(0, mask.length - 1)]
-        seen = seen & ~(flags & (query != key))  # they are seen once, beside the block
-        valid = mask.global_tokens.valid[:, None, None, None, :].expand(-1, *seen.shape[1:4], -1)
-        seen = torch.cat([seen, valid], 4)
-    seen = seen.expand(batch, -1, -1, -1, -1).flatten(0, 2)[:, None]
-    if not span.slopes:
-        return seen
+        visible = visible & ~(flags & (query != key))  # they are visible beside the block, and count once
+        valid = mask.global_tokens.valid[:, None, None, None, :].expand(-1, *visible.shape[1:4], -1)
+        visible = torch.cat([visible, valid], 4)
+    visible = visible.expand(batch, -1, -1, -1, -1).flatten(0, 2)[:, None]
+    if not span.alibi_slopes:
+        return visible
     distance = (query - key)[0, :1]  # the same in every block
-    return alibi_bias(span.slopes, distance, dtype).masked_fill(~seen, -torch.inf)
+    return alibi_bias(span.alibi_slopes, distance, dtype).masked_fill(~visible, -torch.inf)

@@ -1,7 +1,6 @@
 """Optimizers beside torch's, learning-rate schedules and parameter groups."""
 
-from src.optim.groups import parameter_groups
-from src.optim.optimizers import Lion, Momentum, Muon, Nesterov
+from src.optim.optimizers import Lion, Momentum, Muon, Nesterov, parameter_groups
 from src.optim.schedules import Constant, Cosine, InverseSquareRoot, Linear, Schedule, WarmupStableDecay
 
 __all__ = [

@@ -1,11 +1,11 @@
-"""Optimizers that torch has not under a name of their own. `docs/optimizers.md` has these and torch's."""
+"""Parameter groups, and optimizers that torch does not have. `docs/optimizers.md` has these and torch's."""
 
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from src.errors import InputError
@@ -13,12 +13,32 @@ from src.errors import InputError
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
 
 
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """The trainable parameters in up to three groups.
+
+    Matrices of linear layers are decayed; biases, norms and embeddings are not (Loshchilov and Hutter 2017; the
+    original BERT and GPT-2 code). An output layer tied to an embedding is that embedding. The matrices in stacks of
+    blocks are ``hidden``, which Muon asks for.
+    """
+    matrices = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    decayed = {id(matrix) for matrix in matrices} - embeddings
+    stacked = {id(p) for module in model.modules() if isinstance(module, nn.ModuleList) for p in module.parameters()}
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trainable if id(p) in decayed & stacked], "hidden": True},
+        {"params": [p for p in trainable if id(p) in decayed - stacked], "hidden": False},
+        {"params": [p for p in trainable if id(p) not in decayed], "hidden": False, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
 class Momentum(SGD):
     """Gradient descent with a heavy ball (Polyak 1964): ``v = momentum · v + g``, ``w = w - lr · v``.
 
     Args:
         lr: learning rate.
-        momentum: share of the velocity that stays at each step.
+        momentum: fraction of the velocity that is kept at each step.
         weight_decay: added to the gradient as ``weight_decay · w``.
     """
 
@@ -31,7 +51,7 @@ class Nesterov(SGD):
 
     Args:
         lr: learning rate.
-        momentum: share of the velocity that stays at each step.
+        momentum: fraction of the velocity that is kept at each step.
         weight_decay: added to the gradient as ``weight_decay · w``.
     """
 
@@ -56,14 +76,14 @@ class _Optimizer(Optimizer):
 
 
 class Lion(_Optimizer):
-    """Steps of one size, in the direction of the sign of a momentum (Chen et al. 2023, algorithm 2).
+    """Steps of one size, in the direction of the sign of the momentum (Chen et al. 2023, algorithm 2).
 
     ``w = w - lr · (sign(b1 · m + (1 - b1) · g) + weight_decay · w)``, then ``m = b2 · m + (1 - b2) · g``. The paper
     advises a learning rate 3 to 10 times smaller than AdamW's and a weight decay as many times larger (section 5).
 
     Args:
         lr: learning rate.
-        betas: share of the momentum in a step, and what stays of it after the step.
+        betas: fraction of the momentum in a step, and the fraction of it that is kept after the step.
         weight_decay: decoupled, as AdamW's.
     """
 
@@ -123,12 +143,12 @@ class Muon(_Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "hidden": False, "momentum": momentum})
         others = [group for group in self.param_groups if not group["hidden"]]
-        # it adds the settings of its own to the groups, which it shares with this one
+        # it adds its own settings to the groups, which it shares with this optimizer
         self._adamw = AdamW(others, lr, betas, weight_decay=weight_decay) if others else None
 
     def _update(self) -> None:
         if self._adamw is not None:
-            # not once and for all: a checkpoint that is loaded puts others in their place
+            # at each step, since loading a checkpoint replaces the groups and the state
             self._adamw.param_groups = [group for group in self.param_groups if not group["hidden"]]
             self._adamw.state = self.state
             self._adamw.step()

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: each gives a factor of the optimizer's learning rate at an optimizer step."""
+"""Learning-rate schedules: the factor of the optimizer's learning rate at each optimizer step."""
 
 import math
 from abc import ABC, abstractmethod
@@ -7,7 +7,7 @@ from src.errors import InputError
 
 
 class Schedule(ABC):
-    """A linear warm-up from 0 to 1 over ``warmup_steps``, then what :meth:`after_warmup` says.
+    """A linear warm-up from 0 to 1 over ``warmup_steps``, then :meth:`after_warmup`.
 
     All steps are optimizer steps, not batches. The first update is made with the factor of step 0, so warm-up counts
     from 1: ``(step + 1) / warmup_steps``.
@@ -50,7 +50,7 @@ class _Decay(Schedule):
 
     Args:
         warmup_steps: length of the warm-up; 0 for none.
-        final_factor: share of the peak rate that is left at the end.
+        final_factor: fraction of the peak rate at the end.
     """
 
     needs_total_steps = True
@@ -83,7 +83,7 @@ class WarmupStableDecay(_Decay):
     Args:
         decay_steps: length of the decay.
         warmup_steps: length of the warm-up; 0 for none.
-        final_factor: share of the peak rate that is left at the end.
+        final_factor: fraction of the peak rate at the end.
     """
 
     def __init__(self, decay_steps: int, warmup_steps: int = 0, final_factor: float = 0.0) -> None:

@@ -46,7 +46,7 @@ def test_tokens_per_second_are_those_of_the_clock(run, config, tmp_path):
     measured = [tokens / float(row["throughput/tokens_per_second"]) for row in rows]
     assert len(measured) == 2
     assert 0 < sum(measured) < seconds
-    assert all(0 < float(row["throughput/peak_share"]) < 1 for row in rows)
+    assert all(0 < float(row["throughput/hardware_utilisation"]) < 1 for row in rows)
 
 
 def test_validation_is_not_counted(monkeypatch):

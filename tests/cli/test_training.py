@@ -31,7 +31,7 @@ def test_a_run_leaves_all_that_belongs_to_it(run, config, tmp_path):
     validations = [row for row in rows if row["val/loss"]]
     assert [int(row["step"]) for row in validations] == [5, 11]
     assert {"val/perplexity", "val/bits_per_byte", "train/gradient_norm", "train/learning_rate"} <= rows[0].keys()
-    assert {"throughput/tokens_per_second", "throughput/peak_share"} <= rows[0].keys()
+    assert {"throughput/tokens_per_second", "throughput/hardware_utilisation"} <= rows[0].keys()
     # what is printed are the last validation's figures, and commands that can be copied
     assert f"{float(validations[-1]['val/loss']):.4f}" in out
     assert "./run.sh tensorboard --logdir" in out

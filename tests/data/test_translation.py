@@ -14,7 +14,7 @@ from src.data import TranslationDataModule, catalogues
 from src.data.malformed import Reading
 from src.data.parallel import ParallelCorpus
 from src.errors import InputError
-from src.lines import read_lines
+from src.files import read_lines
 from tests.outside import letters_with_gaps
 
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]

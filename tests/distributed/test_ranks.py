@@ -103,5 +103,5 @@ def test_tokens_that_several_ranks_read_count_once(jobs, strategy):
     """8 rows of 16 tokens in each of 2 batches a second; the work is shared by 2 processes under each."""
     run = jobs / f"logs/{strategy}/gpt/version_0"
     assert losses(run, "throughput/tokens_per_second") == [2 * 8 * 16] * STEPS
-    shares = losses(jobs / "logs/ddp/gpt/version_0", "throughput/peak_share")
-    assert losses(run, "throughput/peak_share") == pytest.approx(shares)
+    utilisations = losses(jobs / "logs/ddp/gpt/version_0", "throughput/hardware_utilisation")
+    assert losses(run, "throughput/hardware_utilisation") == pytest.approx(utilisations)

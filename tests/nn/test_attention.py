@@ -168,7 +168,7 @@ SEEN = {
     "not the future": (Mask(7, causal=True), AttentionSpan()),
     "not other documents": (Mask(7, causal=True, documents=torch.tensor([[0, 0, 1, 1, 1, 2, 2]] * 2)), AttentionSpan()),
     "a window": (Mask(7, causal=True), AttentionSpan(window=2, dilation=(1, 2, 1))),
-    "the near more": (Mask(7, causal=True), AttentionSpan(slopes=(0.5, 0.25, 0.125))),
+    "the near more": (Mask(7, causal=True), AttentionSpan(alibi_slopes=(0.5, 0.25, 0.125))),
 }
 
 

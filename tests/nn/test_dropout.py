@@ -1,4 +1,4 @@
-"""Dropout drops its share, independently, scales the others, and gives what it kept its gradient."""
+"""Dropout drops its fraction, independently, scales the others, and gives what it kept its gradient."""
 
 import math
 
@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.nn import Dropout
-from src.nn.dropout import dropout
+from src.nn.cpu import dropout
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("p", [0.1, 0.2, 0.5, 0.9])
-def test_it_drops_its_share_and_scales_the_others(p, dtype):
+def test_it_drops_its_fraction_and_scales_the_others(p, dtype):
     torch.manual_seed(0)
     n = 400_000
     found = dropout(torch.ones(n, dtype=dtype), p)
@@ -46,7 +46,7 @@ def test_any_shape_and_the_gradient_is_that_of_what_was_kept(shape, p, seed):
     torch.testing.assert_close(dropout(torch.randn(shape, dtype=torch.float64), p), y, rtol=0, atol=0)  # the same run
 
 
-def test_a_share_beyond_the_levels_is_neither_none_nor_all():
+def test_a_fraction_beyond_the_levels_is_neither_none_nor_all():
     torch.manual_seed(0)
     assert (dropout(torch.ones(1_000_000), 1e-7) == 0).any()
     assert dropout(torch.ones(1_000_000), 1 - 1e-9).isfinite().all()

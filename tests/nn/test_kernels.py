@@ -54,7 +54,7 @@ def expected(q, k, v, mask, span):
     batch, heads, length, dim = q.shape
     visible = seen(mask, span, batch, heads)
     place = torch.arange(length)
-    slopes = torch.tensor(span.slopes or (0.0,) * heads, dtype=torch.float64)[:, None, None]
+    slopes = torch.tensor(span.alibi_slopes or (0.0,) * heads, dtype=torch.float64)[:, None, None]
     scores = q.double() @ k.double().transpose(2, 3) / math.sqrt(dim) - slopes * (place[:, None] - place).abs()
     return scores.masked_fill(~visible, -torch.inf).softmax(-1) @ v.double()
 
@@ -124,7 +124,7 @@ def expected_globally(layer, x, mask, span):
 @given(cases())
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_flex_is_the_masked_softmax(case):
-    """Its outputs: it has no backward pass on a processor, and says so."""
+    """Its outputs: it has no backward pass on a CPU, and says so."""
     q, k, v, mask, span = case
     with torch.no_grad():
         found = KERNELS["flex"](q, k, v, mask, span, 0.0)
@@ -143,7 +143,7 @@ def test_flash_is_the_masked_softmax(case):
     compare(KERNELS["flash"](*inputs, mask, AttentionSpan(), 0.0), expected(*inputs, mask, AttentionSpan()), inputs)
 
 
-def test_flash_with_dropout_has_no_kernel_on_a_processor():
+def test_flash_with_dropout_has_no_kernel_on_a_cpu():
     q, k, v = torch.randn(3, 1, 2, 8, 4)
     with pytest.raises(InputError, match=r"no flash kernel for float32 on cpu, attention_dropout 0\.1, no padding"):
         KERNELS["flash"](q, k, v, Mask(8, True), AttentionSpan(), 0.1)

@@ -14,8 +14,8 @@ REACHES = [
     AttentionSpan(5),
     AttentionSpan(3),
     AttentionSpan(3, (1, 2)),
-    AttentionSpan(3, slopes=alibi_slopes(2)),
-    AttentionSpan(slopes=(0.5, 0.1)),
+    AttentionSpan(3, alibi_slopes=alibi_slopes(2)),
+    AttentionSpan(alibi_slopes=(0.5, 0.1)),
 ]
 
 

@@ -13,7 +13,7 @@ import pytest
 import sacrebleu
 import yaml
 
-from src.callbacks.report import shortfalls
+from src.callbacks.summary import shortfalls
 from src.cli.check_fit import CheckingCLI
 from src.data import Baselines
 from src.tokenization import bert_ids

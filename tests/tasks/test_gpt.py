@@ -72,7 +72,6 @@ def test_in_bfloat16_the_fast_paths_learn_as_the_plain_ones(run, config, monkeyp
         trained(run, config, version, "--trainer.precision", "bf16-mixed", "--trainer.max_steps", 60, *arguments)
         return torch.tensor(losses(config.parent / f"logs/tiny/version_{version}", "val/loss"))
 
-    monkeypatch.setattr("src.nn.gelu.FEWEST", 0)
     fast, another = validation(0), validation(1, "--seed_everything", 1)
     for name, value in PLAIN.items():
         monkeypatch.setattr(name, value)

@@ -11,7 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from src.cli.quiet import quieten
+from src.cli.messages import quieten
+from src.cli.verb import call
 from src.extras.bench.cli.bench import measure
 
 Settings = dict[str, Any]
@@ -50,7 +51,7 @@ AXES = {
 def measure_point(x: float | None, settings: Settings, arguments: list[str]) -> Settings:
     """Milliseconds a step in each round, and of the profiled steps what Lightning and logging take."""
     options = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-    record = measure([*arguments, *options])
+    record = call("docs.growth", measure, ["bench", *arguments, *options])
     steps = record.steps
     assert steps is not None
     tokens = steps.tokens / steps.steps

@@ -1,3 +1,3 @@
 """Retrieval: an index of passages, search, reranking, answers, and how good they are."""
 
-VERBS = {"rag": ("src.extras.retrieval.cli", "index documents, search them, rerank, and answer from them")}
+VERBS = {"rag": ("src.extras.retrieval.cli:rag", "index documents, search them, rerank, and answer from them")}

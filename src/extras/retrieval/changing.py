@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from src.atomic import checksums, sync_folder
 from src.encoder import Encoder
 from src.errors import InputError
 from src.extras.retrieval.documents import Document
@@ -19,7 +20,6 @@ from src.extras.retrieval.index_files import MANIFEST, Manifest, Part, Settings,
 from src.extras.retrieval.lexical import Words, write_bm25
 from src.extras.retrieval.passages import Content, Span, digest, split_passages, word_tokenizer
 from src.extras.retrieval.segment import Segment, write_segment
-from src.files import checksums, flush
 
 GROUP = 256  # documents that are cut together
 
@@ -135,7 +135,7 @@ def _commit(folder: Path, settings: Settings, generation: int, items: list[Segme
 
 
 def _finished(folder: Path) -> Part:
-    flush(folder)
+    sync_folder(folder)
     return Part(folder.name, checksums(folder.iterdir()))
 
 

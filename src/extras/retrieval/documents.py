@@ -12,8 +12,7 @@ from src.data.malformed import DEFAULT, Malformed, Reading
 from src.data.progress import announce
 from src.data.sources import COMPANIONS, FORMATS, check_columns, format_of, load_rows, locate, walk
 from src.errors import InputError
-from src.files import check_file, open_binary
-from src.lines import UTF8, decode
+from src.files import UTF8, check_file, decode, open_binary
 
 # what begins a line of its own in HTML, and what is no text
 HTML_BLOCKS = re.compile(

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from src.atomic import damaged
 from src.encoder import Encoder
 from src.errors import InputError
 from src.extras.retrieval.dense import Vectors
@@ -12,7 +13,6 @@ from src.extras.retrieval.index_files import MANIFEST, Settings, read_manifest
 from src.extras.retrieval.lexical import Lexical
 from src.extras.retrieval.passages import Passage
 from src.extras.retrieval.segment import Segment
-from src.files import damaged
 
 Found = list[tuple[int, float]]  # passages by number, with their scores, the best first
 

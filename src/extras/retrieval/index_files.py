@@ -11,9 +11,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from src.atomic import write_text
 from src.errors import InputError
 from src.extras.retrieval.dense import Kind
-from src.files import write_atomically
 
 FORMAT = 2
 MANIFEST, LOCK = "manifest.json", ".lock"
@@ -77,7 +77,7 @@ class Manifest:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Make a change happen, whole or not at all."""
     content = {"format": FORMAT, **asdict(manifest)}
-    write_atomically(folder / MANIFEST, json.dumps({"content": content, "crc32": _crc32(content)}, indent=1))
+    write_text(folder / MANIFEST, json.dumps({"content": content, "crc32": _crc32(content)}, indent=1))
 
 
 def _crc32(content: dict[str, Any]) -> int:

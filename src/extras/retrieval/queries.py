@@ -12,8 +12,7 @@ from src.errors import InputError
 from src.extras.retrieval.documents import Document
 from src.extras.retrieval.index import Index
 from src.extras.retrieval.searcher import Mode, Searcher
-from src.files import check_file
-from src.lines import read_lines
+from src.files import check_file, read_lines
 
 MIN_WORDS = 6  # of a query: a heading asks for nothing
 

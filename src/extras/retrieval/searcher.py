@@ -16,8 +16,7 @@ from src.extras.retrieval.index import Found, Index
 from src.extras.retrieval.passages import Passage
 from src.hardware import to_device
 from src.models import BERTClassifier
-from src.rows import bert_row, pad_rows
-from src.tokenization import bert_ids
+from src.tokenization import bert_ids, bert_row, pad_rows
 
 Mode = Literal["bm25", "dense", "hybrid"]
 MODES: tuple[Mode, ...] = get_args(Mode)

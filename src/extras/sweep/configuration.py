@@ -1,4 +1,4 @@
-"""One complete configuration for each run, from layers of YAML and dotted keys."""
+"""One complete configuration for each run, from YAML files, each over those before it, and dotted keys."""
 
 import copy
 import re
@@ -22,11 +22,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A file that holds a YAML mapping.
-
-    Raises:
-        InputError: it is missing, or holds something else.
-    """
+    """Read a file that holds a YAML mapping."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
@@ -39,11 +35,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_value(text: str) -> Any:
-    """A value as it would stand in a YAML file.
-
-    Raises:
-        InputError: it is no YAML.
-    """
+    """Parse a value as it would stand in a YAML file."""
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
@@ -51,7 +43,7 @@ def read_value(text: str) -> Any:
 
 
 def layered(paths: list[Path]) -> dict[str, Any]:
-    """Several configuration files, each over those before it."""
+    """Merge several configuration files, each over those before it."""
     config: dict[str, Any] = {}
     for path in paths:
         config = _over(config, read_yaml(path))
@@ -67,7 +59,7 @@ def _over(lower: Any, upper: Any) -> Any:
 
 
 def with_settings(config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a configuration with values at dotted keys, which may leave out ``init_args``.
+    """Copy a configuration and set values at dotted keys, which may leave out ``init_args``.
 
     A new class starts with no arguments: none of those of the class before it are kept.
     """
@@ -76,13 +68,14 @@ def with_settings(config: dict[str, Any], settings: dict[str, Any]) -> dict[str,
         *parents, last = key.split(".")
         node = config
         for name in parents:
-            node = _child(node, name)
-        if last == "class_path":
-            if node.get("class_path") != value:
-                node.clear()
-        else:
-            node = _arguments(node, last)
-        node[last] = copy.deepcopy(value)
+            node = _arguments(node, name)
+            child = node.get(name)
+            if not isinstance(child, dict):  # a class by its name alone, or nothing yet
+                node[name] = {"class_path": child} if isinstance(child, str) else {}
+            node = node[name]
+        if last == "class_path" and node.get("class_path") != value:
+            node.clear()
+        _arguments(node, last)[last] = copy.deepcopy(value)
     return config
 
 
@@ -91,24 +84,4 @@ def _arguments(node: dict[str, Any], name: str) -> dict[str, Any]:
     if "class_path" in node and name not in CLASS_KEYS:
         node["init_args"] = node.get("init_args") or {}
         return node["init_args"]
-    return node
-
-
-def _child(node: dict[str, Any], name: str) -> dict[str, Any]:
-    node = _arguments(node, name)
-    child = node.get(name)
-    if isinstance(child, str):  # a class by its name alone
-        child = {"class_path": child}
-    node[name] = child if isinstance(child, dict) else {}
-    return node[name]
-
-
-def value_at(config: dict[str, Any], key: str) -> Any:
-    """The value at a dotted key, null where there is none."""
-    node: Any = config
-    for name in key.split("."):
-        if not isinstance(node, dict):
-            return None
-        node = (node.get("init_args") or {}) if "class_path" in node and name not in CLASS_KEYS else node
-        node = node.get(name)
     return node

@@ -3,10 +3,13 @@
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from functools import cached_property
 from itertools import product
 from typing import Any
+
+import numpy as np
 
 from src.errors import InputError
 
@@ -21,17 +24,11 @@ Parameters = dict[str, Label]  # a cell: the label of each of its axes
 
 @dataclass(frozen=True)
 class Choice:
-    """A value of an axis.
-
-    Args:
-        label: what it is called in tables.
-        value: what it is in the configuration.
-        axes: those that only this value has, such as an optimizer's own learning rates.
-    """
+    """A value of an axis, under the label that it has in tables."""
 
     label: Label
     value: Any
-    axes: tuple["Axis", ...] = ()
+    axes: tuple["Axis", ...] = ()  # those that only this value has, such as an optimizer's own learning rates
 
 
 @dataclass(frozen=True)
@@ -48,33 +45,25 @@ class Range:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def grid(self) -> list[float]:
-        """Its points, at equal distances."""
+        """List its points, at equal distances."""
         assert self.points is not None
-        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
-        steps = [low + (high - low) * i / max(1, self.points - 1) for i in range(self.points)]
-        values = [float(f"{math.exp(step) if self.log else step:.6g}") for step in steps]
+        spaced = (np.geomspace if self.log else np.linspace)(self.low, self.high, self.points)
+        values = [float(f"{value:.6g}") for value in spaced]
         values[0], values[-1] = self.low, self.high
         return list(dict.fromkeys(round(value) for value in values)) if self.is_integer else values
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A configuration key that is varied.
+    """A dotted configuration key that is varied, over choices or a range."""
 
-    Args:
-        name: unique in the sweep: the key, after the choice that the axis belongs to.
-        key: dotted.
-        choices: its values, unless it is a range.
-        range: the range.
-    """
-
-    name: str
+    name: str  # unique in the sweep: the key, after the choice that the axis belongs to
     key: str
     choices: tuple[Choice, ...] = ()
     range: Range | None = None
 
     def choice(self, label: Label) -> Choice:
-        """The choice of a label; in a range, the number itself."""
+        """Return the choice of a label; in a range, the number itself."""
         if self.range is not None:
             return Choice(label, label)
         return next(choice for choice in self.choices if choice.label == label and type(choice.label) is type(label))
@@ -94,13 +83,10 @@ class Sweep:
         seeds: each cell is run with each of them.
         tuning_seeds: run every cell with these, and with ``seeds`` only the best cell of each choice: what a choice has
             of parameters of its own is tuned on other seeds than those that it is judged by.
-        metric: what a run is judged by, as it is logged in validation.
-        mode: whether it is better to have less of it (``min``) or more (``max``).
+        metric: what a run is judged by, as validation logs it.
+        mode: whether the lowest (``min``) or the highest (``max``) is the best.
         pruner: stop runs that are worse than the median of the others at the same step (``median``), or all but the
-            best third at steps that double (``halving``); none if null.
-
-    Raises:
-        InputError: naming what cannot be.
+            best third at steps that double (``halving``); None prunes nothing.
     """
 
     parameters: dict[str, Any]
@@ -152,28 +138,21 @@ class Sweep:
         if "seed_everything" in {*self.set, *(axis.key for axis in self.all_axes())}:
             raise InputError("seed_everything is neither varied nor set: the seeds are given by seeds")
 
-    @property
+    @cached_property
     def axes(self) -> tuple[Axis, ...]:
         """The axes that every cell has."""
         return _axes(self.parameters, "")
 
     def all_axes(self) -> Iterator[Axis]:
-        """Those of single choices too, each before its choices' own."""
-
-        def below(axes: tuple[Axis, ...]) -> Iterator[Axis]:
-            for axis in axes:
-                yield axis
-                for choice in axis.choices:
-                    yield from below(choice.axes)
-
-        return below(self.axes)
+        """Iterate over those of single choices too, each before its choices' own."""
+        return _with_own(self.axes)
 
     def grid(self) -> list[Parameters]:
-        """Every cell of the grid."""
+        """List every cell of the grid."""
         return list(_cells(self.axes, Range.grid))
 
     def probes(self) -> list[Parameters]:
-        """A few cells in which each value of each axis occurs, and both ends of each range."""
+        """List a few cells in which each value of each axis occurs, and both ends of each range."""
         probes, seen = [], set[tuple[str, str]]()
         for cell in _cells(self.axes, lambda values: [values.low, values.high]):
             values = {(name, json.dumps(label)) for name, label in cell.items()}
@@ -183,18 +162,15 @@ class Sweep:
         return probes
 
     def n_cells(self) -> int:
-        """How many cells the sweep has."""
+        """Count the cells of the sweep."""
         return len(self.grid()) if self.sampler == "grid" else self.cells or 0
 
     def settings(self, parameters: Parameters) -> dict[str, Any]:
-        """The dotted keys and values of a cell, over what all runs have."""
-        settings: dict[str, Any] = dict(self.set)
-        for axis, choice in self.chosen(parameters):
-            settings[axis.key] = choice.value
-        return settings
+        """Map the dotted keys of a cell to their values, over what all runs have."""
+        return self.set | {axis.key: choice.value for axis, choice in self.chosen(parameters)}
 
     def chosen(self, parameters: Parameters) -> Iterator[tuple[Axis, Choice]]:
-        """Each axis of a cell with its choice, in the order of the file."""
+        """Iterate over the axes of a cell, each with its choice, in the order of the file."""
 
         def below(axes: tuple[Axis, ...]) -> Iterator[tuple[Axis, Choice]]:
             for axis in axes:
@@ -205,20 +181,21 @@ class Sweep:
         return below(self.axes)
 
     def group(self, parameters: Parameters) -> tuple[Label, ...]:
-        """What a cell is one of: its choices on the axes that every cell has."""
+        """Return the choices of a cell on the axes that every cell has."""
         return tuple(parameters[axis.name] for axis in self.axes)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, as in a sweep file."""
-        return asdict(self)
+    def label(self, parameters: Parameters) -> str:
+        """Name a cell as a person would, such as ``sgd, lr=0.1``."""
+        parts = []
+        for axis, choice in self.chosen(parameters):
+            shown = f"{choice.label:g}" if isinstance(choice.label, float) else str(choice.label)
+            is_name = isinstance(choice.label, str) and self.axes == (axis,)
+            parts.append(shown if is_name else f"{axis.key.rpartition('.')[2]}={shown}")
+        return ", ".join(parts)
 
 
 def sweep_of(content: dict[str, Any], where: str) -> Sweep:
-    """The sweep of a file's content.
-
-    Raises:
-        InputError: an unknown key, or as :class:`Sweep`.
-    """
+    """Make the sweep of a file's content."""
     known = [f.name for f in fields(Sweep)]
     for key in content:
         if key not in known:
@@ -231,6 +208,13 @@ def sweep_of(content: dict[str, Any], where: str) -> Sweep:
     if not base:
         raise InputError(f"{where} names no base configuration: add base, or give --base")
     return Sweep(**{**content, "base": [base] if isinstance(base, str) else base})
+
+
+def _with_own(axes: tuple[Axis, ...]) -> Iterator[Axis]:
+    for axis in axes:
+        yield axis
+        for choice in axis.choices:
+            yield from _with_own(choice.axes)
 
 
 def _axes(parameters: dict[str, Any], owner: str) -> tuple[Axis, ...]:

@@ -1,97 +1,98 @@
 """The queue of runs of a study.
 
-A *slot* is a cell with a seed: what is to be run once. Which slots there are follows from the sweep and from what is
-finished. Each has a trial in the study; the one with the lowest number counts, unless its process died. So processes
-that fill the queue at the same time do no harm: what they added twice is never run.
+Which runs there are follows from the sweep and from what is finished. Each has a trial in the study; the one with the
+lowest number counts, unless its process died. So processes that fill the queue at the same time do no harm: what they
+enqueued twice is never run.
 """
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import monotonic
+from time import time
 from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import RandomSampler, TPESampler
+from optuna.storages import RDBStorage, fail_stale_trials
+from optuna.trial import FrozenTrial, TrialState
 
-from src.extras.sweep.definition import Axis, Parameters, Sweep
+from src.extras.sweep.definition import Axis, Label, Sweep
+from src.extras.sweep.study import HEARTBEAT_SECONDS
 
-HEARTBEAT_SECONDS = 20  # between two signs of life of a run
-LOST_SECONDS = 120  # without one, as seen from here: the run's machine is gone
+SAMPLERS = {"grid": RandomSampler, "random": RandomSampler, "tpe": TPESampler}  # a grid leaves nothing to sample
+PRUNERS: dict[str | None, Callable[[], BasePruner]] = {
+    None: NopPruner,
+    "median": lambda: MedianPruner(n_startup_trials=4),
+    "halving": lambda: SuccessiveHalvingPruner(reduction_factor=3),
+}
+STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}  # of a result; all others are failures
 
 
 @dataclass(frozen=True)
-class Slot:
-    """A cell with a seed."""
+class Run:
+    """A cell with a seed: what is trained once."""
 
     cell: int
     seed: int
     is_tuning: bool = False
 
 
-def slot_of(trial: FrozenTrial) -> Slot:
-    """The slot that a trial is for."""
-    return Slot(*(trial.user_attrs[name] for name in ("cell", "seed", "is_tuning")))
+def run_of(trial: FrozenTrial) -> Run:
+    """Return the run that a trial is for."""
+    return Run(*(trial.user_attrs[name] for name in ("cell", "seed", "is_tuning")))
 
 
-def current_trials(trials: Iterable[FrozenTrial]) -> dict[Slot, FrozenTrial]:
-    """The trial that counts of each slot: the first one, unless its process died."""
-    current: dict[Slot, FrozenTrial] = {}
+def is_lost(trial: FrozenTrial) -> bool:
+    """Whether a trial was given up before its run ended: its process died, or was asked to end."""
+    return trial.state == TrialState.FAIL and trial.user_attrs.get("state", "complete") in STATES
+
+
+def current_trials(trials: Iterable[FrozenTrial]) -> dict[Run, FrozenTrial]:
+    """Map each run to the trial that counts: the first one that is not lost."""
+    current: dict[Run, FrozenTrial] = {}
     for trial in sorted(trials, key=lambda trial: trial.number):
-        if "cell" in trial.user_attrs and not trial.user_attrs.get("lost"):
-            current.setdefault(slot_of(trial), trial)
+        if "cell" in trial.user_attrs and not is_lost(trial):
+            current.setdefault(run_of(trial), trial)
     return current
 
 
-def best_tuned(sweep: Sweep, current: dict[Slot, FrozenTrial]) -> dict[tuple[Any, ...], int]:
-    """The cell that did best of each group, over the seeds for tuning; a group of failures has none."""
-    values: dict[int, list[float]] = {}
-    for slot, trial in current.items():
-        if slot.is_tuning and trial.state == TrialState.COMPLETE:
-            values.setdefault(slot.cell, []).append(trial.value or 0.0)
+def best_tuned(sweep: Sweep, current: dict[Run, FrozenTrial]) -> list[int]:
+    """List the cell that did best of each choice, over the seeds for tuning; a choice of failures has none."""
+    values: dict[tuple[Label, ...], dict[int, list[float]]] = {}
+    for run, trial in current.items():
+        if run.is_tuning and trial.state == TrialState.COMPLETE:
+            cells = values.setdefault(sweep.group(trial.params), {})
+            cells.setdefault(run.cell, []).append(trial.value or 0.0)
     sign = 1 if sweep.mode == "min" else -1
-    best: dict[tuple[Any, ...], tuple[float, int]] = {}
-    for slot, trial in current.items():
-        found = values.get(slot.cell, [])
-        if len(found) == len(sweep.tuning_seeds):
-            score, group = (sign * sum(found), slot.cell), sweep.group(trial.params)
-            best[group] = min(best.get(group, score), score)
-    return {group: cell for group, (_, cell) in best.items()}
+    n_seeds = len(sweep.tuning_seeds)
+    scores = [
+        [(sign * sum(found), cell) for cell, found in cells.items() if len(found) == n_seeds]
+        for cells in values.values()
+    ]
+    return sorted(min(found)[1] for found in scores if found)
 
 
-def wanted_slots(sweep: Sweep, current: dict[Slot, FrozenTrial]) -> list[Slot]:
-    """The slots that are known so far, in the order to run them: all cells with a seed before the next seed."""
+def wanted_runs(sweep: Sweep, current: dict[Run, FrozenTrial]) -> list[Run]:
+    """List the runs that are known so far, in the order to do them: all cells with a seed before the next seed."""
     is_tuning = bool(sweep.tuning_seeds)
-    first_seeds = sweep.tuning_seeds or sweep.seeds
-    known = {slot.cell for slot, trial in current.items() if trial.params or sweep.sampler == "grid"}
-    unpromising = {slot.cell for slot, trial in current.items() if trial.state == TrialState.PRUNED}
-    slots = []
-    for i, seed in enumerate(first_seeds):
+    known = {run.cell for run, trial in current.items() if trial.params or sweep.sampler == "grid"}
+    pruned = {run.cell for run, trial in current.items() if trial.state == TrialState.PRUNED}
+    runs = []
+    for i, seed in enumerate(sweep.tuning_seeds or sweep.seeds):
         for cell in range(sweep.n_cells()):
-            slot = Slot(cell, seed, is_tuning)
-            to_run = cell not in unpromising and (i == 0 or sweep.sampler == "grid" or cell in known)
-            if to_run or (slot in current and current[slot].state != TrialState.WAITING):
-                slots.append(slot)
-    if is_tuning and all(slot in current and current[slot].state.is_finished() for slot in slots):
-        cells = sorted(best_tuned(sweep, current).values())
-        slots += [Slot(cell, seed) for seed in sweep.seeds for cell in cells]
-    return slots
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A trial that this process has taken, and must finish."""
-
-    trial_id: int
-    number: int
-    slot: Slot
-    parameters: Parameters
+            run = Run(cell, seed, is_tuning)
+            is_wanted = cell not in pruned and (i == 0 or sweep.sampler == "grid" or cell in known)
+            if is_wanted or (run in current and current[run].state != TrialState.WAITING):
+                runs.append(run)
+    if is_tuning and all(run in current and current[run].state.is_finished() for run in runs):
+        cells = best_tuned(sweep, current)
+        runs += [Run(cell, seed) for seed in sweep.seeds for cell in cells]
+    return runs
 
 
 class Queue:
@@ -106,13 +107,15 @@ class Queue:
 
     def __init__(self, sweep: Sweep, study: optuna.Study, storage: RDBStorage, folder: Path) -> None:
         self.sweep, self.study, self.storage, self.folder = sweep, study, storage, folder
+        self.study.pruner = PRUNERS[sweep.pruner]()
         self._study_id = storage.get_study_id_from_name(study.study_name)
         self._grid = sweep.grid() if sweep.sampler == "grid" else []
         self.worker = uuid.uuid4().hex
         folder.mkdir(parents=True, exist_ok=True)
         self._alive = FileLock(self._lock_of(self.worker))
         self._alive.acquire()  # until this process ends, however it ends
-        self._signs: dict[int, tuple[Any, float]] = {}  # trial -> its last sign of life, and when that was seen
+        self._claimed: set[int] = set()
+        self._last_heartbeat = 0.0
 
     def _lock_of(self, worker: str) -> Path:
         return self.folder / f"{worker}.lock"
@@ -123,150 +126,127 @@ class Queue:
         self._lock_of(self.worker).unlink(missing_ok=True)
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials of the study."""
+        """Read all trials of the study."""
         return self.storage.get_all_trials(self._study_id, deepcopy=False)
 
-    # ---- taking
-
-    def claim(self) -> Claim | None:
-        """Take the next slot that waits, or none where all are taken. No other process gets it."""
-        for slot, trial in self._filled().items():
-            if trial.state == TrialState.WAITING and self._take(trial):
-                self.storage.set_trial_user_attr(trial._trial_id, "worker", self.worker)
-                parameters = dict(trial.params) or self._sample(trial, slot)
-                return Claim(trial._trial_id, trial.number, slot, parameters)
+    def claim(self) -> FrozenTrial | None:
+        """Take the trial of the next run, which no other process then gets; None where all are taken."""
+        for run, trial in self._filled().items():
+            if trial.state == TrialState.WAITING:
+                trial_id = trial._trial_id
+                self.storage.record_heartbeat(trial_id)
+                with suppress(UpdateFinishedTrialError):
+                    if self.storage.set_trial_state_values(trial_id, TrialState.RUNNING):
+                        self._claimed.add(trial_id)
+                        self.storage.set_trial_user_attr(trial_id, "worker", self.worker)
+                        self._suggest(trial_id, run)
+                        return self.storage.get_trial(trial_id)
         return None
 
     def is_done(self) -> bool:
-        """Whether every slot is finished, by whichever process."""
+        """Whether every run is finished, by whichever process."""
         return all(trial.state.is_finished() for trial in self._filled().values())
 
     def progress(self) -> tuple[int, int]:
-        """Slots that are finished, and all slots that are known so far."""
+        """Count the runs that are finished, and all that are known so far."""
         current = current_trials(self.trials())
-        slots = wanted_slots(self.sweep, current)
-        return sum(slot in current and current[slot].state.is_finished() for slot in slots), len(slots)
+        runs = wanted_runs(self.sweep, current)
+        return sum(run in current and current[run].state.is_finished() for run in runs), len(runs)
 
-    def _filled(self) -> dict[Slot, FrozenTrial]:
-        """The trials of all slots in order, once those that have none were given one."""
-        trials = self.trials()
-        lost = [trial for trial in trials if self._is_lost(trial)]
-        for trial in lost:
-            self._release(trial)
-        if lost:
+    def _filled(self) -> dict[Run, FrozenTrial]:
+        """The trials of all runs in order, once those that have none were given one."""
+        self._give_up_lost()
+        while True:
             trials = self.trials()
-        current = current_trials(trials)
-        slots = wanted_slots(self.sweep, current)
-        missing = [slot for slot in slots if slot not in current]
-        for slot in missing:
-            self._add(slot, trials)
-        if missing:
-            current = current_trials(self.trials())
-        return {slot: current[slot] for slot in slots}
+            current = current_trials(trials)
+            runs = wanted_runs(self.sweep, current)
+            missing = [run for run in runs if run not in current]
+            if not missing:
+                return {run: current[run] for run in runs}
+            for run in missing:
+                self._enqueue(run, trials)
 
-    def _add(self, slot: Slot, trials: list[FrozenTrial]) -> None:
+    def _enqueue(self, run: Run, trials: list[FrozenTrial]) -> None:
         if self.sweep.sampler == "grid":
-            parameters = self._grid[slot.cell]
+            parameters = self._grid[run.cell]
         else:  # a cell that another seed has, or had before its process died, has been chosen already
-            chosen = [t.params for t in trials if t.user_attrs.get("cell") == slot.cell and t.params]
-            parameters = chosen[0] if chosen else {}
-        distributions = (
-            {axis.name: self._distribution(axis) for axis, _ in self.sweep.chosen(parameters)} if parameters else {}
-        )
-        waiting = create_trial(
-            state=TrialState.WAITING, params=parameters, distributions=distributions, user_attrs=asdict(slot)
-        )
-        self.study.add_trial(waiting)
+            chosen = (t.params for t in trials if t.user_attrs.get("cell") == run.cell and t.params)
+            parameters = next(chosen, {})
+        self.study.enqueue_trial(parameters, user_attrs=asdict(run))
 
-    def _take(self, trial: FrozenTrial) -> bool:
-        try:
-            return self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-        except UpdateFinishedTrialError:
-            return False
+    def _suggest(self, trial_id: int, run: Run) -> None:
+        """Choose a cell, unless it was enqueued with its parameters.
 
-    # ---- processes that died
-
-    def _is_lost(self, trial: FrozenTrial) -> bool:
-        """Whether the process of a running trial is gone: its lock is free, or there was no sign of it for long."""
-        worker = trial.user_attrs.get("worker")
-        if trial.state != TrialState.RUNNING or worker == self.worker:
-            return False
-        if worker is not None and self._lock_of(worker).exists():
-            try:
-                with FileLock(self._lock_of(worker), timeout=0):
-                    return True
-            except Timeout:
-                return False
-        sign, now = trial.user_attrs.get("heartbeat"), monotonic()
-        if self._signs.get(trial.number, (None, 0.0))[0] != (worker, sign):
-            self._signs[trial.number] = ((worker, sign), now)
-        return now - self._signs[trial.number][1] > LOST_SECONDS
-
-    def _release(self, trial: FrozenTrial) -> bool:
-        """Give up a trial, so that its slot is free; false where another process was first."""
-        try:
-            self.storage.set_trial_user_attr(trial._trial_id, "lost", True)
-            self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-        except UpdateFinishedTrialError:
-            return False
-        return True
-
-    def release(self, claim: Claim) -> None:
-        """Give back what was taken and will not be finished."""
-        self._release(self.storage.get_trial(claim.trial_id))
-
-    # ---- while it runs, and at its end
-
-    def heartbeat(self, claim: Claim, count: int) -> None:
-        """A sign of life, for the processes on other machines."""
-        self._set(claim, "heartbeat", count)
-
-    def report(self, claim: Claim, step: int, value: float) -> bool:
-        """Keep a value of the learning curve; whether the run is unpromising and should stop."""
-        trial = optuna.Trial(self.study, claim.trial_id)
-        trial.report(value, step)
-        return self.sweep.pruner is not None and trial.should_prune()
-
-    def finish(self, claim: Claim, result: dict[str, Any]) -> None:
-        """Record how a run ended; one that was given up by others meanwhile stays so."""
-        state = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}.get(result["state"], TrialState.FAIL)
-        for name, value in result.items():
-            self._set(claim, name, value)
-        try:
-            values = None if state == TrialState.FAIL else [result["value"]]
-            self.storage.set_trial_state_values(claim.trial_id, state, values)
-        except UpdateFinishedTrialError:
-            return
-
-    def _set(self, claim: Claim, name: str, value: Any) -> None:
-        try:
-            self.storage.set_trial_user_attr(claim.trial_id, name, value)
-        except UpdateFinishedTrialError:
-            return
-
-    # ---- choosing
-
-    def _sample(self, trial: FrozenTrial, slot: Slot) -> Parameters:
-        """Choose a cell. Random ones depend on the cell's number alone, so that a sweep can be done again."""
-        samplers: dict[str, type[BaseSampler]] = {"random": RandomSampler, "tpe": TPESampler}
-        sampler = samplers[self.sweep.sampler](seed=slot.cell)  # type: ignore[call-arg]
+        Random ones depend on the cell's number alone, so that a sweep can be done again.
+        """
+        sampler = SAMPLERS[self.sweep.sampler](seed=run.cell)
         # anew: a study object remembers the trials that it saw first, and TPE would learn from none after them
         study = optuna.load_study(study_name=self.study.study_name, storage=self.storage, sampler=sampler)
         study.get_trials(deepcopy=False)  # it does not know a trial that it has not read
-        asked = optuna.Trial(study, trial._trial_id)
+        trial = optuna.Trial(study, trial_id)
 
-        def below(axes: tuple[Axis, ...]) -> Parameters:
-            parameters: Parameters = {}
+        def suggest(axes: tuple[Axis, ...]) -> None:
             for axis in axes:
-                parameters[axis.name] = label = asked._suggest(axis.name, self._distribution(axis))
-                parameters |= below(axis.choice(label).axes)
-            return parameters
+                suggest(axis.choice(suggest_label(trial, axis)).axes)
 
-        return below(self.sweep.axes)
+        suggest(self.sweep.axes)
 
-    @staticmethod
-    def _distribution(axis: Axis) -> BaseDistribution:
-        if axis.range is None:
-            return CategoricalDistribution([choice.label for choice in axis.choices])
-        kind = IntDistribution if axis.range.is_integer else FloatDistribution
-        return kind(axis.range.low, axis.range.high, log=axis.range.log)  # type: ignore[arg-type]
+    def heartbeat(self) -> None:
+        """Show the processes on other machines that the runs of this one go on."""
+        if time() - self._last_heartbeat >= HEARTBEAT_SECONDS:
+            self._last_heartbeat = time()
+            for trial_id in self._claimed:
+                self.storage.record_heartbeat(trial_id)
+
+    def _give_up_lost(self) -> None:
+        """Give up the trials whose machine has no heartbeat, or whose process on this machine is gone."""
+        self.heartbeat()  # first: its own must not be taken for lost after the machine has slept
+        fail_stale_trials(self.study)
+        for trial in self.trials():
+            worker = trial.user_attrs.get("worker")
+            if trial.state == TrialState.RUNNING and worker not in (None, self.worker) and self._has_ended(worker):
+                self._give_up(trial._trial_id)
+
+    def _has_ended(self, worker: str) -> bool:
+        """Whether a process of this machine has ended: its lock is free."""
+        if not self._lock_of(worker).exists():  # of another machine
+            return False
+        try:
+            with FileLock(self._lock_of(worker), timeout=0):
+                return True
+        except Timeout:
+            return False
+
+    def _give_up(self, trial_id: int) -> None:
+        with suppress(UpdateFinishedTrialError):  # another process was first
+            self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
+
+    def release(self, trial: FrozenTrial) -> None:
+        """Give back what was taken and will not be finished."""
+        self._claimed.discard(trial._trial_id)
+        self._give_up(trial._trial_id)
+
+    def report(self, trial: FrozenTrial, step: int, value: float) -> bool:
+        """Record a value of the learning curve; return whether the run is to be pruned."""
+        live = optuna.Trial(self.study, trial._trial_id)
+        live.report(value, step)
+        return self.sweep.pruner is not None and live.should_prune()
+
+    def finish(self, trial: FrozenTrial, result: dict[str, Any]) -> None:
+        """Record how a run ended; one that was given up by others meanwhile stays so."""
+        self._claimed.discard(trial._trial_id)
+        state = STATES.get(result["state"], TrialState.FAIL)
+        with suppress(UpdateFinishedTrialError):
+            for name, value in sorted(result.items(), key=lambda item: item[0] == "state"):  # which is judged, last
+                self.storage.set_trial_user_attr(trial._trial_id, name, value)
+            values = None if state == TrialState.FAIL else [result["value"]]
+            self.storage.set_trial_state_values(trial._trial_id, state, values)
+
+
+def suggest_label(trial: optuna.Trial, axis: Axis) -> Label:
+    """Choose a value of an axis by the sampler of a trial's study."""
+    if axis.range is None:
+        return trial.suggest_categorical(axis.name, [choice.label for choice in axis.choices])
+    if axis.range.is_integer:
+        return trial.suggest_int(axis.name, int(axis.range.low), int(axis.range.high), log=axis.range.log)
+    return trial.suggest_float(axis.name, axis.range.low, axis.range.high, log=axis.range.log)

@@ -1,4 +1,4 @@
-"""What is recorded of a run in a sweep, and what of it would end it early."""
+"""What is recorded of a run in a sweep, and what ends it early."""
 
 import hashlib
 import math
@@ -15,21 +15,16 @@ from torch import Tensor
 from src.errors import Diverged, InputError, RunEnded
 
 
-class Unpromising(RunEnded):
-    """The run is so much worse than others at the same step that it is not worth going on."""
+class Pruned(RunEnded):
+    """The run is much worse than others at the same step."""
 
 
 class Recorder(L.Callback):
-    """Record a run's curve, time and memory, and prints of what runs that are compared must have in common.
+    """Record a run's curve, time and memory, and digests of what runs that are compared must have in common.
 
     Args:
         metric: that the run is judged by.
-        report: is told each validation's step and value; says whether the run is unpromising.
-
-    Raises:
-        Diverged: the metric is no number.
-        Unpromising: it is so much worse than that of others.
-        InputError: validation does not log the metric.
+        report: takes each validation's step and value; returns whether the run is to be pruned.
     """
 
     def __init__(self, metric: str, report: Callable[[int, float], bool]) -> None:
@@ -41,8 +36,8 @@ class Recorder(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.record["precision"] = str(trainer.precision)
         self.record["n_parameters"] = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
-        self.record["initial_weights"] = weights_print(pl_module)
-        self._start, self._start_processor = time.perf_counter(), time.process_time()
+        self.record["initial_weights"] = weights_digest(pl_module)
+        self._start, self._cpu_start = time.perf_counter(), time.process_time()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: dict[str, Tensor], batch_idx: int
@@ -74,7 +69,7 @@ class Recorder(L.Callback):
         }
         self._measure()
         if self.report(step, value):
-            raise Unpromising(f"{self.metric} {value:.4g} at step {step} was unpromising")
+            raise Pruned(f"{self.metric} {value:.4g} at step {step} was much worse than that of others")
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._measure()
@@ -84,11 +79,11 @@ class Recorder(L.Callback):
         self._measure()
 
     def _measure(self) -> None:
-        """Time since the first step, validations included, and the most memory so far, in MiB."""
+        """Record the time since the first step, validations included, and the peak memory so far, in MiB."""
         if not hasattr(self, "_start"):
             return
         self.record["seconds"] = time.perf_counter() - self._start
-        self.record["cpu_seconds"] = time.process_time() - self._start_processor
+        self.record["cpu_seconds"] = time.process_time() - self._cpu_start
         if torch.cuda.is_available():
             self.record["memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
         else:
@@ -96,8 +91,8 @@ class Recorder(L.Callback):
             self.record["memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def weights_print(module: torch.nn.Module) -> str:
-    """A print of the matrices of a network: what is drawn at random, and so what a seed must make equal."""
+def weights_digest(module: torch.nn.Module) -> str:
+    """Hash the matrices of a network: what is drawn at random, and so what a seed must make equal."""
     weights = hashlib.sha256()
     for name, parameter in sorted(module.named_parameters()):
         if parameter.dim() > 1:

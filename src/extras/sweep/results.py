@@ -11,9 +11,8 @@ import optuna
 from optuna.trial import TrialState
 from scipy.stats import t as student
 
-from src.extras.sweep.definition import Label, Parameters, Sweep
-from src.extras.sweep.queue import current_trials, slot_of
-from src.extras.sweep.scheduling import label_of
+from src.extras.sweep.definition import Parameters, Sweep
+from src.extras.sweep.queue import current_trials, run_of
 
 CONFIDENCE = 0.95
 
@@ -31,7 +30,6 @@ class RunResult:
     number: int
     label: str
     parameters: Parameters
-    group: tuple[Label, ...]
     seed: int
     is_tuning: bool
     state: str
@@ -41,7 +39,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds, with the half width of its 95% interval by Student's t; null with one seed."""
+    """A mean over seeds, with the half width of its 95% interval by Student's t; None with one seed."""
 
     mean: float
     deviation: float | None
@@ -54,7 +52,6 @@ class CellResult:
 
     label: str
     parameters: Parameters
-    group: tuple[Label, ...]
     runs: tuple[RunResult, ...]  # the complete ones, by seed
     n_ended: int  # of all its runs
 
@@ -63,19 +60,19 @@ class CellResult:
         return estimate([run.value for run in self.runs if run.value is not None])
 
     def mean_of(self, name: str) -> float | None:
-        """The mean of something that was recorded, over the runs that have it."""
+        """Average something that was recorded, over the runs that have it."""
         found = [run.record[name] for run in self.runs if name in run.record]
         return statistics.fmean(found) if found else None
 
     def difference(self, other: "CellResult") -> Estimate | None:
-        """Of this cell to another over the seeds that both have: the same seeds have the same data and weights."""
+        """Compare with another cell over the seeds that both have, which have the same data and weights in both."""
         theirs = {run.seed: run.value for run in other.runs}
         differences = [run.value - theirs[run.seed] for run in self.runs if run.seed in theirs]  # type: ignore[operator]
         return estimate(differences) if differences else None
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of values, their standard deviation (n - 1), and the interval of the mean."""
+    """Estimate a mean, with the standard deviation of the values (n - 1) and the mean's interval."""
     mean, n = statistics.fmean(values), len(values)
     if n < 2:
         return Estimate(mean, None, None)
@@ -84,45 +81,43 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def runs_of(study: optuna.Study, sweep: Sweep) -> list[RunResult]:
-    """The runs that ended, by number. Those whose process died are no results."""
+    """List the runs that ended, by number. Those whose process died are no results."""
     runs = []
     for trial in current_trials(study.get_trials(deepcopy=False)).values():
         if trial.state.is_finished():
-            slot, record = slot_of(trial), dict(trial.user_attrs)
+            run = run_of(trial)
             runs.append(
                 RunResult(
                     trial.number,
-                    label_of(sweep, trial.params),
+                    sweep.label(trial.params),
                     dict(trial.params),
-                    sweep.group(trial.params),
-                    slot.seed,
-                    slot.is_tuning,
-                    record.get("state", "failed"),
+                    run.seed,
+                    run.is_tuning,
+                    trial.user_attrs["state"],
                     trial.value if trial.state == TrialState.COMPLETE else None,
-                    record,
+                    dict(trial.user_attrs),
                 )
             )
     return sorted(runs, key=lambda run: run.number)
 
 
 def cells_of(runs: Sequence[RunResult], mode: str) -> list[CellResult]:
-    """The cells with their complete runs, the best first; those with fewer complete runs than others come last."""
+    """List the cells, the best first; those with fewer complete runs than others come last."""
     by_cell: dict[str, list[RunResult]] = defaultdict(list)
     for run in runs:
         by_cell[json.dumps(run.parameters, sort_keys=True)].append(run)
     cells = []
     for ended in by_cell.values():
         complete = tuple(sorted((run for run in ended if run.value is not None), key=lambda run: run.seed))
-        cells.append(CellResult(ended[0].label, ended[0].parameters, ended[0].group, complete, len(ended)))
+        if complete:
+            cells.append(CellResult(ended[0].label, ended[0].parameters, complete, len(ended)))
     most = max((len(cell.runs) for cell in cells), default=0)
     sign = 1 if mode == "min" else -1
-    return sorted(
-        (cell for cell in cells if cell.runs), key=lambda cell: (len(cell.runs) < most, sign * cell.estimate.mean)
-    )
+    return sorted(cells, key=lambda cell: (len(cell.runs) < most, sign * cell.estimate.mean))
 
 
 def odd_ones(runs: Sequence[RunResult], what: str) -> list[str]:
-    """The cells that differ, with some seed, from most others in something that a seed should make equal."""
+    """List the cells that differ, with some seed, from most others in something that a seed should make equal."""
     odd: dict[str, None] = {}
     for seed in sorted({run.seed for run in runs}):
         found = {run.label: run.record[what] for run in runs if run.seed == seed and what in run.record}

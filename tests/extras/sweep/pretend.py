@@ -11,7 +11,7 @@ import yaml
 
 from src.errors import Diverged, Preempted
 from src.extras.sweep.definition import Sweep
-from src.extras.sweep.queue import Queue
+from src.extras.sweep.queue import Queue, run_of
 from src.extras.sweep.study import default_storage, find_study, make_study, open_storage
 
 
@@ -39,13 +39,13 @@ def work(folder: Path, log: Path, die_at: int | None) -> None:
         if count == die_at:
             os._exit(1)
         with log.open("a") as file:
-            file.write(f"{claim.slot.cell} {claim.slot.seed}\n")
-        queue.finish(claim, {"state": "complete", "value": float(claim.slot.cell)})
+            file.write(f"{run_of(claim).cell} {run_of(claim).seed}\n")
+        queue.finish(claim, {"state": "complete", "value": float(run_of(claim).cell)})
         count += 1
 
 
 def fit(arguments, callbacks) -> None:
-    """AttentionSpan the learning rate as the loss; but fail in a way of its own for some."""
+    """Reach the learning rate as the loss; but fail in a way of its own for some."""
     config = yaml.safe_load(Path(arguments[2]).read_text())
     (recorder,) = callbacks
     rate = config["model"]["init_args"]["optimizer"]["init_args"]["lr"]

@@ -1,12 +1,15 @@
 """A run's configuration holds what its cell says, and nothing of the classes that the cell replaced."""
 
+from functools import reduce
+from operator import getitem
+
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from src.errors import InputError
-from src.extras.sweep.configuration import layered, read_yaml, value_at, with_settings
+from src.extras.sweep.configuration import layered, read_yaml, with_settings
 
 ADAMW = {"class_path": "AdamW", "init_args": {"lr": 0.1, "weight_decay": 0.1}}
 
@@ -44,7 +47,8 @@ def test_the_same_class_keeps_its_arguments():
     st.none() | st.integers() | st.text() | st.lists(st.integers()),
 )
 def test_what_was_set_is_what_is_there(key, value):
-    assert value_at(with_settings({"a": {"b": 1}}, {key: value}), key) == value
+    made = with_settings({"a": {"b": 1}}, {key: value})
+    assert reduce(getitem, key.split("."), made) == value
 
 
 def test_a_layer_with_another_class_inherits_no_argument(tmp_path):

@@ -13,7 +13,7 @@ numbers = st.floats(-100, 100, allow_subnormal=False)
 
 def run(label, seed, value, **record):
     state = "failed" if value is None else "complete"
-    return RunResult(0, label, {"a": label}, (label,), seed, False, state, value, record)
+    return RunResult(0, label, {"a": label}, seed, False, state, value, record)
 
 
 @given(st.lists(numbers, min_size=2, max_size=9).filter(lambda values: np.std(values) > 1e-3))
@@ -35,7 +35,7 @@ def test_one_seed_has_no_interval():
 )
 def test_the_paired_difference(pairs):
     one, other = (
-        CellResult(name, {}, (), tuple(run(name, seed, pair[i]) for seed, pair in enumerate(pairs)), len(pairs))
+        CellResult(name, {}, tuple(run(name, seed, pair[i]) for seed, pair in enumerate(pairs)), len(pairs))
         for i, name in enumerate("ab")
     )
     found = one.difference(other)
@@ -45,8 +45,8 @@ def test_the_paired_difference(pairs):
 
 
 def test_pairs_are_of_the_same_seed():
-    one = CellResult("a", {}, (), (run("a", 0, 1.0), run("a", 2, 3.0)), 2)
-    other = CellResult("b", {}, (), (run("b", 1, 50.0), run("b", 2, 1.0)), 2)
+    one = CellResult("a", {}, (run("a", 0, 1.0), run("a", 2, 3.0)), 2)
+    other = CellResult("b", {}, (run("b", 1, 50.0), run("b", 2, 1.0)), 2)
     assert one.difference(other).mean == 2.0
 
 

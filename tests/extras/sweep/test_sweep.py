@@ -13,6 +13,7 @@ import yaml
 
 from src.extras.sweep.configuration import with_settings
 from src.extras.sweep.definition import sweep_of
+from src.extras.sweep.queue import is_lost
 from src.extras.sweep.results import runs_of
 from src.extras.sweep.running import run_sweep
 from src.extras.sweep.study import default_storage, find_study, open_storage, sweep_of_study
@@ -190,8 +191,8 @@ def test_a_sweep_that_is_told_to_stop_ends_its_runs_and_can_go_on(pretended, tmp
         pretended([1, 9])
     folder = tmp_path / "study"
     study = find_study(open_storage(default_storage(folder), folder), folder.name)
-    assert [(trial.state.name, trial.user_attrs.get("lost")) for trial in study.trials] == [
-        ("COMPLETE", None),
+    assert [(trial.state.name, is_lost(trial)) for trial in study.trials] == [
+        ("COMPLETE", False),
         ("FAIL", True),
     ]
     assert list((folder / ".processes").iterdir()) == []
@@ -219,7 +220,7 @@ def test_a_sweep_that_is_told_to_stop_ends_its_runs_and_can_go_on(pretended, tmp
         ({}, ["--set", "trainer.max_steps"], r"not of the form KEY=VALUE"),
         ({}, ["--set", "trainer.devices=4"], r"trainer\.devices is 4: each run of a sweep has one device"),
         ({}, ["--base", "missing.yaml"], r"missing\.yaml cannot be read"),
-        ({}, ["--jobs", "1000"], r"--jobs 1000 is more than this machine's \d+ processors"),
+        ({}, ["--jobs", "1000"], r"--jobs 1000 is more than this machine's \d+ CPUs"),
         ({}, ["--jobs", "0"], r"'0' is no whole number"),
         ({}, ["--storage", "nonsense"], r"the storage nonsense cannot be used"),
         ({}, ["--storage", "sqlite:////nowhere/at/all.db"], r"cannot be used: unable to open database file"),
@@ -275,8 +276,8 @@ def test_runs_are_spread_over_the_accelerators(monkeypatch, visible, n_devices, 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    for seat, name in seen.items():
-        assert visible_device(seat, n_devices) == {"CUDA_VISIBLE_DEVICES": name}
+    for slot, name in seen.items():
+        assert visible_device(slot, n_devices) == {"CUDA_VISIBLE_DEVICES": name}
     assert seen or visible_device(0, n_devices) == {}
 
 

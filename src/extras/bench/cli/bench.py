@@ -1,8 +1,9 @@
 """bench: how fast a configuration trains, or decodes, beside the machine's limit and beside other programs."""
 
 import shlex
+import sys
 import tempfile
-from argparse import Namespace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,12 @@ import yaml
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import SaveConfigCallback
 
-from src.callbacks import EndWithValidation, Predictions, Report
+from src.callbacks import EndWithValidation, Predictions, RunSummary
 from src.checkpoint import read_header
-from src.cli.layers import layer_of
-from src.cli.messages import values_of
-from src.cli.parser import VerbParser, positive
-from src.cli.quiet import quieten
+from src.cli.config_overrides import config_of
+from src.cli.messages import quieten, values_of
 from src.cli.training import TrainingCLI
+from src.cli.verb import Positive
 from src.errors import InputError
 from src.extras.bench.decoding import DecodingBench
 from src.extras.bench.external import External
@@ -28,30 +28,27 @@ from src.extras.bench.report import check_output, show, write
 from src.extras.bench.training import TrainingBench
 
 # of a run's callbacks, what writes at its start and end
-LEFT_OUT = (Checkpoint, EndWithValidation, Predictions, Report, SaveConfigCallback)
+LEFT_OUT = (Checkpoint, EndWithValidation, Predictions, RunSummary, SaveConfigCallback)
 TRANSFORMERS = "transformers"
 
 
-def parser() -> VerbParser:
-    """The options of `bench` that are not those of `fit`."""
-    options = VerbParser(prog="python -m src bench", description=f"{__doc__} Any option of fit may follow.")
-    options.add_argument(
-        "--against",
-        metavar="PROGRAM",
-        help=f"{TRANSFORMERS}, or a shell script that prints NUMBER tokens/s (sentences/s with --decode); in turns",
-    )
-    options.add_argument(
-        "--decode", action="store_true", help="measure generation, or beam search, instead of training"
-    )
-    options.add_argument("--rounds", type=positive, default=5, metavar="N", help="in turns (%(default)s)")
-    options.add_argument(
-        "--steps", type=positive, metavar="N", help="optimizer steps a round (20); batches, with --decode (5)"
-    )
-    options.add_argument(
-        "--warmup", type=positive, default=5, metavar="N", help="steps before each round (%(default)s)"
-    )
-    options.add_argument("--output", type=Path, metavar="DIR", help="where to write bench.json and bench.md")
-    return options
+@dataclass(frozen=True)
+class Options:
+    """What is measured, and how long.
+
+    Args:
+        against: transformers, or a shell script that prints NUMBER tokens/s (sentences/s with --decode); in turns
+        decode: measure generation, or beam search, instead of training
+        rounds: in turns
+        steps: optimizer steps a round (20); batches, with --decode (5)
+        warmup: steps before each round
+    """
+
+    against: str | None = None
+    decode: bool = False
+    rounds: Positive = 5
+    steps: Positive | None = None
+    warmup: Positive = 5
 
 
 class BenchCLI(TrainingCLI):
@@ -63,13 +60,14 @@ class BenchCLI(TrainingCLI):
         folder: for what the run writes.
     """
 
-    def __init__(self, options: Namespace, arguments: list[str], folder: str) -> None:
+    def __init__(self, options: Options, arguments: list[str], folder: str) -> None:
         self.options, self.profiler = options, StepProfiler()
+        self.steps = options.steps or (5 if options.decode else 20)
         self.peers = (TRANSFORMERS, "accelerate") if options.against == TRANSFORMERS else ()
         unit = "sentences/s" if options.decode else "tokens/s"
         # before anything is prepared: a file that is not there
         self.external = External(Path(options.against), unit) if options.against and not self.peers else None
-        steps = (1 + options.rounds) * (options.warmup + options.steps)
+        steps = (1 + options.rounds) * (options.warmup + self.steps)
         if options.decode and not values_of(("--trainer.precision",), arguments):
             arguments = [*arguments, "--trainer.precision", "32-true"]  # as the verbs that decode
         first = ["--trainer.devices", "1"]
@@ -99,7 +97,7 @@ class BenchCLI(TrainingCLI):
         self.before_fit()
         device = self.trainer.strategy.root_device
         machine = Machine.measured(device, self.peers)
-        self.record = Record(shlex.join(["python", "-m", "src", "bench", *self.options.given]), machine, {})
+        self.record = Record(shlex.join(["python", "-m", "src", *sys.argv[1:]]), machine, {})
         measure = self._decode if self.options.decode else self._train
         measure()
 
@@ -122,11 +120,11 @@ class BenchCLI(TrainingCLI):
                 return self.external
             from src.extras.bench.huggingface import HuggingFaceTraining
 
-            return HuggingFaceTraining(trainer, task, batch, options.warmup, options.steps)
+            return HuggingFaceTraining(trainer, task, batch, options.warmup, self.steps)
 
         bench = TrainingBench(
             options.warmup,
-            options.steps,
+            self.steps,
             options.rounds,
             peer if options.against else None,
             self.profiler,
@@ -137,7 +135,7 @@ class BenchCLI(TrainingCLI):
         record = self.record
         record.settings = {
             **self._settings(bench.first_batch),
-            "steps a round": f"{options.steps}, after {options.warmup} that do not count",
+            "steps a round": f"{self.steps}, after {options.warmup} that do not count",
         }
         record.steps, record.rounds = bench.profiled, bench.rounds
         record.own = [each.tokens_per_second for each in bench.measured]
@@ -151,7 +149,7 @@ class BenchCLI(TrainingCLI):
 
             return HuggingFaceDecoding(task)
 
-        bench = DecodingBench(self.options.steps, self.options.rounds, peer if self.options.against else None)
+        bench = DecodingBench(self.steps, self.options.rounds, peer if self.options.against else None)
         self.trainer.callbacks.append(bench)  # type: ignore[attr-defined]
         self.trainer.fit(self.model, self.datamodule)
         record = self.record
@@ -168,30 +166,29 @@ class BenchCLI(TrainingCLI):
         record.against = bench.peer.about if bench.peer else {}
 
 
-def measure(arguments: list[str]) -> Record:
-    """Run a benchmark by its command line, the verb left out.
-
-    Raises:
-        InputError: a bad option or configuration, or a program to compare with that cannot be.
-    """
-    options, rest = parser().parse_known_args(arguments)
-    options.given = arguments
-    options.steps = options.steps or (5 if options.decode else 20)
-    if checkpoints := values_of(("--ckpt_path",), rest):
-        # its configuration is the lowest layer, and its weights are where the run starts
-        layer = yaml.safe_dump(layer_of(read_header(checkpoints[-1])))
-        rest = ["--config", layer, *rest, "--ckpt_path", "null", "--model.pretrained", checkpoints[-1]]
+def measure(*fit: str, options: Options) -> Record:
+    """Run a benchmark: its options, and those of fit."""
+    arguments = list(fit)
+    if checkpoints := values_of(("--ckpt_path",), arguments):
+        # its configuration lies under the others, and its weights are where the run starts
+        config = yaml.safe_dump(config_of(read_header(checkpoints[-1])))
+        arguments = ["--config", config, *arguments, "--ckpt_path", "null", "--model.pretrained", checkpoints[-1]]
     with tempfile.TemporaryDirectory() as folder:
-        return BenchCLI(options, rest, folder).record
+        return BenchCLI(options, arguments, folder).record
 
 
-def main(arguments: list[str]) -> None:
-    """Measure, print a table, and write it where ``--output`` says."""
+def bench(*fit: str, options: Options, output: Path | None = None) -> None:
+    """Measure how fast a configuration trains, or decodes, beside the machine's limit and other programs.
+
+    Any option of fit may follow.
+
+    Args:
+        output: the folder to write bench.json and bench.md to
+    """
     quieten()
-    folder = parser().parse_known_args(arguments[1:])[0].output
-    if folder is not None:
-        check_output(folder)
-    record = measure(arguments[1:])
+    if output is not None:
+        check_output(output)
+    record = measure(*fit, options=options)
     show(record)
-    if folder is not None:
-        write(record, folder)
+    if output is not None:
+        write(record, output)

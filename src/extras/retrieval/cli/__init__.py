@@ -1,23 +1,26 @@
 """rag: index documents, search them by words and by vectors, rerank what is found, and answer from it."""
 
-from src.cli.parser import VerbParser
-from src.extras.retrieval.cli import answer, evaluate, index, search
+from src.cli import help_text, run_verb
+from src.cli.verb import Verbs
+from src.errors import InputError
+
+PROGRAM = "python -m src rag"
+VERBS: Verbs = {
+    "index": ("src.extras.retrieval.cli.index:index", "make an index of documents, or add to one"),
+    "delete": ("src.extras.retrieval.cli.index:delete", "take documents out of an index"),
+    "search": ("src.extras.retrieval.cli.search:search", "show the best passages for a query"),
+    "answer": ("src.extras.retrieval.cli.answer:answer", "answer a question from what is found for it"),
+    "queries": ("src.extras.retrieval.cli.evaluate:queries", "make queries without labels out of documents"),
+    "mine": ("src.extras.retrieval.cli.evaluate:mine", "mine hard negatives to train on"),
+    "eval": ("src.extras.retrieval.cli.evaluate:evaluate", "measure how well passages are found"),
+}
 
 
-def parser() -> VerbParser:
-    """The options of `rag` and of its parts."""
-    options = VerbParser(prog="python -m src rag", description=__doc__)
-    parts = options.add_subparsers(required=True, metavar="WHAT")
-    for module in (index, search, answer, evaluate):
-        module.add_parsers(parts)
-    return options
-
-
-def main(arguments: list[str]) -> None:
-    """Run a part of the verb.
-
-    Raises:
-        InputError: a bad option, a source, checkpoint or index that cannot be read, or a query without words.
-    """
-    options = parser().parse_args(arguments[1:])
-    options.run(options)
+def rag(arguments: list[str]) -> None:
+    """Run one of its verbs."""
+    if not arguments[1:]:
+        raise InputError(f"a verb of rag is required: one of {', '.join(VERBS)} (see {PROGRAM} --help)")
+    if arguments[1] in ("-h", "--help"):
+        print(help_text(VERBS, PROGRAM))
+    else:
+        run_verb(arguments[1:], VERBS, PROGRAM)

@@ -1,141 +1,126 @@
 """rag queries, rag mine, rag eval: queries out of documents, rows to train on, and how well passages are found."""
 
-import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from src.cli.parser import positive, seed
+from rich.console import Console
+from rich.table import Table
+
+from src.atomic import write_text
+from src.cli.verb import NonNegative, Positive
+from src.data.corpora import Corpus, documents
 from src.errors import InputError
-from src.extras.retrieval.cli.search import (
-    add_index_options,
-    add_mode,
-    add_search_options,
-    find_mode,
-    open_index,
-    open_searcher,
-)
-
-if TYPE_CHECKING:
-    from src.extras.retrieval.evaluation import Evaluation
+from src.extras.retrieval import evaluation
+from src.extras.retrieval.cli.search import IndexOptions, SearchOptions
+from src.extras.retrieval.documents import Document
+from src.extras.retrieval.evaluation import Evaluation
+from src.extras.retrieval.queries import make_queries, mine_negatives, read_queries
+from src.extras.retrieval.searcher import Mode, Searcher
+from src.files import check_folder_of
 
 
-def add_parsers(parts: Any) -> None:
-    """The options of `rag queries` and `rag eval`."""
-    make = parts.add_parser(
-        "queries",
-        description="Make queries without labels: sentences taken out of documents, each answered by the passage that "
-        "it was taken out of. Writes documents.jsonl, to be indexed, and queries.jsonl, for rag eval.",
-    )
-    make.add_argument("--input", default="wikipedia", metavar="SOURCE", help="as data.source of a run (%(default)s)")
-    make.add_argument("--split", default="test", help="train, validation or test (%(default)s)")
-    make.add_argument("--validation-fraction", type=float, default=0.1, help="as of the run (%(default)s)")
-    make.add_argument("--test-fraction", type=float, default=0.2, help="as of the run (%(default)s)")
-    make.add_argument("--every", type=positive, default=6, metavar="N", help="sentences a query (%(default)s)")
-    make.add_argument("--seed", type=seed, default=0, help="another seed takes other sentences out (%(default)s)")
-    make.add_argument("--output", required=True, type=Path, metavar="DIR", help="where to write")
-    make.set_defaults(run=run_queries)
-    mine = parts.add_parser(
-        "mine",
-        description="Mine hard negatives: what a search finds for queries and does not answer them. Writes labelled "
-        "rows of a query, a positive and negatives, which train the reranker or the retriever.",
-    )
-    add_index_options(mine)
-    mine.add_argument("--queries", required=True, type=Path, metavar="FILE", help="as rag queries writes them")
-    add_mode(mine)
-    mine.add_argument("--depth", type=positive, default=20, metavar="N", help="passages of a list (%(default)s)")
-    mine.add_argument("--output", required=True, type=Path, metavar="FILE", help="a .jsonl file for the rows")
-    mine.set_defaults(run=run_mine)
-    measure = parts.add_parser(
-        "eval", description="Recall, MRR and nDCG of each stage with 95%% bootstrap intervals, and the time of a query."
-    )
-    add_search_options(measure)
-    measure.add_argument("--queries", required=True, type=Path, metavar="FILE", help="as rag queries writes them")
-    measure.add_argument(
-        "--mode", default="hybrid", choices=("bm25", "dense", "hybrid"), help="the list to rerank (%(default)s)"
-    )
-    measure.add_argument("--depth", type=positive, default=50, metavar="N", help="of recall (%(default)s)")
-    measure.add_argument("--limit", type=positive, metavar="N", help="the first N queries alone")
-    measure.add_argument("--output", type=Path, metavar="FILE", help="a .json file for the figures")
-    measure.set_defaults(run=run_eval)
+def queries(
+    output: Path,
+    input_: str = "wikipedia",
+    split: str = "test",
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    every: Positive = 6,
+    seed: NonNegative = 0,
+) -> None:
+    """Make queries without labels: sentences taken out of documents, each answered by the passage it was taken out of.
 
+    Writes documents.jsonl, to be indexed, and queries.jsonl, for rag eval.
 
-def run_queries(options: argparse.Namespace) -> None:
-    """Write documents without the sentences that are the queries, and those."""
-    from src.data.corpora import Corpus, documents
-    from src.extras.retrieval.documents import Document
-    from src.extras.retrieval.queries import make_queries
-    from src.files import write_atomically
-
-    shares = {"validation_fraction": options.validation_fraction, "test_fraction": options.test_fraction}
-    splits = Corpus(options.input, **shares).splits(Path(".cache"))
-    if options.split not in splits:
-        raise InputError(f"{options.input} has no split {options.split!r}: it has {', '.join(splits)}")
-    texts = list(documents(splits[options.split]))
+    Args:
+        output: the folder to write to
+        input_: as data.source of a run
+        split: train, validation or test
+        validation_fraction: as of the run
+        test_fraction: as of the run
+        every: sentences a query
+        seed: another seed takes other sentences out
+    """
+    corpus = Corpus(input_, validation_fraction=validation_fraction, test_fraction=test_fraction)
+    splits = corpus.splits(Path(".cache"))
+    if split not in splits:
+        raise InputError(f"{input_} has no split {split!r}: it has {', '.join(splits)}")
+    texts = list(documents(splits[split]))
     # a title is the first line; a number tells those of one title apart
-    titles = [text.strip().split("\n")[0][:60] for text in texts]
-    named = [Document(f"{i}: {title}", text) for i, (title, text) in enumerate(zip(titles, texts, strict=True))]
-    remaining, queries = make_queries(named, options.every, options.seed)
-    if not queries:
-        raise InputError(f"the {options.split} split of {options.input} has no run of {options.every} sentences")
-    options.output.mkdir(parents=True, exist_ok=True)
-    for name, rows in (("documents", remaining), ("queries", queries)):
-        fields = [row._asdict() for row in rows]
-        if name == "queries":
-            fields = [{"query": field.pop("text"), **field} for field in fields]
-        write_atomically(options.output / f"{name}.jsonl", "".join(json.dumps(field) + "\n" for field in fields))
-    print(
-        f"{options.output}: {len(queries):,} queries out of {len(remaining):,} documents of the {options.split} split"
-    )
+    named = [Document(f"{i}: {text.strip().split(chr(10))[0][:60]}", text) for i, text in enumerate(texts)]
+    remaining, found = make_queries(named, every, seed)
+    if not found:
+        raise InputError(f"the {split} split of {input_} has no run of {every} sentences")
+    output.mkdir(parents=True, exist_ok=True)
+    rows = [{"query": fields.pop("text"), **fields} for fields in (query._asdict() for query in found)]
+    _write_rows(output / "documents.jsonl", [document._asdict() for document in remaining])
+    _write_rows(output / "queries.jsonl", rows)
+    print(f"{output}: {len(found):,} queries out of {len(remaining):,} documents of the {split} split")
 
 
-def run_mine(options: argparse.Namespace) -> None:
-    """Write labelled rows with what the search found as negatives."""
-    from src.extras.retrieval.queries import mine_negatives, read_queries
-    from src.extras.retrieval.searcher import Searcher
-    from src.files import check_folder_of, write_atomically
+def mine(queries: Path, output: Path, options: IndexOptions, mode: Mode | None = None, depth: Positive = 20) -> None:
+    """Mine hard negatives: what a search finds for queries and does not answer them.
 
-    check_folder_of(options.output)
-    queries = read_queries(options.queries)
-    mode = find_mode(options)
-    searcher = Searcher(*open_index(options, mode != "bm25"))
-    rows = list(mine_negatives(searcher, queries, mode, options.depth))
+    Writes labelled rows of a query, a positive and negatives, which train the reranker or the retriever.
+
+    Args:
+        queries: a file as rag queries writes it
+        output: a .jsonl file for the rows
+        mode: words, vectors, or both (hybrid, if there are vectors)
+        depth: passages of a list
+    """
+    check_folder_of(output)
+    asked = read_queries(queries)
+    mode = options.best_mode(mode)
+    rows = list(mine_negatives(Searcher(*options.open(mode != "bm25")), asked, mode, depth))
     if not rows:
-        raise InputError(f"nothing was found in {options.index} beside the answers of {options.queries}")
-    write_atomically(options.output, "".join(json.dumps(row._asdict()) + "\n" for row in rows))
-    print(f"{options.output}: {len(rows):,} rows out of {len(queries):,} queries")
+        raise InputError(f"nothing was found in {options.index} beside the answers of {queries}")
+    _write_rows(output, [row._asdict() for row in rows])
+    print(f"{output}: {len(rows):,} rows out of {len(asked):,} queries")
 
 
-def run_eval(options: argparse.Namespace) -> None:
-    """Print a table of all stages, and write it if asked to."""
-    from src.extras.retrieval.evaluation import evaluate
-    from src.extras.retrieval.queries import read_queries
-    from src.files import check_folder_of, write_atomically
+def evaluate(
+    queries: Path,
+    options: SearchOptions,
+    mode: Mode = "hybrid",
+    depth: Positive = 50,
+    limit: Positive | None = None,
+    output: Path | None = None,
+) -> None:
+    """Print recall, MRR and nDCG of each stage with 95% bootstrap intervals, and the time of a query.
 
-    if options.output:
-        check_folder_of(options.output)
-    queries = read_queries(options.queries)[: options.limit]
-    searcher = open_searcher(options, True)
-    modes: Any = ("bm25", "dense", "hybrid") if searcher.encoder else ("bm25",)
-    reranked: Any = options.mode if searcher.encoder else "bm25"
-    found = evaluate(searcher, queries, modes, reranked, options.candidates, options.depth)
-    print(f"{len(queries):,} queries, {len(searcher.index):,} passages")
+    Args:
+        queries: a file as rag queries writes it
+        mode: the list to rerank
+        depth: of recall
+        limit: the first N queries alone
+        output: a .json file for the figures
+    """
+    if output:
+        check_folder_of(output)
+    asked = read_queries(queries)[:limit]
+    searcher = options.searcher(needs_vectors=True)
+    modes: tuple[Mode, ...] = ("bm25", "dense", "hybrid") if searcher.encoder else ("bm25",)
+    reranked: Mode = mode if searcher.encoder else "bm25"
+    found = evaluation.evaluate(searcher, asked, modes, reranked, options.candidates, depth)
+    print(f"{len(asked):,} queries, {len(searcher.index):,} passages")
     _show(found, reranked)
-    if options.output:
+    if output:
         figures = {
-            "queries": len(queries),
+            "queries": len(asked),
             "passages": len(searcher.index),
             "measures": {stage: {m: e._asdict() for m, e in of.items()} for stage, of in found.estimates().items()},
             "gains": {m: e._asdict() for m, e in found.gains(reranked).items()} if searcher.reranker else {},
             "milliseconds": found.milliseconds(),
         }
-        write_atomically(options.output, json.dumps(figures, indent=1) + "\n")
+        write_text(output, json.dumps(figures, indent=1) + "\n")
 
 
-def _show(found: "Evaluation", reranked: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _write_rows(path: Path, rows: list[dict[str, object]]) -> None:
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
+
+def _show(found: Evaluation, reranked: str) -> None:
     table = Table(box=None, padding=(0, 1))
     measures = list(next(iter(found.values.values())))
     for heading in ("stage", *measures, "ms", "ms (95%)"):

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from src.data.packing import IGNORED, Key
 from src.extras.retrieval.data.hard_negatives import HardNegatives
 from src.extras.retrieval.data.inverse_cloze import Example
-from src.rows import bert_row, pad_rows
+from src.tokenization import bert_row, pad_rows
 
 NO_PASSAGE = -1  # the number of a passage that only fills up a group
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from src.atomic import checksums, damaged
 from src.coverage import MeasuredTokenizer
 from src.data.corpora import EMBEDDED, Corpus, documents
 from src.data.datamodule import TextDataModule
@@ -21,7 +22,6 @@ from src.extras.retrieval.data.groups import Examples, PairGroups, RankingGroups
 from src.extras.retrieval.data.hard_negatives import HardNegatives, write_bm25
 from src.extras.retrieval.data.inverse_cloze import InverseCloze, write_cloze
 from src.extras.retrieval.data.labelled_ranking import LabelledRanking, RankingSource, write_ranking
-from src.files import checksums, damaged
 from src.tokenization import bert_ids, bert_tokens, make_tokenizer, tokenizer_text, vocabulary_size
 
 FORMAT = 1  # of the cache; counted up when what is written changes

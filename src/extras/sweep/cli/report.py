@@ -2,33 +2,23 @@
 
 from pathlib import Path
 
-from src.cli.parser import VerbParser
 from src.errors import InputError
 
 
-def parser() -> VerbParser:
-    """The options of `report`."""
-    options = VerbParser(prog="python -m src report", description=__doc__)
-    options.add_argument("--study", required=True, metavar="FOLDER", help="of a sweep")
-    options.add_argument("--storage", metavar="URL", help="the database, where `sweep` was given one")
-    return options
+def report(study: Path, storage: str | None = None) -> None:
+    """Write the tables and plots of a study into its folder.
 
-
-def main(arguments: list[str]) -> None:
-    """Write the report of a study into its folder.
-
-    Raises:
-        InputError: there is no such study.
+    Args:
+        study: the folder of a sweep
+        storage: the URL of the database, where `sweep` was given one
     """
-    options = parser().parse_args(arguments[1:])
-    from src.extras.sweep.report import write_report
     from src.extras.sweep.study import default_storage, find_study, open_storage
+    from src.extras.sweep.tables import write_report
 
-    folder = Path(options.study)
-    if options.storage is None and not (folder / "study.db").is_file():
-        raise InputError(f"there is no study in {folder}: run a sweep, or name its database by --storage")
-    folder.mkdir(parents=True, exist_ok=True)
-    study = find_study(open_storage(options.storage or default_storage(folder), folder), folder.name)
-    if study is None:
-        raise InputError(f"the database has no study {folder.name!r}")
-    print(f"wrote {write_report(study, folder)}")
+    if storage is None and not (study / "study.db").is_file():
+        raise InputError(f"there is no study in {study}: run a sweep, or name its database by --storage")
+    study.mkdir(parents=True, exist_ok=True)
+    found = find_study(open_storage(storage or default_storage(study), study), study.name)
+    if found is None:
+        raise InputError(f"the database has no study {study.name!r}")
+    print(f"wrote {write_report(found, study)}")

@@ -14,7 +14,7 @@ import yaml
 from src.extras.sweep.configuration import with_settings
 from src.extras.sweep.definition import Sweep
 from src.extras.sweep.plots import numeric_keys, plot_curves, plot_final, plot_number
-from src.extras.sweep.queue import current_trials
+from src.extras.sweep.queue import current_trials, is_lost
 from src.extras.sweep.results import CellResult, Estimate, RunResult, cells_of, odd_ones, runs_of
 from src.extras.sweep.scheduling import cell_config
 from src.extras.sweep.study import sweep_of_study
@@ -27,6 +27,9 @@ EQUAL = {
 }
 # what all runs should have in common
 COMMON = {"steps": "optimizer steps", "precision": "precision", "threads": "threads", "machine": "machine"}
+COSTS = ("seconds", "memory_mib", "n_parameters")
+# of a run's record, the columns of runs.csv
+RECORDED = ("seconds", "cpu_seconds", "memory_mib", "n_parameters", "steps", *EQUAL, "precision", "threads", "machine")
 
 
 def write_report(study: optuna.Study, folder: Path) -> Path:
@@ -39,22 +42,25 @@ def write_report(study: optuna.Study, folder: Path) -> Path:
     runs = runs_of(study, sweep)
     judged = [run for run in runs if not run.is_tuning]
     cells = cells_of(judged, sweep.mode)
-    _write_runs(runs, sweep, folder / "runs.csv")
-    _write_cells(cells, folder / "report.csv")
+    _write_csv([_run_row(run, sweep) for run in runs], folder / "runs.csv")
+    _write_csv([_cell_row(cell, cells[0]) for cell in cells], folder / "report.csv")
     parts = [f"# {study.study_name}", _summary(study, sweep, runs)]
     if cells:
         plot_final(cells, sweep, folder / "final.png")
         plot_curves(cells, sweep, folder / "curves.png")
-        best = cell_config(
-            sweep,
-            with_settings(study.user_attrs["config"], study.user_attrs["decided"]),
-            cells[0].parameters,
-            sweep.seeds[0],
-        )
+        config = with_settings(study.user_attrs["config"], study.user_attrs["decided"])
+        best = cell_config(sweep, config, cells[0].parameters, sweep.seeds[0])
         (folder / "best.yaml").write_text(yaml.safe_dump(best, sort_keys=False), encoding="utf-8")
         parts += [_cells_table(cells, sweep), "![the metric at the end](final.png)", "![learning curves](curves.png)"]
         parts.append(f"The best of them, {cells[0].label}, is a configuration to train with: `best.yaml`.")
-    parts += _numbers(sweep, runs, folder)
+    tried = [run for run in runs if run.is_tuning == bool(sweep.tuning_seeds) and run.value is not None]
+    for key in numeric_keys(sweep) if tried else []:
+        name = f"{key.rpartition('.')[2]}.png"
+        plot_number(tried, sweep, key, folder / name)
+        parts.append(f"![{key}]({name})")
+    if sweep.tuning_seeds and tried:
+        rows = [[cell.label, f"{cell.estimate.mean:.4f}"] for cell in cells_of(tried, sweep.mode)]
+        parts.append("## Tuning\n\n" + _table(["", f"{sweep.metric}, seed {_list(sweep.tuning_seeds)}"], rows))
     parts += [_held_equal(sweep, judged, study), _failures(runs)]
     path = folder / "report.md"
     path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
@@ -62,11 +68,10 @@ def write_report(study: optuna.Study, folder: Path) -> Path:
 
 
 def _summary(study: optuna.Study, sweep: Sweep, runs: Sequence[RunResult]) -> str:
-    states = Counter(run.state for run in runs)
-    counts = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    counts = ", ".join(f"{count} {state}" for state, count in Counter(run.state for run in runs).most_common())
     trials = study.get_trials(deepcopy=False)
     left = sum(not trial.state.is_finished() for trial in current_trials(trials).values())
-    died = sum(bool(trial.user_attrs.get("lost")) for trial in trials)
+    lost = sum(map(is_lost, trials))
     text = (
         f"{len(runs)} runs of `{' '.join(sweep.base)}`: {counts}. Judged by `{sweep.metric}` at the last step, the "
         f"{'lower' if sweep.mode == 'min' else 'higher'} the better; seeds {_list(sweep.seeds)}."
@@ -78,27 +83,26 @@ def _summary(study: optuna.Study, sweep: Sweep, runs: Sequence[RunResult]) -> st
         )
     if left:
         text += f" **{left} runs are not finished.**"
-    if died:
-        text += f" {died} runs were interrupted and done again."
+    if lost:
+        text += f" {lost} runs were interrupted and done again."
     return text
 
 
 def _cells_table(cells: Sequence[CellResult], sweep: Sweep) -> str:
     header = ["", "mean", "std", "95% interval", "to the best, paired", "seeds", "seconds", "MiB", "parameters"]
+    marks = [" \\*" if _is_at_edge(cell, sweep) else "" for cell in cells]
     rows = []
-    for cell in cells:
-        mean, to_best = cell.estimate, cell.difference(cells[0]) if cell is not cells[0] else None
+    for cell, mark in zip(cells, marks, strict=True):
+        mean = cell.estimate
         rows.append(
             [
-                cell.label + _edge(cell, sweep),
+                cell.label + mark,
                 f"{mean.mean:.4f}",
                 _number(mean.deviation, ".4f"),
                 _interval(mean),
-                _difference(to_best),
+                _difference(cell.difference(cells[0]) if cell is not cells[0] else None),
                 f"{len(cell.runs)}" + (f" of {cell.n_ended}" if cell.n_ended != len(cell.runs) else ""),
-                _number(cell.mean_of("seconds"), ".1f"),
-                _number(cell.mean_of("memory_mib"), ".0f"),
-                _number(cell.mean_of("n_parameters"), ",.0f"),
+                *(_number(cell.mean_of(name), form) for name, form in zip(COSTS, (".1f", ".0f", ",.0f"), strict=True)),
             ]
         )
     note = (
@@ -106,36 +110,18 @@ def _cells_table(cells: Sequence[CellResult], sweep: Sweep) -> str:
         "the first row with its interval, seed by seed, as one seed has the same data in all. Time is from the first "
         "step to the last validation, memory the most of the whole process."
     )
-    if any(_edge(cell, sweep) for cell in cells):
+    if any(marks):
         note += " \\* the best was at the edge of what was tried."
     return _table(header, rows) + "\n\n" + note
 
 
-def _edge(cell: CellResult, sweep: Sweep) -> str:
-    """A mark for a cell that tuning found at an end of what it had to choose from."""
-    if not sweep.tuning_seeds:
-        return ""
-    for axis, choice in sweep.chosen(cell.parameters):
+def _is_at_edge(cell: CellResult, sweep: Sweep) -> bool:
+    """Whether tuning found a cell at an end of what it had to choose from."""
+    for axis, choice in sweep.chosen(cell.parameters) if sweep.tuning_seeds else ():
         numbers = [other.label for other in axis.choices if isinstance(other.label, int | float)]
         if axis not in sweep.axes and len(numbers) > 1 and choice.label in (min(numbers), max(numbers)):
-            return " \\*"
-    return ""
-
-
-def _numbers(sweep: Sweep, runs: Sequence[RunResult], folder: Path) -> list[str]:
-    """A plot for each parameter that is a number, and what tuning tried."""
-    parts = []
-    tried = [run for run in runs if run.is_tuning == bool(sweep.tuning_seeds) and run.value is not None]
-    for key in numeric_keys(sweep) if tried else []:
-        name = f"{key.rpartition('.')[2]}.png"
-        plot_number(tried, sweep, key, folder / name)
-        parts.append(f"![{key}]({name})")
-    if sweep.tuning_seeds and tried:
-        rows = []
-        for cell in cells_of([run for run in runs if run.is_tuning], sweep.mode):
-            rows.append([cell.label, f"{cell.estimate.mean:.4f}"])
-        parts.append("## Tuning\n\n" + _table(["", f"{sweep.metric}, seed {_list(sweep.tuning_seeds)}"], rows))
-    return parts
+            return True
+    return False
 
 
 def _held_equal(sweep: Sweep, runs: Sequence[RunResult], study: optuna.Study) -> str:
@@ -171,54 +157,32 @@ def _failures(runs: Sequence[RunResult]) -> str:
     return "## Not completed\n\n" + _table(["run", "", "seed", "state", "reason"], rows) if rows else ""
 
 
-def _write_cells(cells: Sequence[CellResult], path: Path) -> None:
-    rows = []
-    for cell in cells:
-        mean, to_best = cell.estimate, cell.difference(cells[0])
-        rows.append(
-            {
-                **cell.parameters,
-                "mean": mean.mean,
-                "std": mean.deviation,
-                "half_width_95": mean.half_width,
-                "difference_to_best": to_best.mean if to_best else None,
-                "difference_half_width_95": to_best.half_width if to_best else None,
-                "seeds": len(cell.runs),
-                "ended": cell.n_ended,
-                **{name: cell.mean_of(name) for name in ("seconds", "memory_mib", "n_parameters")},
-            }
-        )
-    _write_csv(rows, path)
+def _cell_row(cell: CellResult, best: CellResult) -> dict[str, Any]:
+    mean, to_best = cell.estimate, cell.difference(best)
+    return {
+        **cell.parameters,
+        "mean": mean.mean,
+        "std": mean.deviation,
+        "half_width_95": mean.half_width,
+        "difference_to_best": to_best.mean if to_best else None,
+        "difference_half_width_95": to_best.half_width if to_best else None,
+        "seeds": len(cell.runs),
+        "ended": cell.n_ended,
+        **{name: cell.mean_of(name) for name in COSTS},
+    }
 
 
-def _write_runs(runs: Sequence[RunResult], sweep: Sweep, path: Path) -> None:
-    names = (
-        "seconds",
-        "cpu_seconds",
-        "memory_mib",
-        "n_parameters",
-        "steps",
-        *EQUAL,
-        "precision",
-        "threads",
-        "machine",
-        "folder",
-        "reason",
-    )
-    rows = [
-        {
-            "run": run.number,
-            **run.parameters,
-            "seed": run.seed,
-            "tuning": run.is_tuning,
-            "state": run.state,
-            sweep.metric: run.value,
-            **{name: run.record.get(name) for name in names},
-            **run.record.get("metrics", {}),
-        }
-        for run in runs
-    ]
-    _write_csv(rows, path)
+def _run_row(run: RunResult, sweep: Sweep) -> dict[str, Any]:
+    return {
+        "run": run.number,
+        **run.parameters,
+        "seed": run.seed,
+        "tuning": run.is_tuning,
+        "state": run.state,
+        sweep.metric: run.value,
+        **{name: run.record.get(name) for name in (*RECORDED, "folder", "reason")},
+        **run.record.get("metrics", {}),
+    }
 
 
 def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
@@ -229,9 +193,8 @@ def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
         writer.writerows(rows)
 
 
-def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    lines = [list(header)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], ["---"] * len(lines[0]), *map(list, rows)])
+def _table(header: list[str], rows: Iterable[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
 
 
 def _number(value: float | None, form: str) -> str:

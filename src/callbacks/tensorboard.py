@@ -1,4 +1,4 @@
-"""The table in TensorBoard's HParams tab: a row a run, with the few settings that matter and what came out."""
+"""TensorBoard's writers, and a run's row in the HParams tab: the few settings that matter, and what came out."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,12 +16,17 @@ KEYS = ("model.config.activation", "model.optimizer", "model.optimizer.lr", "mod
 METRICS = ("val/loss",)
 
 
+def tensorboards(trainer: L.Trainer) -> list[SummaryWriter]:
+    """The TensorBoard writers of a run; none in a trial run of a few batches, or with other loggers."""
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
 def log_hparams(writer: SummaryWriter, settings: Mapping[str, str | float | None], metrics: Sequence[str]) -> None:
     """Make a run a row of the HParams tab.
 
     Args:
         writer: of the run's own folder; one row a folder.
-        settings: the columns and their values; of those that are null nothing is shown.
+        settings: the columns and their values; those that are None are not shown.
         metrics: tags of scalars, of which the newest value in the folder is shown: they may be logged before or after.
     """
     assert writer.file_writer is not None
@@ -51,7 +56,7 @@ class HParams(L.Callback):
     """Log a run's settings for TensorBoard's HParams tab, with the seed.
 
     Args:
-        keys: dotted keys of the configuration, as ``model.optimizer.lr``; a few of the model and the optimizer if null.
+        keys: dotted keys of the configuration, as ``model.optimizer.lr``; by default a few of the model and optimizer.
         metrics: what came out, by its tags among the scalars: the last value of each.
     """
 
@@ -60,11 +65,7 @@ class HParams(L.Callback):
         self.settings: dict[str, str | float | None] = {}
 
     def read(self, config: Mapping[str, Any]) -> None:
-        """Take the values out of a run's whole configuration.
-
-        Raises:
-            InputError: naming a key that it has not.
-        """
+        """Take the values from a run's complete configuration; refuse a key that it does not have."""
         for key in KEYS if self.keys is None else self.keys:
             try:
                 self.settings[key] = setting(config, key)
@@ -75,6 +76,5 @@ class HParams(L.Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                log_hparams(logger.experiment, self.settings, self.metrics)
+        for writer in tensorboards(trainer):
+            log_hparams(writer, self.settings, self.metrics)

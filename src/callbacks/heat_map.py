@@ -1,4 +1,4 @@
-"""A heat map with words beside it, as a picture of the size that TensorBoard shows it in."""
+"""A heat map with labels, as an image of the size that TensorBoard shows it in."""
 
 import math
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ FONT_FILE = "DejaVuSans.ttf"
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """A font with the letters of most alphabets, the system's or matplotlib's; without them Pillow's, of English."""
+    """A font with most alphabets, the system's or matplotlib's; without them Pillow's, which has English alone."""
     matplotlib = find_spec("matplotlib")
     folder = (
         Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf" if matplotlib and matplotlib.origin else Path()
@@ -38,7 +38,7 @@ def _coloured(values: np.ndarray) -> np.ndarray:
 
 
 def _short(label: str) -> str:
-    """A label that has room, with its beginning if it is too long."""
+    """A label, shortened to its beginning if it is too long."""
     if FONT.getlength(label) <= LONGEST:
         return label
     while label and FONT.getlength(f"{label}…") > LONGEST:
@@ -47,43 +47,39 @@ def _short(label: str) -> str:
 
 
 def _labels(texts: list[str], ending: bool) -> Image.Image:
-    """Labels below each other, at the left edge or ending at the right one."""
+    """Labels below each other, aligned left, or right with ``ending``."""
     shorts = [_short(text) for text in texts]
     width = 6 + max(math.ceil(FONT.getlength(text)) for text in shorts)
-    picture = Image.new("RGB", (width, CELL * len(shorts)), "white")
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (width, CELL * len(shorts)), "white")
+    pen = ImageDraw.Draw(image)
     for i, text in enumerate(shorts):
         x = width - 3 - math.ceil(FONT.getlength(text)) if ending else 3
         pen.text((x, CELL * i - 1), text, "black", FONT)
-    return picture
-
-
-def _upright(texts: list[str]) -> Image.Image:
-    """Labels side by side, each read from below, beginning at the bottom edge."""
-    return _labels(texts, ending=False).transpose(Image.Transpose.ROTATE_90)
+    return image
 
 
 def heat_map(weights: np.ndarray, columns: list[str], rows: list[str]) -> np.ndarray:
-    """A map of how much each row looks at each column, (height, width, 3) as bytes; the largest weight is the darkest.
+    """Draw how much each row attends to each column, (height, width, 3) as bytes; the largest weight is the darkest.
 
     Args:
         weights: (rows, columns), at least 0.
         columns: their labels, upright above the map.
-        rows: theirs, at its left.
+        rows: their labels, left of the map.
     """
     highest = max(float(weights.max()), 1e-9)
     cells = np.kron(_coloured(weights / highest), np.ones((CELL, CELL, 1), np.uint8))
-    left, above = _labels(rows, ending=True), _upright(columns)
+    left = _labels(rows, ending=True)
+    above = _labels(columns, ending=False).transpose(Image.Transpose.ROTATE_90)  # read from below
     x, y = left.width, HEADING + above.height
-    picture = Image.new("RGB", (max(x + cells.shape[1] + 1, CARD), y + cells.shape[0] + 1), "white")
-    picture.paste(left, (0, y))
-    picture.paste(above, (x, HEADING))
-    picture.paste(Image.fromarray(cells), (x, y))
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (max(x + cells.shape[1] + 1, CARD), y + cells.shape[0] + 1), "white")
+    image.paste(left, (0, y))
+    image.paste(above, (x, HEADING))
+    image.paste(Image.fromarray(cells), (x, y))
+    pen = ImageDraw.Draw(image)
     pen.rectangle((x, y, x + cells.shape[1], y + cells.shape[0]), outline="grey")
     pen.text((3, 2), "rows look at columns:  0", "black", FONT)
     bar = 10 + math.ceil(FONT.getlength("rows look at columns:  0"))
-    picture.paste(Image.fromarray(np.repeat(_coloured(np.linspace(0, 1, 60))[None], 8, 0)), (bar, 4))
+    image.paste(Image.fromarray(np.repeat(_coloured(np.linspace(0, 1, 60))[None], 8, 0)), (bar, 4))
     pen.rectangle((bar, 4, bar + 60, 12), outline="grey")
     pen.text((bar + 66, 2), f"{highest:.2f}", "black", FONT)
-    return np.asarray(picture)
+    return np.asarray(image)

@@ -1,4 +1,4 @@
-"""What a run is going to do, printed at its start, and what came out, printed at its end."""
+"""What a run prints: its plan before the first step, and its result at the end."""
 
 import math
 from pathlib import Path
@@ -8,11 +8,11 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
-from src.callbacks.samples import TextSamples
+from src.callbacks.text_examples import TextSamples
 from src.data import Baselines
 from src.tasks import Task
 
-# what a network that has learnt anything is better at than the baselines are, and whether less of it is better
+# the metrics in which a network that has learnt anything beats the baselines -> whether lower is better
 DECISIVE = {"perplexity": True, "mlm_perplexity": True, "nsp_accuracy": False, "accuracy": False, "bleu": False}
 
 
@@ -23,10 +23,10 @@ def _table(title: str | None = None) -> Table:
     return table
 
 
-class Report(L.Callback):
-    """Print network, data and the length of the run in optimizer steps, tokens and epochs before the first step.
+class RunSummary(L.Callback):
+    """Print the network, the data and the length of the run in optimizer steps, tokens and epochs.
 
-    Its ``baselines`` are what the run's figures are printed beside at the end.
+    Its ``baselines`` are printed beside the run's metrics at the end.
     """
 
     def __init__(self) -> None:
@@ -62,13 +62,13 @@ class Report(L.Callback):
 
 
 def baselines_of(trainer: L.Trainer) -> Baselines:
-    """Those of the trainer's report, once a fit has started; without a report there are none."""
+    """Those of the trainer's :class:`RunSummary`, once a fit has started; none without one."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    return next((callback.baselines for callback in callbacks if isinstance(callback, Report)), Baselines({}))
+    return next((callback.baselines for callback in callbacks if isinstance(callback, RunSummary)), Baselines({}))
 
 
-def figures_table(figures: dict[str, float], baselines: Baselines) -> Table:
-    """The last validation's figures by their metrics, and beside each what the baselines reach."""
+def metrics_table(figures: dict[str, float], baselines: Baselines) -> Table:
+    """The metrics of the last validation, and beside each its value for the baselines."""
     table = Table(title="Result", title_justify="left", title_style="bold", box=None, padding=(0, 0, 0, 2))
     table.show_header = bool(figures and baselines.figures)
     table.add_column(style="cyan", no_wrap=True)
@@ -81,15 +81,15 @@ def figures_table(figures: dict[str, float], baselines: Baselines) -> Table:
 
 
 def shortfalls(figures: dict[str, float], baselines: Baselines) -> list[str]:
-    """A line for each decisive metric in which a run is no better than the best of the baselines."""
+    """A line for each decisive metric in which a run is no better than the best baseline."""
     lines = []
-    for metric, less_is_better in DECISIVE.items():
+    for metric, lower_is_better in DECISIVE.items():
         reached = {model: found[metric] for model, found in baselines.figures.items() if metric in found}
         if not reached or metric not in figures:
             continue
-        best = (min if less_is_better else max)(reached, key=lambda model: reached[model])
+        best = (min if lower_is_better else max)(reached, key=lambda model: reached[model])
         mine, other = figures[metric], reached[best]
-        if not (mine < other if less_is_better else mine > other):  # nor where it is not a number
+        if not (mine < other if lower_is_better else mine > other):  # true of NaN as well
             line = f"val/{metric} {mine:.4f} is no better than the {best} baseline's {other:.4f}"
             lines.append(f"{line}: the network has not learnt more than that")
     return lines
@@ -97,11 +97,11 @@ def shortfalls(figures: dict[str, float], baselines: Baselines) -> list[str]:
 
 @rank_zero_only
 def print_results(trainer: L.Trainer) -> None:
-    """Print the last validation's figures, a sample, where the run lies, and how to look at it."""
+    """Print the metrics of the last validation, a sample, the run's folder, and how to look at it."""
     console, baselines = Console(), baselines_of(trainer)
     logged = trainer.callback_metrics.items()
     figures = {name.removeprefix("val/"): float(value) for name, value in logged if name.startswith("val/")}
-    console.print(figures_table(figures, baselines))
+    console.print(metrics_table(figures, baselines))
     notes = [baselines.note, *shortfalls(figures, baselines)]
     if figures and baselines.figures and sum(trainer.num_val_batches) < len(trainer.val_dataloaders):  # type: ignore[arg-type,operator]
         notes.append("the baselines are of the whole validation split, this run's figures of its first batches")

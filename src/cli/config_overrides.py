@@ -1,0 +1,60 @@
+"""Config overrides: what a checkpoint's own configuration says, what changes it, and what starts from it."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from src.checkpoint import read_header, save_checkpoint
+from src.errors import InputError
+
+# in a checkpoint's configuration, what belongs to the verb that wrote it and not to the run
+OF_THE_VERB = ("ckpt_path", "weights_only", "verbose", "return_predictions")
+
+
+def header_of(path: str, to_go_on: bool) -> dict[str, Any]:
+    """Read what a checkpoint holds beside its weights; one that a run is to go on from must hold more than those."""
+    header = read_header(path)
+    if to_go_on and "loops" not in header:
+        raise InputError(f"{path} holds no run to go on with: start one from its weights by --model.pretrained {path}")
+    return {key: value for key, value in header.items() if key not in ("state_dict", "optimizer_states")}
+
+
+def config_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration inside a checkpoint, less what belonged to the verb that wrote it."""
+    return {key: value for key, value in yaml.safe_load(checkpoint["config"]).items() if key not in OF_THE_VERB}
+
+
+def changes(old: Any, new: Any, key: str = "") -> list[str]:
+    """List the leaves of two nested configurations that differ, as ``key: old -> new``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = dict.fromkeys([*old, *new])
+        return [line for k in keys for line in changes(old.get(k), new.get(k), f"{key}.{k}" if key else k)]
+    return [] if old == new else [f"{key}: {old} -> {new}"]
+
+
+def check_output(output: Path) -> None:
+    """Refuse a path that no checkpoint can be written to."""
+    if output.suffix != ".ckpt" or not output.parent.is_dir():
+        raise InputError(f"--output {output} must be a .ckpt file in a folder that exists")
+
+
+def save_starting_point(content: dict[str, Any], overrides: dict[str, Any], output: Path) -> None:
+    """Write a checkpoint ``x.ckpt`` that training starts from, its tokenizers, and the overrides for it as ``x.yaml``.
+
+    Args:
+        content: of the checkpoint.
+        overrides: of a configuration, without the paths of the files.
+        output: of the checkpoint.
+    """
+    data = overrides["data"]["init_args"]
+    for key in ("tokenizer", "source_tokenizer"):
+        if key in content:
+            path = output.with_suffix(f".{key}.json")
+            path.write_text(content[key], encoding="utf-8")
+            data[key] = str(path)
+    if content.get("source_tokenizer") == content["tokenizer"]:
+        data |= {"source_tokenizer": None, "joint_vocabulary": True}
+    overrides["model"]["init_args"]["pretrained"] = str(output)
+    output.with_suffix(".yaml").write_text(yaml.safe_dump(overrides, sort_keys=False), encoding="utf-8")
+    save_checkpoint(content, output)

@@ -1,0 +1,148 @@
+"""A verb is a typed function: its parameters are the options, and its docstring is their help.
+
+jsonargparse, which reads the configurations of `fit`, is not used here: it takes a value for YAML, and would give
+`--prompt null` as None and `--prompt "[a]"` as a list.
+"""
+
+import argparse
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+
+from src.cli.messages import did_you_mean
+from src.errors import InputError
+
+R = TypeVar("R")
+Verbs = Mapping[str, tuple[str, str]]  # verb -> (MODULE:FUNCTION, what it does)
+
+
+def whole(low: int) -> Callable[[str], int]:
+    """Make the reader of a whole number from ``low`` on, up to what random generators take."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) < 1 << 63:
+            bounds = f"of at least {low}" if low else "from 0 to 2^63 - 1"
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number {bounds}")
+        return int(text)
+
+    return read
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """Make the reader of a finite number between two."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high or value == float("inf"):
+            raise argparse.ArgumentTypeError(f"{text!r} is no number between {low:g} and {high:g}")
+        return value
+
+    return read
+
+
+Positive = Annotated[int, whole(1)]
+NonNegative = Annotated[int, whole(0)]
+NonNegativeFloat = Annotated[float, number(0, float("inf"))]
+Fraction = Annotated[float, number(1e-9, 1)]  # above 0 and up to 1
+
+
+class VerbParser(argparse.ArgumentParser):
+    """A parser that takes no abbreviations and whose errors are ``InputError``: one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def call(program: str, function: Callable[..., R], arguments: list[str]) -> R:
+    """Call a verb's function with the options of a command line, the verb first.
+
+    Options are named as the parameters, with dashes; a trailing underscore, as of ``input_``, is left out. By its type
+    a parameter is a flag (``bool``), may be left out (``X | None``), is repeated (``list[X]``), has several values
+    (``tuple[X, ...]``), is read by a function (``Annotated[X, read]``), or stands for the options that are its fields
+    (a dataclass). One before ``/`` has no name on the command line, and ``*rest`` takes what is not known here. A
+    function with a parameter ``arguments`` is given the command line as it stands.
+    """
+    parameters = inspect.signature(function).parameters
+    if "arguments" in parameters:
+        return function(arguments)
+    description = inspect.cleandoc(function.__doc__ or "").partition("\nArgs:\n")[0]
+    parser = VerbParser(prog=program, description=description, allow_abbrev=False)
+    _add_options(parser, function)
+    options, rest = parser.parse_known_args(arguments[1:])
+    takes_rest = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters.values())
+    if rest and not takes_rest:
+        hint = did_you_mean(rest[0].partition("=")[0], parser._option_string_actions)
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+    positional, named = _values(function, options)
+    return function(*positional, *(rest if takes_rest else ()), **named)
+
+
+def _add_options(parser: VerbParser, function: Callable[..., Any]) -> None:
+    hints, helps = get_type_hints(function, include_extras=True), {}
+    for base in reversed(inspect.getmro(function)) if inspect.isclass(function) else [function]:
+        helps.update(_helps(base))
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            continue
+        if is_dataclass(hints[name]):
+            _add_options(parser, hints[name])
+            continue
+        is_required = parameter.default is parameter.empty
+        default = None if is_required else parameter.default
+        shown = "" if default is None or default is False else f" ({default})"
+        settings = {"help": f"{helps[name]}{shown}".replace("%", "%%"), **_settings(hints[name], name)}
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            parser.add_argument(name, **settings)
+        else:
+            option = f"--{name.strip('_').replace('_', '-')}"
+            parser.add_argument(option, dest=name, required=is_required, default=default, **settings)
+
+
+def _helps(function: Callable[..., Any]) -> dict[str, str]:
+    """Read what the section "Args" of a docstring says of each parameter."""
+    section = inspect.cleandoc(function.__doc__ or "").partition("\nArgs:\n")[2].partition("\n\n")[0]
+    found = re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found}
+
+
+def _settings(hint: Any, name: str) -> dict[str, Any]:
+    """Map a parameter's type to what ``add_argument`` takes."""
+    (hint,) = [part for part in _union(hint) if part is not NoneType]
+    if hint is bool:
+        return {"action": "store_true"}
+    settings: dict[str, Any] = {}
+    if get_origin(hint) in (list, tuple):
+        settings = {"nargs": "+"} if get_origin(hint) is tuple else {"action": "append"}
+        hint = get_args(hint)[0]
+    if get_origin(hint) is Literal:
+        return {**settings, "choices": get_args(hint)}
+    read = kind = hint
+    if get_origin(hint) is Annotated:
+        kind, read = get_args(hint)
+    metavar = {int: "N", float: "X", Path: "PATH"}.get(kind, name.strip("_").upper())
+    return {**settings, "type": read, "metavar": metavar}
+
+
+def _union(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if NoneType in get_args(hint) else (hint,)
+
+
+def _values(function: Callable[..., Any], options: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:
+    """Take a function's positional and named arguments out of what was parsed."""
+    hints = get_type_hints(function)
+    positional, named = [], {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if is_dataclass(hints[name]):
+            named[name] = hints[name](**_values(hints[name], options)[1])
+        elif parameter.kind is parameter.POSITIONAL_ONLY:
+            positional.append(getattr(options, name))
+        elif parameter.kind is not parameter.VAR_POSITIONAL:
+            named[name] = getattr(options, name)
+    return positional, named
