@@ -1,4 +1,4 @@
-"""What is installed is pinned, with hashes, and its licences are listed."""
+"""What is installed is pinned, with hashes, and its licences are listed; the citation is of this version."""
 
 import re
 import tomllib
@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 # their files differ by machine, or build what does: see requirements-dev.lock
@@ -64,3 +65,11 @@ def test_one_lock_has_what_the_project_runs_on_and_the_other_what_its_tests_need
     assert names_of(PROJECT["dependencies"]) - NOT_LOCKED <= core
     assert core <= everything
     assert direct() - NOT_LOCKED <= everything
+
+
+def test_the_citation_is_complete_and_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert (citation["title"], citation["version"]) == (PROJECT["name"], PROJECT["version"])
+    assert citation["authors"] == [{"name": "the transformer-template authors"}]
+    assert citation["license"] == "MIT"

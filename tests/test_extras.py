@@ -29,6 +29,7 @@ QUICK = (
     "tests/models/test_transformer.py",
     "tests/data/test_packing.py",
     "tests/test_checkpoint.py",
+    "tests/test_encoder.py",
 )
 
 
@@ -84,8 +85,11 @@ def test_the_core_stands_alone(tmp_path):
 
 @pytest.fixture(scope="module")
 def mypy_cache(tmp_path_factory) -> Path:
-    """One for all copies, most of whose files are the same."""
-    return tmp_path_factory.mktemp("mypy")
+    """One for all copies, most of whose files are the same; it begins with that of the last check of the project."""
+    cache = tmp_path_factory.mktemp("mypy")
+    if (ROOT / ".mypy_cache").is_dir():
+        shutil.copytree(ROOT / ".mypy_cache", cache, dirs_exist_ok=True)
+    return cache
 
 
 @pytest.mark.slow

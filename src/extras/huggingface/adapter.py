@@ -125,8 +125,10 @@ class Adapter(ABC):
 
     architecture: ClassVar[str]
     model_type: ClassVar[str]
-    # HuggingFace's classes that it reads, first the one of a complete network
-    reads: ClassVar[tuple[str, ...]]
+    # HuggingFace's classes, first the one of a complete network: the class that loads any of its kind, and the task
+    # that the hub shows
+    classes: ClassVar[dict[str, tuple[str, str]]]
+    reads_back = True  # whether those classes are read as this architecture
 
     # field here -> key of config.json, and its value where that leaves it out (a number is read where that is None)
     keys: ClassVar[dict[str, tuple[str, Any]]]
@@ -147,7 +149,7 @@ class Adapter(ABC):
 
     def model_class(self, untrained: tuple[str, ...]) -> str:
         """Name HuggingFace's class of a network without some of its parts."""
-        return self.reads[0]
+        return next(iter(self.classes))
 
     def read_fields(self, theirs: Settings, tensors: Tensors) -> Settings:
         """Make the fields of the configuration here of ``config.json``, and of what it leaves to the tensors."""
@@ -241,6 +243,10 @@ class Adapter(ABC):
     def generation(self, config: Any, tokens: Settings) -> Settings:
         """Say how ``generate`` pads and searches if nothing else is said; nothing for what does not generate."""
         return {}
+
+    def note(self, checkpoint: Settings) -> str:
+        """Say in the model card what a user of the export would not expect."""
+        return ""
 
     # ---- tensors
 

@@ -4,7 +4,7 @@
 
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -26,12 +26,12 @@ class BERTAdapter(Adapter):
 
     architecture = "bert"
     model_type = "bert"
-    reads: ClassVar[tuple[str, ...]] = (
-        "BertForPreTraining",
-        "BertForMaskedLM",
-        "BertForNextSentencePrediction",
-        "BertModel",
-    )
+    classes = {
+        "BertForPreTraining": ("AutoModelForPreTraining", "fill-mask"),
+        "BertForMaskedLM": ("AutoModelForMaskedLM", "fill-mask"),
+        "BertForNextSentencePrediction": ("AutoModelForNextSentencePrediction", "text-classification"),
+        "BertModel": ("AutoModel", "feature-extraction"),
+    }
     keys = {
         "vocab_size": ("vocab_size", 30522),
         "max_seq_len": ("max_position_embeddings", 512),
@@ -130,11 +130,11 @@ class BERTClassifierAdapter(BERTAdapter):
     """A BERT with a classifier on [CLS] and HuggingFace's ``BertForSequenceClassification``."""
 
     architecture = "bert_classifier"
-    reads = ("BertForSequenceClassification",)
+    classes = {"BertForSequenceClassification": ("AutoModelForSequenceClassification", "text-classification")}
     parts = {}
 
     def model_class(self, untrained: tuple[str, ...]) -> str:
-        return self.reads[0]
+        return "BertForSequenceClassification"
 
     def read_fields(self, theirs: Settings, tensors: Tensors) -> Settings:
         """As the base class, with as many labels as the classifier has biases: one is the score of a reranker."""
@@ -142,8 +142,8 @@ class BERTClassifierAdapter(BERTAdapter):
         n_labels = tensors["classifier.bias"].numel() if "classifier.bias" in tensors else 2
         if problem != SOFTMAX:
             raise InputError(
-                f"config.json describes a {self.reads[0]} with problem_type {problem!r}: here a classifier chooses one "
-                "of several labels, by a softmax"
+                f"config.json describes a {self.model_class(())} with problem_type {problem!r}: here a classifier "
+                "chooses one of several labels, by a softmax"
             )
         return {**super().read_fields(theirs, tensors), "n_labels": n_labels}
 
@@ -164,7 +164,7 @@ class BiEncoderAdapter(BERTAdapter):
     """A retriever's encoder and HuggingFace's ``BertModel`` less its pooler; read back, it is a BERT without heads."""
 
     architecture = "bi_encoder"
-    reads = ()
+    reads_back = False
     parts = {"encoder.pooler": "bert.pooler."}
 
     def model_class(self, untrained: tuple[str, ...]) -> str:

@@ -12,6 +12,8 @@ from src.extras.huggingface.tokenizer_files import special_token, token_of, writ
 from src.models import GPTConfig
 from src.tokenization import require_token
 
+NO_BIASES = "\nThe network was trained without biases, which GPT-2 has: here they are zeros.\n"
+
 
 class GPT2Adapter(Adapter):
     """GPT-2's linear layers are transposed (``Conv1D``), and its q, k and v stand one below the other.
@@ -21,7 +23,10 @@ class GPT2Adapter(Adapter):
 
     architecture = "gpt"
     model_type = "gpt2"
-    reads = ("GPT2LMHeadModel", "GPT2Model")
+    classes = {
+        "GPT2LMHeadModel": ("AutoModelForCausalLM", "text-generation"),
+        "GPT2Model": ("AutoModel", "feature-extraction"),
+    }
     keys = {
         "vocab_size": ("vocab_size", 50257),
         "max_seq_len": ("n_positions", 1024),
@@ -95,6 +100,9 @@ class GPT2Adapter(Adapter):
 
     def generation(self, config: GPTConfig, tokens: Settings) -> Settings:
         return {"pad_token_id": tokens["eos_token_id"]}
+
+    def note(self, checkpoint: Settings) -> str:
+        return "" if checkpoint["model_config"].get("bias", True) else NO_BIASES
 
     def write_tokenizers(self, checkpoint: Settings, length: int, folder: Path) -> None:
         special = checkpoint["special_tokens"]

@@ -94,7 +94,9 @@ def import_folder(folder: Path, name: str) -> Checkpoint:
 def _adapter(theirs: dict[str, Any], names: set[str]) -> Adapter:
     """Choose what reads a model: by the class in ``architectures``, or where that is not set by its tensors' names."""
     model_type = setting(theirs, "model_type", str, None)
-    known = {model_class: adapter for adapter in ADAPTERS.values() for model_class in adapter.reads}
+    known = {
+        model_class: adapter for adapter in ADAPTERS.values() if adapter.reads_back for model_class in adapter.classes
+    }
     classes = [name for name, adapter in known.items() if adapter.model_type == model_type]
     model_class = next(iter(list_setting(theirs, "architectures", str)), None)
     if not classes or model_class not in (*classes, None):

@@ -15,6 +15,10 @@ from src.models import LongformerConfig
 from src.tokenization import bert_ids
 
 POSITIONS = "embeddings.position_embeddings.weight"
+GLOBAL = """
+Global attention is not in its configuration: this network was trained with it at the positions {positions} of each
+input. Give `global_attention_mask` with a 1 there.
+"""
 
 
 class LongformerAdapter(BERTAdapter):
@@ -26,7 +30,10 @@ class LongformerAdapter(BERTAdapter):
 
     architecture = "longformer"
     model_type = "longformer"
-    reads = ("LongformerForMaskedLM", "LongformerModel")
+    classes = {
+        "LongformerForMaskedLM": ("AutoModelForMaskedLM", "fill-mask"),
+        "LongformerModel": ("AutoModel", "feature-extraction"),
+    }
     fixed = {"tie_word_embeddings": True, "hidden_act": "gelu"}  # as its head always has it
     only = {"dilation": 1, "activation": "gelu"}
     prefix = "longformer."
@@ -86,3 +93,6 @@ class LongformerAdapter(BERTAdapter):
         ids = bert_ids(Tokenizer.from_str(checkpoint["tokenizer"]))
         names = {"pad_token_id": "pad", "bos_token_id": "cls", "eos_token_id": "sep", "sep_token_id": "sep"}
         return {key: ids[f"{name}_token"] for key, name in names.items()}
+
+    def note(self, checkpoint: Settings) -> str:
+        return GLOBAL.format(positions=checkpoint["model_config"].get("global_tokens", [0]))

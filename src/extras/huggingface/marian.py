@@ -29,6 +29,14 @@ from src.nn import SinusoidalPositions
 from src.tokenization import require_token
 
 FINAL_BIAS = "final_logits_bias"
+TRANSLATION = """
+The tokenizer puts the end token behind a source, and is not HuggingFace's `MarianTokenizer`.{target}
+`generate` divides a hypothesis' log-probability by `length ** length_penalty`, where the network's own search divides
+by `((5 + length) / 6) ** length_penalty`; with a `length_penalty` of 0 the two are the same.
+"""
+OWN_TARGET = f"""
+The target has a tokenizer of its own, which decodes what the model generates:
+`AutoTokenizer.from_pretrained(FOLDER, subfolder="{TARGET_TOKENIZER}")`."""
 # keys of one value here, and their default
 PAIRS = (
     ("encoder_attention_heads", "decoder_attention_heads", 16),
@@ -45,7 +53,7 @@ class MarianAdapter(Adapter):
 
     architecture = "transformer"
     model_type = "marian"
-    reads = ("MarianMTModel",)
+    classes = {"MarianMTModel": ("AutoModelForSeq2SeqLM", "translation")}
     keys = {
         "source_vocab_size": ("vocab_size", 58101),
         "vocab_size": ("decoder_vocab_size", None),
@@ -140,6 +148,10 @@ class MarianAdapter(Adapter):
 
     def generation(self, config: TransformerConfig, tokens: Settings) -> Settings:
         return {"num_beams": 4, "length_penalty": 0.6, "early_stopping": "never", "max_length": config.max_seq_len}
+
+    def note(self, checkpoint: Settings) -> str:
+        own = checkpoint["source_tokenizer"] != checkpoint["tokenizer"]
+        return TRANSLATION.format(target=OWN_TARGET if own else "")
 
     def write_tokenizers(self, checkpoint: Settings, length: int, folder: Path) -> None:
         """Write the source's, and in a folder below it the target's, if that is another one."""

@@ -1,8 +1,9 @@
-"""Search over all stages: fusion, candidates and reranking, and questions that cannot be asked."""
+"""Search over all stages: fusion, candidates and reranking, and what cannot be searched for or with."""
 
 import numpy as np
 import pytest
 
+from src.encoder import load_encoder
 from src.errors import InputError
 from src.extras.retrieval.changing import add
 from src.extras.retrieval.index import Index
@@ -88,3 +89,22 @@ def test_words_that_are_nowhere_find_nothing_by_words(searcher):
     assert plain.search("the of and", "bm25", 3) == []  # stop words
     with pytest.raises(InputError, match="needs the encoder"):
         plain.search(QUERY, "hybrid", 3)
+
+
+def test_the_encoder_of_a_retriever_is_that_of_its_bert(retriever, tmp_path):
+    assert load_encoder(retriever).checksum() == load_encoder(tmp_path / "bert.ckpt").checksum()
+
+
+def test_no_passages_have_no_scores(tmp_path):
+    assert load_reranker(write_checkpoint(tmp_path / "reranker.ckpt", "bert_classifier")).scores(QUERY, []) == []
+
+
+def test_other_networks_are_refused(tmp_path):
+    three = write_checkpoint(tmp_path / "three.ckpt", "bert_classifier", n_labels=3)
+    encoder = write_checkpoint(tmp_path / "bert.ckpt")
+    with pytest.raises(InputError, match="has 3 labels: a reranker has one"):
+        load_reranker(three)
+    with pytest.raises(InputError, match="holds a bert: this needs a bert_classifier"):
+        load_reranker(encoder)
+    with pytest.raises(InputError, match="holds a bert_classifier: this needs one of bert"):
+        load_encoder(three)
