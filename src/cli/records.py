@@ -19,7 +19,7 @@ from src.tasks import Task
 
 
 class SaveConfig(SaveConfigCallback):
-    """The resolved configuration and a manifest in the run's folder; the configuration in each checkpoint too.
+    """Save the resolved configuration and a manifest in the run's folder, and the configuration in each checkpoint.
 
     Args:
         record: the manifest.
@@ -43,7 +43,7 @@ class SaveConfig(SaveConfigCallback):
         return self.parser.dump(self.config, skip_unset=False)  # takes longer than to save a small network
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """The tokenizers, beside the configuration: another run can name them; and the manifest."""
+        """Write the manifest, and the tokenizers, which another run can name."""
         assert isinstance(pl_module, Task)
         path = Path(trainer.default_root_dir) / MANIFEST
         record = self.record
@@ -57,7 +57,7 @@ class SaveConfig(SaveConfigCallback):
 
 
 def loggers(run: Path, step: int = 0) -> list[Logger]:
-    """The loggers of a run.
+    """Make the loggers of a run: TensorBoard, and a CSV file that a resumed run continues.
 
     Args:
         run: its folder.

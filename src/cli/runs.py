@@ -90,7 +90,7 @@ def _time(path: Path) -> int:
 
 
 def _setting(key: str, default: str, arguments: list[str]) -> Any:
-    """A setting as the configuration files have it, and the command line over them."""
+    """Look up a setting in the configuration files, and on the command line, which overrides them."""
     value: Any = default
     for config in values_of(("--config", "-c"), arguments):
         try:

@@ -55,7 +55,7 @@ class TrainingCLI(LightningCLI):
     """Model, data, trainer and callbacks from YAML files, each over those before it, and the command line over all.
 
     Args:
-        verb: the one subcommand to build a parser for; one parser has some 150 options and is slow to build.
+        verb: fit, validate, test or predict.
         arguments: the command line, the verb first.
         checkpoint: what the checkpoint that the run starts from holds beside weights.
         run: the folder of the interrupted run that goes on; without, a new one is made.
@@ -94,7 +94,7 @@ class TrainingCLI(LightningCLI):
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """Only the verb at hand."""
+        """Return only the verb at hand: one parser has some 150 options and is slow to build."""
         return {self.verb: LightningCLI.subcommands()[self.verb]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -148,7 +148,7 @@ class TrainingCLI(LightningCLI):
         """Nothing: the parent would let a checkpoint's values win over the command line. See :func:`main`."""
 
     def _plain_config(self) -> dict[str, Any]:
-        """The resolved configuration, as plain values."""
+        """Return the resolved configuration as plain values."""
         return yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.verb]
 
     def before_instantiate_classes(self) -> None:
@@ -293,7 +293,7 @@ def check_strategy(trainer: L.Trainer, task: src.tasks.Task) -> None:
 
 
 def as_list(value: Any) -> list[Any]:
-    """A setting that may be None, one thing or a list of them, as a list."""
+    """Make a list of a setting that may be None, one thing or a list of them."""
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
