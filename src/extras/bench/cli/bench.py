@@ -82,7 +82,7 @@ class BenchCLI(TrainingCLI):
         super().__init__("fit", ["fit", *first, *arguments, *fixed])
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """The trainer of `fit`, without what writes at its start and end."""
+        """Make the trainer of `fit`, without what writes at its start and end."""
         made = super().instantiate_trainer(profiler=self.profiler, **kwargs)
         if made.world_size > 1:
             raise InputError(f"bench measures one device, not {made.world_size}: set --trainer.devices 1")
