@@ -5,6 +5,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+import lightning as L
 import pytest
 import yaml
 
@@ -31,6 +32,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             f"{len(lacking)} tests were skipped for want of a package: {', '.join(sorted(set(lacking)))}", red=True
         )
+
+
+def prepared(module: L.LightningDataModule):
+    """A data module as a trainer has it after its first step."""
+    module.prepare_data()
+    return module
 
 
 # a pure function that takes the articles out of their markup for many seconds: once for all tests

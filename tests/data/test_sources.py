@@ -14,6 +14,7 @@ from src.errors import InputError
 from src.extras.retrieval.data import RerankerDataModule, RetrieverDataModule
 from src.extras.retrieval.documents import read_documents
 from src.tokenization import train_wordpiece
+from tests.conftest import prepared
 
 ROWS = [{"text": f"Row {i}. It says more.", "label": "ab"[i % 2], "fr": f"rangée {i}"} for i in range(40)]
 
@@ -150,7 +151,7 @@ def test_other_labelled_queries_are_other_data(tmp_path, tokenizer):
     def fingerprint(name: str, rows) -> str:
         path = write(tmp_path / name / "rows.jsonl", rows)
         options = {"tokenizer": str(tokenizer), "cache_dir": str(tmp_path / name), "negatives": 1}
-        return RerankerDataModule(str(path), **RANKING, **options).fingerprint()
+        return prepared(RerankerDataModule(source=str(path), **RANKING, **options)).fingerprint()
 
     other = [{**row, "text": row["text"].replace("says", "more")} for row in ROWS]
     assert fingerprint("one", ROWS) == fingerprint("same", ROWS)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from src.data.classification import LabelledSource
 from src.data.corpora import Corpus, documents
-from src.data.labelled import LabelledSource
 from src.data.malformed import Reading
 from src.data.parallel import ParallelCorpus
 from src.data.tables import Dialect, table_rows
@@ -87,12 +87,12 @@ def read_by(reader, path, cache, reading=Reading()):  # noqa: B008
         splits = Corpus(str(path), reading=reading).splits(cache)
         return sorted(text for rows in splits.values() for text in documents(rows))
     if reader == "labelled":
-        splits, names = LabelledSource(str(path), None, "text", None, "label", 0.1, 0.1, reading).splits(cache)
+        splits, names = LabelledSource(str(path), None, ("text",), 0.1, 0.1, reading).labelled(cache)
         assert names == ["NA", "None", "yes"]
         return sorted(text for rows in splits.values() for text in rows.firsts)
     if reader == "ranking":
-        source = RankingSource(str(path), None, "label", "text", "none", 0.1, 0.1, reading)
-        return sorted(own for rows in source.splits(cache).values() for _, own, _ in source.texts(rows))
+        source = RankingSource(str(path), None, ("label", "text"), 0.1, 0.1, reading)
+        return sorted(own for rows in source.splits(cache).values() for _, own, _ in source.labelled(rows))
     if reader == "pairs":
         folder = path.with_name("pairs")
         folder.mkdir()

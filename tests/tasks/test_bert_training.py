@@ -13,6 +13,7 @@ from src.errors import InputError
 from src.models import BERTClassifierConfig, BERTConfig
 from src.optim import Constant, Linear
 from src.tasks import BERTModule, ClassificationModule
+from tests.conftest import prepared
 
 SHAPE = {"max_seq_len": 40, "d_model": 32, "n_heads": 2, "n_layers": 2, "dropout": 0.0, "attention_dropout": 0.0}
 QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -48,7 +49,7 @@ def data(tmp_path: Path):
             "batch_size": 8,
             "cache_dir": str(tmp_path / "cache"),
         }
-        return MLMDataModule(**{**settings, **changes})
+        return prepared(MLMDataModule(**{**settings, **changes}))
 
     return make
 
@@ -149,7 +150,7 @@ def pretrained(data, tmp_path: Path) -> tuple[Path, Path]:
 
 def classification(tokenizer: Path, tmp_path: Path, **changes) -> ClassificationDataModule:
     settings = {"seq_len": 40, "cache_dir": str(tmp_path / "cache"), "validation_fraction": 0.25, "test_fraction": 0.25}
-    return ClassificationDataModule(str(tokenizer), **{**settings, **changes})
+    return prepared(ClassificationDataModule(tokenizer=str(tokenizer), **{**settings, **changes}))
 
 
 def classifier(module: ClassificationDataModule, pretrained: Path | None, **shape) -> ClassificationModule:
@@ -172,7 +173,7 @@ def test_the_pretrained_encoder_is_taken_over_and_real_reviews_are_learnt(pretra
     figures = trainer.test(trainer.lightning_module, datamodule=module, verbose=False)[0]
     assert {"test/loss", "test/accuracy", "test/f1"} == set(figures)
     scores = torch.cat(trainer.predict(trainer.lightning_module, datamodule=module))[:50]
-    labels = torch.from_numpy(module.dataset("test").rows.labels)
+    labels = torch.from_numpy(module.dataset("test").labels)
     assert figures["test/accuracy"] == pytest.approx((scores.argmax(1) == labels).float().mean().item())
 
 

@@ -21,7 +21,7 @@ from torch.utils.data import IterableDataset
 from src.checkpoint import save_checkpoint
 from src.cli import run_verb
 from src.data.loader import TARGETS
-from src.data.packing import IGNORED
+from src.data.store import IGNORED
 from src.errors import InputError
 from src.extras.bench.profiler import clock
 from src.extras.bench.search import Search
