@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import src.cli
-from src.data import wikipedia
+from src.data import embedded
 
 # the reason of a test that is skipped begins with this where a package is all that it lacks
 LACKS = "needs the package"
@@ -41,7 +41,7 @@ def prepared(module: L.LightningDataModule):
 
 
 # a pure function that takes the articles out of their markup for many seconds: once for all tests
-wikipedia.plain_text = cache(wikipedia.plain_text)
+embedded.plain_text = cache(embedded.plain_text)
 
 WORDS = [
     "the",

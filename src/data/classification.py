@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from src.coverage import MeasuredTokenizer
+from src.data import embedded
 from src.data.baselines import Targets
 from src.data.datamodule import TOKENIZER, TextDataModule
 from src.data.malformed import Malformed, text_objection
@@ -22,8 +22,6 @@ from src.errors import InputError
 from src.tokenization import bert_ids, bert_row, bert_tokens, load_tokenizer, pad_rows
 
 MOVIE_REVIEWS = "movie_reviews"
-# 100 negative and 100 positive sentences of film reviews (Pang and Lee 2005), in fastText's format
-REVIEWS_FILE = "test/test_data/pang_lee_polarity.cor"
 LABELS = "labels.json"
 
 
@@ -60,7 +58,7 @@ class LabelledSource(TableSource):
         from datasets import Dataset
 
         if self.source == MOVIE_REVIEWS:
-            return {"train": Dataset.from_dict(dict(zip(self.columns, _reviews(), strict=True)))}
+            return {"train": Dataset.from_dict(dict(zip(self.columns, embedded.reviews(), strict=True)))}
         return super().load(cache_dir)
 
     def _label_names(self, train: Any) -> list[str]:
@@ -98,16 +96,6 @@ class LabelledSource(TableSource):
 
 def _is_missing(label: Any) -> bool:
     return label is None or (isinstance(label, str) and not label.strip())
-
-
-def _reviews() -> tuple[list[str], list[str]]:
-    """Read the texts and the labels of the embedded film reviews."""
-    spec = find_spec("gensim")
-    if spec is None or spec.origin is None:
-        raise InputError("the embedded reviews come with gensim, which is not installed: pip install gensim")
-    lines = (Path(spec.origin).parent / REVIEWS_FILE).read_text(encoding="cp1252").removesuffix("\n").split("\n")
-    labels, texts = zip(*(line.removeprefix("__label__").split(" ", 1) for line in lines), strict=True)
-    return list(texts), list(labels)
 
 
 class LabelledRows(BatchedRows):

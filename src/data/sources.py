@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from src.data.json_rows import readable_json
 from src.data.malformed import DEFAULT, Reading
 from src.data.progress import announce
 from src.data.splits import check_fractions, cut_rows, split_files, split_parts
-from src.data.tables import readable_table
+from src.data.tables import readable_json, readable_table
 from src.errors import InputError
 from src.files import check_file
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from datasets import Dataset, load_dataset
 
-from src.data import TranslationDataModule, catalogues
+from src.data import TranslationDataModule, embedded
 from src.data.malformed import Reading
 from src.data.parallel import ParallelCorpus
 from src.errors import InputError
@@ -272,7 +272,7 @@ def test_messages_of_a_wheel(tmp_path):
         archive.writestr("program/locale/fr/LC_MESSAGES/django.mo", catalogue(entries))
         archive.writestr("program/locale/fr_CA/LC_MESSAGES/django.mo", catalogue({"Open": "Non"}))
         archive.writestr("program/locale/de/LC_MESSAGES/django.mo", catalogue({"Open": "Öffnen"}))
-    assert sorted(catalogues.messages(wheel)) == [("%d file", "%d fichier"), ("Close", "Fermer"), ("Open", "Ouvrir")]
+    assert sorted(embedded.messages(wheel)) == [("%d file", "%d fichier"), ("Close", "Fermer"), ("Open", "Ouvrir")]
 
 
 def test_messages_are_cleaned():
@@ -288,7 +288,7 @@ def test_messages_are_cleaned():
         ("R&D costs", "Coûts"),
         ("100% sure", "sûr à 100 %"),
     ]
-    kept, dropped = catalogues.clean_pairs(iter(raw))
+    kept, dropped = embedded.clean_pairs(iter(raw))
     assert kept == [
         ("Open the file", "Ouvrir le fichier"),
         ("R&D costs", "Coûts"),

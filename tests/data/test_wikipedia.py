@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from src.data import LMDataModule
-from src.data.wikipedia import plain_text
+from src.data.embedded import plain_text
 from src.tokenization import END_OF_TEXT
 
 ROOT = Path(__file__).parents[2]
