@@ -121,7 +121,9 @@ class TrainingCLI(LightningCLI):
             }
         )
         parser.link_arguments("seed_everything", "data.init_args.seed")
-        parser.link_arguments("data.vocab_size", "model.init_args.config.vocab_size", apply_on="instantiate")
+        parser.link_arguments(
+            "data", "model.init_args.config.vocab_size", compute_fn=prepared_vocab_size, apply_on="instantiate"
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         check_order(self.arguments)
@@ -276,6 +278,12 @@ class TrainingCLI(LightningCLI):
 
     def after_fit(self) -> None:
         print_results(self.trainer)
+
+
+def prepared_vocab_size(data: src.data.TextDataModule) -> int:
+    """Prepare the data, which the trainer would do only later: the network is made for the size of their vocabulary."""
+    data.prepare_data()
+    return data.vocab_size
 
 
 def check_strategy(trainer: L.Trainer, task: src.tasks.Task) -> None:

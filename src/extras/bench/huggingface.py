@@ -22,7 +22,7 @@ from torch.utils.data import IterableDataset
 from src.checkpoint import save_checkpoint
 from src.cli import VERBS, run_verb
 from src.data.loader import TARGETS
-from src.data.packing import IGNORED
+from src.data.store import IGNORED
 from src.errors import InputError
 from src.extras.bench.peers import Batch, Search
 from src.extras.bench.profiler import clock
