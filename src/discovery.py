@@ -27,5 +27,5 @@ def parts(name: str) -> Iterator[ModuleType]:
 
 
 def verbs() -> dict[str, tuple[str, str]]:
-    """Map each verb of the extras to its module, which has a function ``main(arguments)``, and to what it does."""
+    """Map each verb of the extras to its function, ``MODULE:FUNCTION``, and to what it does."""
     return {verb: entry for extra in extras() for verb, entry in import_module(extra).VERBS.items()}

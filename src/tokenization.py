@@ -263,7 +263,9 @@ def cut_parts(parts: Sequence[Sequence[int]], room: int) -> list[Sequence[int]]:
     return [parts[0][:first], parts[1][: room - first]]
 
 
-def pad_rows(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def pad_rows(
+    rows: Sequence[Sequence[int] | NDArray[np.integer]], pad_id: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows as one array, padded on the right, and its attention mask, 1 at real tokens: (rows, width) each."""
     lengths = np.array([len(row) for row in rows])
     width = -(-int(lengths.max()) // LENGTH_STEP) * LENGTH_STEP

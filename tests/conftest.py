@@ -5,11 +5,12 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+import lightning as L
 import pytest
 import yaml
 
 import src.cli
-from src.data import wikipedia
+from src.data import embedded
 
 # the reason of a test that is skipped begins with this where a package is all that it lacks
 LACKS = "needs the package"
@@ -33,8 +34,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         )
 
 
+def prepared(module: L.LightningDataModule):
+    """A data module as a trainer has it after its first step."""
+    module.prepare_data()
+    return module
+
+
 # a pure function that takes the articles out of their markup for many seconds: once for all tests
-wikipedia.plain_text = cache(wikipedia.plain_text)
+embedded.plain_text = cache(embedded.plain_text)
 
 WORDS = [
     "the",

@@ -29,7 +29,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 def names_of(lines: Iterable[str]) -> set[str]:
     return {canonical(re.match(r"[\w.-]+", line)[0]) for line in lines} - {
-        "transformer-template",
+        canonical(PROJECT["name"]),
         "setuptools",
         "wheel",
     }

@@ -27,8 +27,8 @@ VERBS: Verbs = {
     "reproduce": ("src.cli.reproduce:reproduce", "start a run again, and say what differs from its record"),
     **verbs(),
 }
-# a full disk, a quota, a folder that may not be written, a file where a folder was meant or the other way round: the
-# user's to mend, wherever the program meets it
+# a full disk, a quota, a folder that may not be written, a file where a folder was meant or the other way round: what
+# the user can correct, wherever the program meets it
 OF_THE_USER = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST),
     *(errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def help_text(verbs: Verbs, program: str = "python -m src") -> str:
-    """What `python -m src --help` prints."""
+    """Return what `python -m src --help` prints."""
     width = max(map(len, verbs))
     return HELP.format(
         program=program, verbs="\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in verbs.items())
@@ -101,7 +101,7 @@ def run_verb(arguments: list[str], verbs: Verbs = VERBS, program: str = "python 
 
 
 def _for_the_user(error: Exception) -> str | None:
-    """What to tell of an error that is the user's to mend, wherever it was met; None for a fault of the program."""
+    """Return a line for an error that the user can correct, wherever it was met; None for a fault of the program."""
     if isinstance(error, OSError) and error.errno in OF_THE_USER:
         where = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{where}; what was written before is as it was"

@@ -11,7 +11,7 @@ KEPT = (*REQUIRED_KEYS, "source_tokenizer", "pytorch-lightning_version", "epoch"
 
 
 def average(checkpoints: tuple[str, ...], output: Path) -> None:
-    """Average the weights of checkpoints (Vaswani et al. 2017, section 6.1).
+    """Average the weights of checkpoints; all else is of the one with the most steps, and no state of an optimizer.
 
     Args:
         checkpoints: two or more, of one network
@@ -19,36 +19,25 @@ def average(checkpoints: tuple[str, ...], output: Path) -> None:
     """
     if len(checkpoints) < 2:
         raise InputError("one checkpoint has no average: name two or more")
-    save_checkpoint(mean_of(list(checkpoints)), output)
-    print(f"wrote {output}, the average of {len(checkpoints)} checkpoints")
-
-
-def mean_of(paths: list[str]) -> dict[str, Any]:
-    """Return a checkpoint with the mean of the weights of several, and all else of the one with the most steps.
-
-    It holds no state of an optimizer: there is nothing to resume.
-    """
-    first = read_checkpoint(paths[0])
-    newest, total = first, {name: weight.double() for name, weight in first["state_dict"].items()}
-    for path in paths[1:]:
+    first = newest = read_checkpoint(checkpoints[0])
+    steps = _steps(first, checkpoints[0])
+    total = {name: weight.double() for name, weight in first["state_dict"].items()}
+    for path in checkpoints[1:]:
         checkpoint = read_checkpoint(path)
         try:
             check_compatible(checkpoint, first["architecture"], first["model_config"], first["tokenizer"])
         except InputError as error:
-            raise InputError(f"{path} and {paths[0]} cannot be averaged: {error}") from error
+            raise InputError(f"{path} and {checkpoints[0]} cannot be averaged: {error}") from error
         for name, weight in checkpoint["state_dict"].items():
             total[name] += weight.double()
-        if _steps(checkpoint, path) > _steps(newest, paths[0]):
-            newest = checkpoint
-    kept = {key: newest[key] for key in KEPT if key in newest}
-    kept["state_dict"] = {
-        name: (weight / len(paths)).to(first["state_dict"][name].dtype) for name, weight in total.items()
-    }
-    return kept
+        if _steps(checkpoint, path) > steps:
+            newest, steps = checkpoint, _steps(checkpoint, path)
+    mean = {name: (w / len(checkpoints)).to(first["state_dict"][name].dtype) for name, w in total.items()}
+    save_checkpoint({**{key: newest[key] for key in KEPT if key in newest}, "state_dict": mean}, output)
+    print(f"wrote {output}, the average of {len(checkpoints)} checkpoints")
 
 
 def _steps(checkpoint: dict[str, Any], path: str) -> int:
-    """The optimizer steps of a checkpoint."""
     steps = checkpoint.get("global_step")
     if not isinstance(steps, int):
         raise InputError(f"checkpoint {path} does not say after how many steps it was written")

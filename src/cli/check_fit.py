@@ -16,22 +16,17 @@ class CheckingCLI(TrainingCLI):
     """Everything up to the trainer."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        self.datamodule.setup(self.verb)
-        self.model.check_data(self.datamodule)
-        self._check_optimizer()
+        self.check()
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Nothing: that would train."""
 
 
 def check_fit(config: dict[str, Any]) -> dict[str, Any]:
-    """Prepare the data and make the model and the data of a configuration, as `fit` would.
+    """Prepare the data and make the model of a configuration, and refuse what `fit` would refuse.
 
     Returns:
         The settings that the hardware decides, by their dotted keys.
-
-    Raises:
-        InputError: as `fit` would.
     """
     quieten()
     with tempfile.TemporaryDirectory() as folder:

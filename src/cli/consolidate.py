@@ -42,7 +42,7 @@ def unsharded(folder: Path) -> dict[str, Any]:
 
 
 def _mesh_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights in the shards that :class:`MeshStrategy` writes; optimizer state is not read."""
+    """Read the weights in the shards that :class:`MeshStrategy` writes, without the state of the optimizer."""
     from torch.distributed.checkpoint import FileSystemReader
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
     from torch.distributed.checkpoint.state_dict_loader import load
@@ -58,7 +58,7 @@ def _mesh_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _zero_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights in the parts that DeepSpeed writes, by its own code."""
+    """Read the weights in the parts that DeepSpeed writes, by its own code."""
     from src.distributed.saving import plain_deepspeed
 
     try:
@@ -70,7 +70,7 @@ def _zero_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _with_tied(weights: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Tensor]:
-    """The network's weights under every name of a tied one, of which DeepSpeed leaves some out."""
+    """Give the network's weights under every name of a tied one, of which DeepSpeed leaves some out."""
     names = network_names(header)
     for group in tied_names(header):
         held = next(name for name in group if name in weights)

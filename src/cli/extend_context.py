@@ -89,12 +89,12 @@ def extend(checkpoint: dict[str, Any], max_seq_len: int, window: int | None) -> 
 
 
 def _copied(table: Tensor, n: int) -> Tensor:
-    """The first ``n`` rows of a table that is repeated without an end."""
+    """Repeat the rows of a table (rows, d_model) until there are ``n``."""
     return table[torch.arange(n) % len(table)]
 
 
 def _with_global_projections(weights: Weights, config: BERTConfig) -> Weights:
-    """A BERT's weights as a Longformer's: without pooler and next sentences, with what global tokens look by."""
+    """Turn a BERT's weights into a Longformer's: without pooler and next-sentence head, with global projections."""
     found = {n: t for n, t in weights.items() if not n.startswith(("encoder.pooler.", "next_sentence."))}
     head_dim = config.d_model // config.n_heads
     for name, tensor in weights.items():

@@ -94,7 +94,8 @@ def without_extra(text: str, extra: str, verbs: list[str]) -> str:
     folder, verb = rf"\bextras/{extra}\b", rf"\./run\.sh (?:{'|'.join(map(re.escape, verbs))})\b"
     row, tree = rf"^\|.*(?:{folder}|{verb}).*\n", rf"^ +{extra}/ .*\n"
     text = re.sub(rf"{begin}(?:.*\n)*?{end}\n?", "", text, flags=re.MULTILINE)
-    return re.sub(rf"{row}|{tree}|^.*# extra: {extra}\n", "", text, flags=re.MULTILINE)
+    text = re.sub(rf"{row}|{tree}|^.*# extra: {extra}\n", "", text, flags=re.MULTILINE)
+    return text.rstrip("\n") + "\n"
 
 
 def _edit(path: Path, change: Callable[[str], str]) -> None:

@@ -1,12 +1,10 @@
 """What is said to the user: complaints of a parser as one line, and nothing of what Lightning says of itself."""
 
-import inspect
 import logging
 import re
 import threading
 import warnings
 from collections.abc import Iterable
-from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
@@ -32,16 +30,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def values_of(options: tuple[str, ...], arguments: list[str]) -> list[str]:
-    """The values of an option on a command line, as ``--option value`` or ``--option=value``."""
+    """Find the values of an option on a command line, as ``--option value`` or ``--option=value``."""
     values = [value for option, value in pairwise(arguments) if option in options]
     return values + [a.partition("=")[2] for a in arguments if a.partition("=")[0] in options and "=" in a]
 
 
 def refusal(error: Exception) -> InputError | None:
-    """The line for settings that a run refuses, Lightning's own refusals among them; None for a fault of the program.
+    """Return the error for settings that a run refuses, be it by Lightning; None for a fault of the program.
 
-    Some settings Lightning checks only once it has data and loops, and not always by an exception of its own kind: so
-    it counts who raises it, and not who is called.
+    Some settings Lightning checks only once it has data and loops, and not always by an exception of its own: so what
+    counts is the module that raises it.
     """
     if isinstance(error, InputError):
         return error
@@ -88,7 +86,7 @@ def one_line(message: str, options: Iterable[str], arguments: list[str]) -> str:
 
 
 def _unnest(message: str) -> tuple[list[str], list[str], str]:
-    """The keys on the way in, the classes met there, and what was said at the end."""
+    """Take apart a nested message: the keys on the way in, the classes met there, and what was said at the end."""
     path: list[str] = []
     classes = re.findall(r"class_path '([\w.]+)'", message) + re.findall(r"Namespace\(class_path='([\w.]+)'", message)
     said: list[str] = []
@@ -106,26 +104,23 @@ def _unnest(message: str) -> tuple[list[str], list[str], str]:
 
 
 def _parameters(class_path: str) -> list[str]:
-    """The names that a class's configuration takes, with those of its dataclasses as ``parameter.field``."""
-    found = locate(class_path)
-    if found is None or not callable(found):
-        return []
-    names = []
-    for name, parameter in inspect.signature(found).parameters.items():
-        names.append(name)
-        if is_dataclass(parameter.annotation):
-            names += [f"{name}.{field.name}" for field in fields(parameter.annotation)]
-    return names
+    """List what a class's configuration takes, with the fields of its dataclasses as ``parameter.field``."""
+    from jsonargparse import ArgumentParser  # not before it is needed: `init` runs where nothing is installed
+
+    parser, found = ArgumentParser(), locate(class_path)
+    if isinstance(found, type):
+        parser.add_class_arguments(found, fail_untyped=False)
+    return [action.dest for action in parser._actions if not action.dest.endswith("help")]
 
 
 def _class_names() -> list[str]:
-    """The classes that a configuration is likely to mean."""
+    """List the classes that a configuration is likely to mean."""
     core = [locate(name) for name in ("src.tasks", "src.data", "src.optim", "src.callbacks", "torch.optim")]
     return [name for module in (*core, *parts("tasks"), *parts("data")) for name in vars(module) if name[0].isupper()]
 
 
 def _file_with(key: str, arguments: list[str]) -> str:
-    """`` in FILE`` for the configuration file that has a key, or nothing where it is on the command line."""
+    """Return `` in FILE`` for the configuration file that has a key, or nothing where it is on the command line."""
     if any(key in argument.partition("=")[0].split(".") for argument in arguments):
         return ""
     for config in values_of(("--config", "-c"), arguments):

@@ -1,12 +1,17 @@
-"""What lies beside a run to start it again by: its configuration, its tokenizers, and the manifest."""
+"""What a run leaves beside checkpoints: its configuration, tokenizers and manifest, and what it logs."""
 
+import csv
+import io
 import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from src.atomic import write_text
 from src.manifest import MANIFEST
@@ -14,7 +19,7 @@ from src.tasks import Task
 
 
 class SaveConfig(SaveConfigCallback):
-    """The resolved configuration and a manifest in the run's folder; the configuration in each checkpoint too.
+    """Save the resolved configuration and a manifest in the run's folder, and the configuration in each checkpoint.
 
     Args:
         record: the manifest.
@@ -38,7 +43,7 @@ class SaveConfig(SaveConfigCallback):
         return self.parser.dump(self.config, skip_unset=False)  # takes longer than to save a small network
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """The tokenizers, beside the configuration: another run can name them; and the manifest."""
+        """Write the manifest, and the tokenizers, which another run can name."""
         assert isinstance(pl_module, Task)
         path = Path(trainer.default_root_dir) / MANIFEST
         record = self.record
@@ -49,3 +54,62 @@ class SaveConfig(SaveConfigCallback):
         for name in ("tokenizer", "source_tokenizer"):
             if hasattr(pl_module.data, name):
                 getattr(pl_module.data, name).save(str(Path(trainer.default_root_dir) / f"{name}.json"))
+
+
+def loggers(run: Path, step: int = 0) -> list[Logger]:
+    """Make the loggers of a run: TensorBoard, and a CSV file that a resumed run continues.
+
+    Args:
+        run: its folder.
+        step: optimizer steps of the checkpoint that it goes on from: what was logged after it is left out.
+    """
+    root, experiment, version = str(run.parent.parent), run.parent.name, run.name
+    board: dict[str, Any] = {"default_hp_metric": False} | ({"purge_step": step} if step else {})
+    return [TensorBoardLogger(root, experiment, version, **board), ContinuedCSV(step, root, experiment, version)]
+
+
+class ContinuedCSV(CSVLogger):
+    """``metrics.csv``; where Lightning's own logger would remove the file of an interrupted run, this goes on with it.
+
+    Args:
+        step: rows from here on are dropped from that file.
+        arguments: Lightning's.
+    """
+
+    def __init__(self, step: int, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._step = step
+
+    @property
+    def experiment(self) -> Any:
+        if rank_zero_only.rank == 0 and self._experiment is None:  # type: ignore[attr-defined]
+            self._experiment = _Writer(self.log_dir, self._step)
+        return super().experiment
+
+
+class _Writer(ExperimentWriter):
+    def __init__(self, log_dir: str, step: int) -> None:
+        super().__init__(log_dir)
+        file = Path(self.metrics_file_path)
+        if step and file.is_file():
+            with file.open(newline="", encoding="utf-8") as rows:
+                reader = csv.DictReader(rows)
+                # a kill may have cut the last row in two
+                kept = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) < step]
+            self.metrics_keys = sorted(reader.fieldnames or [])
+            self._write(self.metrics_keys, kept)
+
+    def _check_log_dir_exists(self) -> None:
+        """Nothing: Lightning's removes the file."""
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        with Path(self.metrics_file_path).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        self._write(fieldnames, rows)
+
+    def _write(self, names: list[str], rows: list[dict[str, str]]) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, names)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(Path(self.metrics_file_path), text.getvalue())

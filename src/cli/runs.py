@@ -1,10 +1,17 @@
-"""The folder of a run."""
+"""The folders of runs: a new one, and the checkpoint that an interrupted one goes on from."""
 
+import os
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import yaml
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+from src.checkpoint import read_header
+from src.cli.messages import values_of
 from src.errors import InputError
 
 
@@ -22,11 +29,75 @@ def run_folder(logs: Path, experiment: str) -> Path:
         parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"trainer.default_root_dir {logs} cannot be written: {error.strerror}") from error
-    taken = [int(match[1]) for path in parent.iterdir() if (match := re.fullmatch(r"version_(\d+)", path.name))]
-    version = max(taken, default=-1) + 1
+    version = max((n for n, _ in _versions(parent)), default=-1) + 1
     while True:
         try:
             (parent / f"version_{version}").mkdir()
             return parent / f"version_{version}"
         except FileExistsError:
             version += 1
+
+
+def is_to_resume(arguments: list[str]) -> bool:
+    """Whether a command line says ``--resume auto``, or is that of a job which SLURM has put back into its queue."""
+    values, named = values_of(("--resume",), arguments), values_of(("--ckpt_path",), arguments)
+    if values and values[-1] != "auto":
+        raise InputError(f"--resume {values[-1]}: it can be auto; a checkpoint is named by --ckpt_path")
+    if values and named:
+        raise InputError("--resume auto looks for a checkpoint, and --ckpt_path names one: leave one of them out")
+    # of the job's own command: a sweep in such a job begins each of its runs as it is
+    requeued = sys.argv[1:2] == ["fit"] and int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
+    return bool(values) or (not named and requeued)
+
+
+def newest_checkpoint(arguments: list[str]) -> Path | None:
+    """Find the newest complete checkpoint of the newest run of a command line's experiment that has one.
+
+    A damaged one that is passed over is named in a warning.
+    """
+    folder = Path(str(_setting("trainer.default_root_dir", "logs", arguments))).expanduser()
+    experiment = folder / str(_setting("experiment", "run", arguments))
+    for _, run in sorted(_versions(experiment), reverse=True):
+        for path in _candidates(run / "checkpoints"):
+            try:
+                header = read_header(path)
+            except InputError as error:
+                rank_zero_only(print)(f"warning: passed over: {error}")
+                continue
+            if "loops" in header:
+                rank_zero_only(print)(f"resuming from {path}, step {header['global_step']}")
+                return path
+    rank_zero_only(print)(f"{experiment} has no checkpoint to resume from: starting a new run")
+    return None
+
+
+def _versions(experiment: Path) -> Iterator[tuple[int, Path]]:
+    for path in experiment.glob("version_*"):
+        if match := re.fullmatch(r"version_(\d+)", path.name):
+            yield int(match[1]), path
+
+
+def _candidates(folder: Path) -> list[Path]:
+    """List checkpoints, the newest first; also shards that were complete when their folder was about to be renamed."""
+    found = [*filter(Path.exists, folder.glob("*.ckpt")), *(path for path in folder.glob("*.ckpt.*") if path.is_dir())]
+    # of two that were written in one moment, the one that says so
+    return sorted(found, key=lambda path: (_time(path), path.name == "last.ckpt"), reverse=True)
+
+
+def _time(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return max((file.stat().st_mtime_ns for file in files), default=0)
+
+
+def _setting(key: str, default: str, arguments: list[str]) -> Any:
+    """Look up a setting in the configuration files, and on the command line, which overrides them."""
+    value: Any = default
+    for config in values_of(("--config", "-c"), arguments):
+        try:
+            found = yaml.safe_load(Path(config).read_text(encoding="utf-8") if "\n" not in config else config)
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            continue  # the parser complains of it
+        for name in key.split("."):
+            found = found.get(name) if isinstance(found, dict) else None
+        value = value if found is None else found
+    return [value, *values_of((f"--{key}",), arguments)][-1]

@@ -39,13 +39,11 @@ from src.callbacks import (
     print_results,
 )
 from src.checkpoint import read_checkpoint
-from src.cli import classes, resume
-from src.cli.class_paths import allow_class_paths
+from src.cli.class_names import allow_class_paths, check_order
 from src.cli.config_overrides import OF_THE_VERB, changes, config_of, header_of
-from src.cli.loggers import loggers
 from src.cli.messages import one_line, quieten, refusal, values_of
-from src.cli.records import SaveConfig
-from src.cli.runs import run_folder
+from src.cli.records import SaveConfig, loggers
+from src.cli.runs import is_to_resume, newest_checkpoint, run_folder
 from src.discovery import parts
 from src.distributed import AtomicCheckpointIO
 from src.errors import InputError
@@ -54,13 +52,13 @@ from src.manifest import differences, manifest
 
 
 class TrainingCLI(LightningCLI):
-    """Model, data, trainer and callbacks from layers of YAML and the command line.
+    """Model, data, trainer and callbacks from YAML files, each over those before it, and the command line over all.
 
     Args:
-        verb: the one subcommand to build a parser for; one parser has some 150 options and is slow to build.
+        verb: fit, validate, test or predict.
         arguments: the command line, the verb first.
         checkpoint: what the checkpoint that the run starts from holds beside weights.
-        run: the folder of the interrupted run that goes on; a new one is made if null.
+        run: the folder of the interrupted run that goes on; without, a new one is made.
         recorded: the manifest of a run that this one is to reproduce.
         callbacks: of the trainer, beside those of the configuration.
     """
@@ -74,12 +72,10 @@ class TrainingCLI(LightningCLI):
         recorded: dict[str, Any] | None = None,
         callbacks: Sequence[L.Callback] = (),
     ) -> None:
-        self.verb = verb
-        self.checkpoint, self.callbacks = checkpoint, callbacks
-        self.arguments = arguments
-        self.run, self.recorded = run, recorded
+        self.verb, self.arguments = verb, arguments
+        self.checkpoint, self.run = checkpoint, run
+        self.recorded, self.callbacks = recorded, callbacks
         self._new_run: Path | None = None  # the folder that this process has made
-        classes.install()
         for part in ("tasks", "data"):  # a class is named in short once it is imported
             list(parts(part))
         strict = {"allow_abbrev": False, "exit_on_error": False}
@@ -98,14 +94,14 @@ class TrainingCLI(LightningCLI):
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """Only the verb at hand."""
+        """Return only the verb at hand: one parser has some 150 options and is slow to build."""
         return {self.verb: LightningCLI.subcommands()[self.verb]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--experiment", type=str, default="run", help="Runs go to logs/EXPERIMENT/version_N.")
         # both are read off the command line before this parser is made, and stand here for `--help`
         resume_help = (
-            "auto goes on with the newest run of the experiment from its newest whole checkpoint, if it has one."
+            "auto goes on with the newest run of the experiment from its newest complete checkpoint, if it has one."
         )
         parser.add_argument("--resume", type=Literal["auto"] | None, default=None, help=resume_help)
         allow_help = "A module whose classes a configuration may name; repeat it for several. Not in a configuration."
@@ -125,10 +121,12 @@ class TrainingCLI(LightningCLI):
             }
         )
         parser.link_arguments("seed_everything", "data.init_args.seed")
-        parser.link_arguments("data.vocab_size", "model.init_args.config.vocab_size", apply_on="instantiate")
+        parser.link_arguments(
+            "data", "model.init_args.config.vocab_size", compute_fn=prepared_vocab_size, apply_on="instantiate"
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        classes.check_order(self.arguments)
+        check_order(self.arguments)
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
@@ -152,7 +150,7 @@ class TrainingCLI(LightningCLI):
         """Nothing: the parent would let a checkpoint's values win over the command line. See :func:`main`."""
 
     def _plain_config(self) -> dict[str, Any]:
-        """The resolved configuration, as plain values."""
+        """Return the resolved configuration as plain values."""
         return yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.verb]
 
     def before_instantiate_classes(self) -> None:
@@ -175,23 +173,15 @@ class TrainingCLI(LightningCLI):
             raise InputError(self._explain(error)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """The trainer with this project's callbacks, precision by hardware, and a run folder of its own."""
+        """Make the trainer with this project's callbacks, precision by hardware, and a run folder of its own."""
         self.config_init[self.verb].hparams.read(self._plain_config())
-        self.datamodule.setup(self.verb)
-        self.model.check_data(self.datamodule)
-        self._check_checkpoint()
+        self.check()
         trainer = self.config[self.verb].trainer
-        # a negative limit would turn the gradients round
-        for setting, least in (("accumulate_grad_batches", 1), ("log_every_n_steps", 1), ("gradient_clip_val", 0)):
-            if (value := trainer[setting]) is not None and not value >= least:
-                raise InputError(f"trainer.{setting} is {value}: it must be at least {least}")
-        self._check_optimizer()
-        settings: dict[str, Any] = dict(kwargs)
-        plugins = as_list(self.config_init[self.verb].trainer.plugins)
+        plugins, given = (as_list(self.config_init[self.verb].trainer[name]) for name in ("plugins", "callbacks"))
+        settings: dict[str, Any] = {**kwargs, "plugins": [*plugins, AtomicCheckpointIO()]}
         if trainer.precision is None and not any(isinstance(plugin, Precision) for plugin in plugins):
             # into the configuration too, so that the run's record says what it was
             settings["precision"] = trainer.precision = native_precision(trainer.accelerator)
-        settings["plugins"] = [*plugins, AtomicCheckpointIO()]
         self._record()
         if not trainer.fast_dev_run:
             run = self.run or run_folder(Path(trainer.default_root_dir), self.config[self.verb].experiment)
@@ -204,7 +194,6 @@ class TrainingCLI(LightningCLI):
         callbacks = [RunSummary(), Dashboard(), Throughput(), ProgressBar(), EndWithValidation(), ExactResume()]
         callbacks += [Predictions(), *self.callbacks]
         self.trainer_defaults = {"callbacks": callbacks}
-        given = as_list(self.config_init[self.verb].trainer.callbacks)
         try:
             if trainer.max_time is not None and not any(isinstance(callback, Timer) for callback in given):
                 callbacks.insert(0, Timer(trainer.max_time))  # before what acts on it; Lightning would put it last
@@ -212,11 +201,10 @@ class TrainingCLI(LightningCLI):
             made = super().instantiate_trainer(enable_model_summary=False, **settings)
             check_strategy(made, self.model)
             return made
-        except InputError:
-            self._discard_run()
-            raise
         except (ValueError, TypeError, MisconfigurationException) as error:
             self._discard_run()
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"trainer: {error}") from error
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -235,33 +223,45 @@ class TrainingCLI(LightningCLI):
             with suppress(OSError):  # the experiment has other runs
                 self._new_run.parent.rmdir()
 
-    def _check_checkpoint(self) -> None:
-        """Refuse, before the run has a folder, a checkpoint that is not for this network, tokenizer and data.
+    def check(self) -> None:
+        """Refuse, before the run has a folder, what cannot be trained or evaluated."""
+        self.datamodule.setup(self.verb)
+        self.model.check_data(self.datamodule)
+        self._check_checkpoint()
+        trainer = self.config[self.verb].trainer
+        # a negative limit would turn the gradients round
+        for setting, least in (("accumulate_grad_batches", 1), ("log_every_n_steps", 1), ("gradient_clip_val", 0)):
+            if (value := trainer[setting]) is not None and not value >= least:
+                raise InputError(f"trainer.{setting} is {value}: it must be at least {least}")
+        try:  # a negative learning rate, a wrong beta
+            self.model.make_optimizer([{"params": [nn.Parameter(torch.zeros(2, 2))]}])
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise InputError(f"model.optimizer: {error}") from error
 
-        Raises:
-            InputError: naming the first thing that differs.
-        """
+    def _check_checkpoint(self) -> None:
+        """Refuse a checkpoint that is not for this network, tokenizer and data, or has done more steps than asked."""
         if self.checkpoint is None:
             if self.verb == "fit" and self.model.pretrained:
                 self.model.check_pretrained(read_checkpoint(self.model.pretrained), self.datamodule)
             return
         self.model.check_checkpoint(self.checkpoint, self.datamodule)
-        trained_on = self.checkpoint.get("data_fingerprint")
-        if self.verb == "fit" and trained_on not in (None, self.datamodule.fingerprint()):
+        if self.verb != "fit":
+            return
+        path, max_steps, done = (
+            self.config.fit.ckpt_path,
+            self.config.fit.trainer.max_steps,
+            self.checkpoint["global_step"],
+        )
+        if self.checkpoint.get("data_fingerprint") not in (None, self.datamodule.fingerprint()):
             raise InputError(
                 "the data are not those that the checkpoint was trained on: give it those, or start a run on these "
-                f"from its weights by --model.pretrained {self.config[self.verb].ckpt_path}"
+                f"from its weights by --model.pretrained {path}"
             )
-        if self.verb == "fit":
-            settings = self.config[self.verb]
-            resume.check_steps(self.checkpoint["global_step"], settings.trainer.max_steps, settings.ckpt_path)
-
-    def _check_optimizer(self) -> None:
-        """Refuse, before the run has a folder, what the optimizer refuses: a negative rate, a wrong beta."""
-        try:
-            self.model.make_optimizer([{"params": [nn.Parameter(torch.zeros(2, 2))]}])
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise InputError(f"model.optimizer: {error}") from error
+        if 0 <= max_steps < done:  # -1 is no limit
+            raise InputError(
+                f"trainer.max_steps is {max_steps}, and {path} has done {done} steps: ask for more, or start a run "
+                f"from its weights by --model.pretrained {path}"
+            )
 
     def _record(self) -> None:
         data, seed = self.datamodule, int(self.config[self.verb].seed_everything)
@@ -280,17 +280,19 @@ class TrainingCLI(LightningCLI):
         print_results(self.trainer)
 
 
-def check_strategy(trainer: L.Trainer, task: src.tasks.Task) -> None:
-    """Refuse a strategy that cannot run this task on these devices, before any process is started.
+def prepared_vocab_size(data: src.data.TextDataModule) -> int:
+    """Prepare the data, which the trainer would do only later: the network is made for the size of their vocabulary."""
+    data.prepare_data()
+    return data.vocab_size
 
-    Raises:
-        InputError: saying why.
-    """
-    processors = os.cpu_count() or 1
+
+def check_strategy(trainer: L.Trainer, task: src.tasks.Task) -> None:
+    """Refuse a strategy that cannot run this task on these devices, before any process is started."""
+    n_cpus = os.cpu_count() or 1
     cluster = getattr(trainer.strategy, "cluster_environment", None)
     started_here = cluster is not None and not cluster.creates_processes_externally
-    if started_here and trainer.strategy.root_device.type == "cpu" and trainer.num_devices > processors:
-        raise InputError(f"trainer.devices is {trainer.num_devices}: this machine has {processors} processors")
+    if started_here and trainer.strategy.root_device.type == "cpu" and trainer.num_devices > n_cpus:
+        raise InputError(f"trainer.devices is {trainer.num_devices}: this machine has {n_cpus} CPUs")
     if hasattr(trainer.strategy, "check"):
         trainer.strategy.check(trainer, task)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -299,16 +301,16 @@ def check_strategy(trainer: L.Trainer, task: src.tasks.Task) -> None:
 
 
 def as_list(value: Any) -> list[Any]:
-    """A setting that may be null, one thing or a list of them."""
+    """Make a list of a setting that may be None, one thing or a list of them."""
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def main(arguments: list[str], callbacks: Sequence[L.Callback] = (), recorded: dict[str, Any] | None = None) -> None:
     """Run a verb of the trainer, with callbacks beside those of the configuration.
 
-    With ``--ckpt_path``, the checkpoint's own configuration is the lowest layer: the files of ``--config`` lie over it,
-    and the command line over those. What they change is printed. ``--resume auto`` finds the checkpoint by itself, and
-    goes on in the folder of its run.
+    With ``--ckpt_path``, the files of ``--config`` override the checkpoint's own configuration, and the command line
+    overrides those. What they change is printed. ``--resume auto`` finds the checkpoint by itself, and goes on in the
+    folder of its run.
 
     Args:
         arguments: the command line, the verb first.
@@ -319,10 +321,8 @@ def main(arguments: list[str], callbacks: Sequence[L.Callback] = (), recorded: d
     verb, *rest = arguments
     allow_class_paths(values_of(("--allow_class_paths",), rest))
     run, checkpoint = None, None
-    if verb == "fit" and resume.requested(rest):
-        path = resume.newest_checkpoint(rest)
-        if path is not None:
-            run, rest = path.parent.parent, [*rest, "--ckpt_path", str(path)]
+    if verb == "fit" and is_to_resume(rest) and (path := newest_checkpoint(rest)):
+        run, rest = path.parent.parent, [*rest, "--ckpt_path", str(path)]
     checkpoints = values_of(("--ckpt_path",), rest)
     if checkpoints and Path(checkpoints[-1]).suffix:
         checkpoint = header_of(checkpoints[-1], to_go_on=verb == "fit")

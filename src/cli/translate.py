@@ -98,7 +98,7 @@ class Translator:
         self.start = require_token(trained.tokenizer, start, "start_token")
 
     def translate(self, lines: list[str]) -> list[list[Hypothesis]]:
-        """The best translations of each line, in order; an empty line has an empty one."""
+        """Search for the best translations of each line, in order; an empty line has an empty one."""
         sources = [self._ids(i, line) for i, line in enumerate(lines) if line.strip()]
         sources.sort(key=lambda source: len(source[1]))
         size = self.options.batch_size
@@ -144,7 +144,7 @@ class Translator:
 
 
 def _printed(translator: Translator, lines: Iterable[str]) -> Iterator[str]:
-    """The lines to print, in the order of the input."""
+    """Yield the lines to print, in the order of the input."""
     n_best, number, remaining = translator.options.n_best, 0, iter(lines)
     while chunk := list(islice(remaining, CHUNK)):
         for hypotheses in translator.translate(chunk):

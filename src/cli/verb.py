@@ -114,7 +114,8 @@ def _helps(function: Callable[..., Any]) -> dict[str, str]:
 
 def _settings(hint: Any, name: str) -> dict[str, Any]:
     """Map a parameter's type to what ``add_argument`` takes."""
-    (hint,) = [part for part in _union(hint) if part is not NoneType]
+    if NoneType in get_args(hint):
+        (hint,) = (part for part in get_args(hint) if part is not NoneType)
     if hint is bool:
         return {"action": "store_true"}
     settings: dict[str, Any] = {}
@@ -128,10 +129,6 @@ def _settings(hint: Any, name: str) -> dict[str, Any]:
         kind, read = get_args(hint)
     metavar = {int: "N", float: "X", Path: "PATH"}.get(kind, name.strip("_").upper())
     return {**settings, "type": read, "metavar": metavar}
-
-
-def _union(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if NoneType in get_args(hint) else (hint,)
 
 
 def _values(function: Callable[..., Any], options: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:

@@ -1,93 +1,139 @@
 """Data for sequence classification: texts, or pairs of texts, with a label each."""
 
 import json
-import zipfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from src.coverage import MeasuredTokenizer
+from src.data import embedded
 from src.data.baselines import Targets
-from src.data.bucketing import BucketBatchSampler
-from src.data.datamodule import TextDataModule
-from src.data.labelled import MOVIE_REVIEWS, LabelledColumns, LabelledSource
-from src.data.malformed import Reading
-from src.data.packing import IGNORED, Key
+from src.data.datamodule import TOKENIZER, TextDataModule
+from src.data.malformed import Malformed, text_objection
 from src.data.progress import announce
-from src.data.sampling import ResumableBatchSampler
+from src.data.sources import Parts, TableSource
+from src.data.store import IGNORED, BatchedRows, Key, Rows, open_rows, write_rows
 from src.errors import InputError
-from src.tokenization import LENGTH_STEP, bert_ids, bert_row, bert_tokens, load_tokenizer
+from src.tokenization import bert_ids, bert_row, bert_tokens, load_tokenizer, pad_rows
 
-FORMAT = 1  # of the cache; counted up when what is written changes
-
-
-class LabelledTokens(NamedTuple):
-    """Tokenised rows end to end: where each begins and where its second text begins, and its label."""
-
-    tokens: NDArray[np.int64]
-    starts: NDArray[np.int64]  # (rows + 1,)
-    seconds: NDArray[np.int64]  # (rows,), the end of the row where there is no second text
-    labels: NDArray[np.int64]
+MOVIE_REVIEWS = "movie_reviews"
+LABELS = "labels.json"
 
 
-class LabelledRows(Dataset[dict[str, Tensor]]):
-    """Rows ``[CLS] text [SEP]`` or ``[CLS] first [SEP] second [SEP]``, by (epoch, index); index -1 has no target."""
+@dataclass(frozen=True)
+class LabelledColumns:
+    """The rows of a split: texts, second texts where rows are pairs, and numbers of labels."""
 
-    def __init__(self, rows: LabelledTokens, pad_id: int, cls_id: int) -> None:
-        self.rows, self.pad_id, self.cls_id = rows, pad_id, cls_id
+    firsts: list[str]
+    seconds: list[str] | None
+    labels: list[int]
+
+
+@dataclass(frozen=True)
+class LabelledSource(TableSource):
+    """Labelled rows; see ``ClassificationDataModule`` for the arguments."""
+
+    label_column: str = "label"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*self.texts, self.label_column)
+
+    def labelled(self, cache_dir: Path) -> tuple[dict[str, LabelledColumns], list[str]]:
+        """Read the rows of each split, and the names of the labels in the order of their numbers.
+
+        Refused are one label alone, a label that the training rows do not have, and under ``strict`` also a row without
+        text or label.
+        """
+        found = self.splits(cache_dir)
+        names = self._label_names(found["train"])
+        return {split: self._columns_of(split, rows, names) for split, rows in found.items()}, names
+
+    def load(self, cache_dir: Path) -> Parts:
+        from datasets import Dataset
+
+        if self.source == MOVIE_REVIEWS:
+            return {"train": Dataset.from_dict(dict(zip(self.columns, embedded.reviews(), strict=True)))}
+        return super().load(cache_dir)
+
+    def _label_names(self, train: Any) -> list[str]:
+        feature = train.features[self.label_column]
+        names = (
+            feature.names
+            if hasattr(feature, "names")
+            else sorted({str(label) for label in train[self.label_column] if not _is_missing(label)})
+        )
+        if len(names) < 2:
+            raise InputError(f"column {self.label_column!r} of {self.source} has {len(names)} label: two are needed")
+        return names
+
+    def _columns_of(self, split: str, rows: Any, names: list[str]) -> LabelledColumns:
+        numbers = {name: i for i, name in enumerate(names)}
+        coded = hasattr(rows.features[self.label_column], "names")
+        malformed = Malformed(f"the {split} split of {self.source}", self.reading)
+        kept: list[tuple[list[str], int]] = []
+        for i, row in enumerate(rows, start=1):
+            texts, label = [row[name] for name in self.texts], row[self.label_column]
+            objection = text_objection([*texts, label if label is None else str(label)])
+            if objection is not None:
+                malformed.add(objection, f"row {i:,}")
+                continue
+            if not (coded or str(label) in numbers):
+                where = f"row {i} of the {split} split of {self.source}"
+                raise InputError(f"{where} has the label {label!r}: the training rows have {', '.join(names[:20])}")
+            kept.append((texts, int(label) if coded else numbers[str(label)]))
+        malformed.announce()
+        if not kept:
+            raise InputError(f"the {split} split of {self.source} has no row with a text and a label")
+        columns = [list(column) for column in zip(*(texts for texts, _ in kept), strict=True)]
+        return LabelledColumns(columns[0], columns[1] if len(columns) > 1 else None, [label for _, label in kept])
+
+
+def _is_missing(label: Any) -> bool:
+    return label is None or (isinstance(label, str) and not label.strip())
+
+
+class LabelledRows(BatchedRows):
+    """Rows ``[CLS] text [SEP]`` or ``[CLS] first [SEP] second [SEP]``, by (epoch, index); index -1 has no target.
+
+    Args:
+        rows: their ids.
+        seconds: (rows,), where the second text of each begins; its length where there is none.
+        labels: (rows,).
+        special_ids: the ids of the special tokens, by HuggingFace's names for the tokens.
+    """
+
+    def __init__(
+        self, rows: Rows, seconds: NDArray[np.int64], labels: NDArray[np.int64], special_ids: dict[str, int]
+    ) -> None:
+        self.rows, self.seconds, self.labels, self.special_ids = rows, seconds, labels, special_ids
 
     def __len__(self) -> int:
-        return len(self.rows.labels)
+        return len(self.labels)
 
     def length(self, key: Key) -> int:
-        """Tokens of a row."""
-        return int(self.rows.starts[key[1] + 1] - self.rows.starts[key[1]])
-
-    def __getitem__(self, key: Key) -> dict[str, Tensor]:
-        return {name: rows[0] for name, rows in self.__getitems__([key]).items()}
+        """Count the tokens of a row."""
+        return len(self.rows[key[1]])
 
     def __getitems__(self, keys: list[Key]) -> dict[str, Tensor]:
-        """``input_ids``, ``attention_mask`` and ``token_type_ids``, (batch, seq) each; ``labels`` (batch,)."""
+        """Give a batch: ``input_ids``, ``attention_mask``, ``token_type_ids``, (batch, seq); ``labels`` (batch,)."""
         indices = [index for _, index in keys]
-        lengths = np.array([self.length(key) if key[1] >= 0 else 1 for key in keys])
-        width = -(-lengths.max() // LENGTH_STEP) * LENGTH_STEP
-        input_ids = np.full((len(keys), width), self.pad_id)
-        segments = np.zeros_like(input_ids)
-        for i, (index, length) in enumerate(zip(indices, lengths, strict=True)):
-            start = self.rows.starts[max(index, 0)]
-            input_ids[i, :length] = self.rows.tokens[start : start + length] if index >= 0 else self.cls_id
-            segments[i, self.rows.seconds[index] - start : length] = index >= 0
+        rows = [self.rows[i] if i >= 0 else np.array([self.special_ids["cls_token"]]) for i in indices]
+        input_ids, attention_mask = pad_rows(rows, self.special_ids["pad_token"])
+        seconds = np.array([self.seconds[i] if i >= 0 else 1 for i in indices])
+        segments = (np.arange(input_ids.shape[1]) >= seconds[:, None]) & (attention_mask > 0)
         batch = {
             "input_ids": input_ids,
-            "attention_mask": (np.arange(width) < lengths[:, None]).astype(np.int64),
-            "token_type_ids": segments,
-            "labels": np.array([self.rows.labels[index] if index >= 0 else IGNORED for index in indices]),
+            "attention_mask": attention_mask,
+            "token_type_ids": segments.astype(np.int64),
+            "labels": np.array([self.labels[i] if i >= 0 else IGNORED for i in indices]),
         }
-        return {name: torch.from_numpy(rows) for name, rows in batch.items()}
-
-
-def tokenize(tokenizer: MeasuredTokenizer, seq_len: int, columns: LabelledColumns) -> LabelledTokens:
-    """Texts to tokens with the special ones, cut to ``seq_len``."""
-    special = bert_ids(tokenizer.tokenizer)
-    encodings = [
-        [encoding.ids for encoding in tokenizer.encode(texts)]
-        for texts in filter(None, (columns.firsts, columns.seconds))
-    ]
-    made = [bert_row(parts, seq_len, special) for parts in zip(*encodings, strict=True)]
-    rows = [ids for ids, _ in made]
-    starts = np.cumsum([0, *map(len, rows)])
-    return LabelledTokens(
-        np.array([token for row in rows for token in row]),
-        starts,
-        starts[:-1] + np.array([second for _, second in made]),
-        np.array(columns.labels),
-    )
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
 
 
 class ClassificationDataModule(TextDataModule):
@@ -101,25 +147,14 @@ class ClassificationDataModule(TextDataModule):
         text_column: the column that holds the text.
         second_text_column: the column of the second text, where rows are pairs.
         label_column: the column that holds the label, a word or a whole number.
-        validation_fraction: share of the rows for validation, where the source has no such split.
+        validation_fraction: fraction of the rows for validation, where the source has no such split.
         test_fraction: the same for testing; 0 for no test split.
-        strict: refuse malformed rows (not UTF-8, of a wrong type, null or empty) instead of leaving them out.
-        max_malformed: share of the rows of a file that may be left out as malformed; more are refused.
-        delimiter: between the fields of a table; by its ending and its header if null.
-        encoding: of texts, tables and JSON, such as ``cp1252``; UTF-8 if null, or what a table is without doubt.
         seq_len: tokens a row at most, the special ones among them; longer ones are cut.
-        batch_size: rows a batch, on each rank.
-        eval_batch_size: the same for validation and test; ``batch_size`` if null.
-        num_workers: processes that load training batches; 0 loads them in the main process.
-        seed: of the order of the rows; the run's seed.
-        cache_dir: where prepared data lie.
-
-    Raises:
-        InputError: a number that cannot be, or a source that cannot be read, before any training.
     """
 
     def __init__(
         self,
+        *,
         tokenizer: str,
         source: str = MOVIE_REVIEWS,
         name: str | None = None,
@@ -128,23 +163,16 @@ class ClassificationDataModule(TextDataModule):
         label_column: str = "label",
         validation_fraction: float = 0.1,
         test_fraction: float = 0.1,
-        strict: bool = False,
-        max_malformed: float = 0.05,
-        delimiter: str | None = None,
-        encoding: str | None = None,
         seq_len: int = 128,
-        batch_size: int = 16,
-        eval_batch_size: int | None = None,
-        num_workers: int = 0,
-        seed: int = 0,
-        cache_dir: str = ".cache",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, num_workers, seed, cache_dir)
+        super().__init__(validation_fraction=validation_fraction, test_fraction=test_fraction, **kwargs)
         if seq_len < 5:
             raise InputError(f"seq_len is {seq_len}: it must be at least 5")
-        columns = text_column, second_text_column, label_column
-        reading = Reading(strict, max_malformed, delimiter, encoding)
-        self.source = LabelledSource(source, name, *columns, validation_fraction, test_fraction, reading)
+        texts = tuple(filter(None, (text_column, second_text_column)))
+        fractions = validation_fraction, test_fraction
+        self.source = LabelledSource(source, name, texts, *fractions, self.reading, label_column)
+        self.label = source
         self.tokenizer_path, self.seq_len = tokenizer, seq_len
 
     @property
@@ -153,70 +181,38 @@ class ClassificationDataModule(TextDataModule):
 
     def cache_key(self) -> dict[str, Any]:
         given = load_tokenizer(self.tokenizer_path).to_str()
-        return {"format": FORMAT, "source": self.source.fingerprint(), "tokenizer": given, "seq_len": self.seq_len}
+        return {"source": self.source.fingerprint(), "tokenizer": given, "seq_len": self.seq_len}
 
-    descriptions = ("tokenizer.json", "labels.json", "checksums.json")
-
-    def write_cache(self, folder: Path) -> None:
-        announce(f"preparing {self.source.source} in {self.cache_dir} (once)")
+    def write_cache(self, folder: Path) -> dict[str, dict[str, int]]:
         tokenizer = load_tokenizer(self.tokenizer_path)
-        tokenizer.save(str(folder / "tokenizer.json"))
-        splits, names = self.source.splits(self.cache_dir)
-        (folder / "labels.json").write_text(json.dumps(names), encoding="utf-8")
+        special = bert_ids(tokenizer)
+        tokenizer.save(str(folder / TOKENIZER))
+        splits, names = self.source.labelled(self.cache_dir)
+        (folder / LABELS).write_text(json.dumps(names), encoding="utf-8")
+        infos = {}
         for split, columns in splits.items():
-            measured = MeasuredTokenizer(tokenizer, f"the {split} split of {self.source.source}")
-            np.savez(folder / f"{split}.npz", **tokenize(measured, self.seq_len, columns)._asdict())
+            measured = MeasuredTokenizer(tokenizer, f"the {split} split of {self.label}")
+            texts = filter(None, (columns.firsts, columns.seconds))
+            encodings = [[encoding.ids for encoding in measured.encode(column)] for column in texts]
+            rows = [bert_row(parts, self.seq_len, special) for parts in zip(*encodings, strict=True)]
+            write_rows(folder, split, (ids for ids, _ in rows))
+            np.save(folder / f"{split}.seconds.npy", np.array([second for _, second in rows]))
+            np.save(folder / f"{split}.labels.npy", np.array(columns.labels))
+            infos[split] = {"rows": len(rows), "tokens": sum(len(ids) for ids, _ in rows), "labels": len(names)}
             # told and not refused: a pretrained network cannot take another tokenizer than its own
             if losses := measured.losses():
                 announce(losses)
-        sums = {path.name: [entry.CRC for entry in zipfile.ZipFile(path).infolist()] for path in folder.glob("*.npz")}
-        (folder / "checksums.json").write_text(json.dumps(sums, sort_keys=True), encoding="utf-8")
-
-    def cache_is_complete(self, folder: Path) -> bool:
-        try:
-            Tokenizer.from_file(str(folder / "tokenizer.json"))
-            for name in ("labels.json", "checksums.json"):
-                json.loads((folder / name).read_text(encoding="utf-8"))
-            damaged = [zipfile.ZipFile(path).testzip() for path in folder.glob("*.npz")]
-        except Exception:  # whatever is wrong with it, it is made again
-            return False
-        return bool(damaged) and not any(damaged)
+        return infos
 
     @property
     def label_names(self) -> list[str]:
         """The labels, in the order of their numbers."""
-        return json.loads((self.folder / "labels.json").read_text(encoding="utf-8"))
+        return json.loads(self.prepared(LABELS).read_text(encoding="utf-8"))
 
-    def setup(self, stage: str) -> None:
-        """Refuse splits that are missing before anything is trained."""
-        for split in {"fit": ("train", "validation"), "validate": ("validation",)}.get(stage, ("test",)):
-            self.dataset(split)
-
-    def dataset(self, split: str) -> LabelledRows:
-        path = self.folder / f"{split}.npz"
-        if not path.is_file():
-            raise InputError(f"{self.source.source} has no {split} split: set {split}_fraction above 0")
-        with np.load(path) as arrays:
-            rows = LabelledTokens(**arrays)
-        special = bert_ids(self.tokenizer)
-        return LabelledRows(rows, special["pad_token"], special["cls_token"])
-
-    def batch_sampler(self, rows: Dataset[Any], *, train: bool) -> ResumableBatchSampler:
-        """Batches by length for training, batches in order for evaluation."""
-        assert isinstance(rows, LabelledRows)
-        if not train:
-            return super().batch_sampler(rows, train=False)
-        return BucketBatchSampler(len(rows), self.batch_size, rows.length, seed=self.seed, **self._ranks())
+    def open_split(self, split: str) -> LabelledRows:
+        seconds, labels = (np.load(self.folder / f"{split}.{name}.npy") for name in ("seconds", "labels"))
+        return LabelledRows(open_rows(self.folder, split), seconds, labels, bert_ids(self.tokenizer))
 
     def targets(self, split: str) -> Targets:
-        """The labels of a split."""
-        return Targets(self.dataset(split).rows.labels)
-
-    def summary(self) -> dict[str, dict[str, int]]:
-        """Counts of each split, for people."""
-        splits = [split for split in ("train", "validation", "test") if (self.folder / f"{split}.npz").is_file()]
-        rows = {split: self.dataset(split).rows for split in splits}
-        return {
-            split: {"rows": len(held.labels), "tokens": len(held.tokens), "labels": len(self.label_names)}
-            for split, held in rows.items()
-        }
+        """Give the labels of a split."""
+        return Targets(self.dataset(split).labels)

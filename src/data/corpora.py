@@ -8,13 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from src.data import wikipedia
+from src.data import embedded
 from src.data.malformed import DEFAULT, Malformed, Reading
 from src.data.progress import announce, with_progress
 from src.data.sources import check_columns, files_of, fingerprint, label_of, load_rows, locate
-from src.data.splits import check_fractions, split_files, split_parts
+from src.data.splits import SPLITS, check_fractions, cut_by_position, cut_rows, split_files, split_parts
 from src.errors import InputError
 from src.files import UTF8, check_file, decode, encoding_name, is_text, open_binary, printable, unescaped
 
@@ -37,17 +35,9 @@ class Corpus:
         source: ``wikipedia`` (the articles that install with the project); a .txt, .json, .jsonl, .csv, .tsv or
             .parquet file, also .gz; a pattern like ``data/*.jsonl``, or a list of those; a folder of such files, or
             one that ``Dataset.save_to_disk`` wrote; or the name of a dataset on the HuggingFace hub.
-        name: configuration of a hub dataset.
-        revision: of a hub dataset.
-        text_column: the column that holds the text.
         document_separator: what separates the documents of a text file; ``\n`` for a line feed, with or without a
             carriage return.
-        validation_source: files for validation, read like ``source``.
-        validation_fraction: share of the documents for validation, where the source has no such split.
-        test_fraction: the same for testing; 0 for no test split.
-        max_documents: read no more than this many.
         streaming: read training documents as they are needed; the first ``holdout_documents`` are held out.
-        holdout_documents: how many a stream gives to each of validation and test.
         reading: how files are read, and what is done about malformed rows.
     """
 
@@ -77,24 +67,15 @@ class Corpus:
         return label_of(self.source)
 
     def fingerprint(self) -> str:
-        """A hash of the arguments and of the files' names, sizes and times: equal while nothing has changed.
-
-        Raises:
-            InputError: a file is missing.
-        """
+        """Hash the arguments and the files' names, sizes and times: equal while nothing has changed."""
         return fingerprint(asdict(self), [*_files(self.source), *_files(self.validation_source or EMBEDDED)])
 
     def sizes(self) -> str:
-        """Which hub dataset, or the bytes in each of the files: what of a stream can be told without reading it."""
+        """Tell the hub dataset, or the bytes in each of the files: what is known of a stream without reading it."""
         return json.dumps([self.name, self.revision, [file.stat().st_size for file in _files(self.source)]])
 
     def splits(self, cache_dir: Path) -> Splits:
-        """The documents of each split, with the one column ``text``.
-
-        Raises:
-            InputError: a file is missing, empty, not UTF-8 or not what its ending says; there is no such column; or the
-                hub cannot be reached.
-        """
+        """Read the documents of each split, with the one column ``text``."""
         found = self._load(self.source, cache_dir)
         if self.validation_source is not None:
             held_out = self._load(self.validation_source, cache_dir)
@@ -107,7 +88,7 @@ class Corpus:
         from datasets import Dataset
 
         if source == EMBEDDED:
-            articles = with_progress(wikipedia.articles(), "reading the articles of the embedded corpus")
+            articles = with_progress(embedded.articles(), "reading the articles of the embedded corpus")
             rows = [f"{title}\n{text}" for title, text in articles]
             return self._checked({"train": Dataset.from_dict({self.text_column: rows})}, "the embedded corpus")
         located = locate(source)
@@ -128,7 +109,7 @@ class Corpus:
         return self._checked(found, located.label)
 
     def _texts(self, file: Path) -> list[str]:
-        """The documents of a text file, without those that are not in its encoding."""
+        """Read the documents of a text file, without those that are not in its encoding."""
         encoding = self.reading.encoding or UTF8
         check_file(file, is_text=self.document_separator is None, encoding=encoding)
         try:
@@ -153,7 +134,7 @@ class Corpus:
         return texts
 
     def _checked(self, found: Splits, source: str) -> Splits:
-        """The splits by their usual names, with the text column alone and by the name of ``text``."""
+        """Name the splits as usual, with the text column alone, named ``text``."""
         from datasets import Value
 
         splits = split_parts(found, source)
@@ -182,43 +163,22 @@ class Corpus:
         return {**splits, "train": stream}
 
     def _cut(self, splits: Splits) -> Splits:
-        wanted = {"validation": self.validation_fraction, "test": self.test_fraction}
-        wanted = {name: share for name, share in wanted.items() if share and name not in splits}
+        fractions = self.validation_fraction, self.test_fraction
+        wanted = {name: n for name, n in zip(SPLITS[1:], fractions, strict=True) if n and name not in splits}
         if not wanted:
             return splits
-        train = splits["train"]
-        if len(train) * min(wanted.values()) < 1:
-            return {**splits, **_cut_by_position(list(documents(train)), wanted)}
-        order = np.random.default_rng(0).permutation(len(train))  # not the run's seed: runs must compare
-        for name, share in wanted.items():
-            n = round(len(train) * share)
-            splits[name], order = train.select(np.sort(order[:n])), order[n:]
-        return {**splits, "train": train.select(np.sort(order))}
-
-
-def _cut_by_position(documents: list[str], wanted: dict[str, float]) -> Splits:
-    """Training text from the front of each document, then validation, then test."""
-    from datasets import Dataset
-
-    shares = {"train": 1 - sum(wanted.values()), **wanted}
-    parts: dict[str, list[str]] = {name: [] for name in shares}
-    for document in documents:
-        start, share = 0, 0.0
-        for name in shares:
-            share += shares[name]
-            end = int(round(len(document) * share, 6))
-            parts[name].append(document[start:end])
-            start = end
-    return {name: Dataset.from_dict({"text": texts}) for name, texts in parts.items()}
+        if len(splits["train"]) * min(wanted.values()) < 1:
+            return {**splits, **cut_by_position(list(documents(splits["train"])), wanted)}
+        return cut_rows(self.label, splits, *fractions)
 
 
 def _files(source: str | list[str]) -> dict[Path, str]:
-    """The files of a source; none for the embedded corpus and for the hub."""
+    """List the files of a source; none for the embedded corpus and for the hub."""
     return {} if source == EMBEDDED else files_of(source)
 
 
 def documents(split: Any, malformed: Malformed | None = None) -> Iterator[str]:
-    """The texts of a split that are not empty or null; of the others ``malformed`` is told."""
+    """Yield the texts of a split that are not empty or null; tell ``malformed`` of the others."""
     for i, row in enumerate(split, start=1):
         text = row["text"]
         if text and text.strip():

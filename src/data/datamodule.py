@@ -2,9 +2,11 @@
 
 import hashlib
 import json
-import os
 import shutil
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,47 +15,80 @@ import torch
 from filelock import AcquireReturnProxy, FileLock
 from tokenizers import Tokenizer
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from src.atomic import checksums, damaged, replace_folder
 from src.coverage import MeasuredTokenizer
+from src.data.corpora import EMBEDDED, Corpus
 from src.data.loader import TokenCountingLoader
+from src.data.malformed import Malformed, Reading
+from src.data.packing import StreamedBlocks
 from src.data.progress import announce
-from src.data.sampling import EpochBatchSampler, ResumableBatchSampler
-from src.data.streaming import StreamedBlocks
+from src.data.sampling import BucketBatchSampler, EpochBatchSampler, ResumableBatchSampler
 from src.errors import InputError
-from src.tokenization import tokenizer_text, vocabulary_size
+from src.tokenization import make_tokenizer, tokenizer_text, vocabulary_size
+
+FORMAT = 3  # of what is prepared; counted up when that changes
+INFO = "info.json"  # the last file that is written: the counts of each split, and the checksums of all other files
+TOKENIZER = "tokenizer.json"
+TOKENIZER_DOCUMENTS = 100_000  # a vocabulary does not get better with more
 
 
 class TextDataModule(L.LightningDataModule, ABC):
     """Text, prepared once on disk and read from there by every process.
 
     What was prepared lies in a folder of ``cache_dir`` named by a hash of all that shaped it. It is written aside and
-    renamed when it is whole, under a lock, so that processes that prepare at once do no harm.
+    renamed when it is complete, under a lock, so that processes that prepare at once do no harm. Nothing is there
+    before ``prepare_data``; the tokenizer and the counts are there after it, and ``setup`` opens the splits.
 
     Args:
+        validation_fraction: fraction of the rows for validation, where the source has no such split.
+        test_fraction: the same for testing; 0 for no test split.
+        strict: refuse malformed rows (not UTF-8, no JSON, of a wrong type, null or empty) instead of leaving them out.
+        max_malformed: fraction of the rows of a file that may be left out as malformed; more are refused.
+        delimiter: between the fields of a table; by its ending and its header if null.
+        encoding: of texts, tables and JSON, such as ``cp1252``; UTF-8 if null, or what a table is without doubt.
         batch_size: rows a batch, on each rank.
         eval_batch_size: the same for validation and test; ``batch_size`` if null.
         num_workers: processes that load training batches; 0 loads them in the main process.
-        seed: of the order of the rows; the run's seed.
+        seed: of the order of the rows and of all that is drawn for them; the run's seed.
         cache_dir: where prepared data lie.
     """
 
-    # the files of the prepared folder that describe all of it: tokenizers, and counts with checksums
-    descriptions: tuple[str, ...] = ("tokenizer.json", "info.json")
+    label: str  # of the source, for people
 
     def __init__(
-        self, batch_size: int, eval_batch_size: int | None, num_workers: int, seed: int, cache_dir: str
+        self,
+        *,
+        validation_fraction: float = 0.05,
+        test_fraction: float = 0.05,
+        strict: bool = False,
+        max_malformed: float = 0.05,
+        delimiter: str | None = None,
+        encoding: str | None = None,
+        batch_size: int = 16,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+        cache_dir: str = ".cache",
     ) -> None:
         super().__init__()
-        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "num_workers": num_workers + 1}
-        for name, value in sizes.items():
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value if name != 'num_workers' else num_workers}: it is too small")
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("num_workers", num_workers, 0),
+        ):
+            if value is not None and value < least:
+                raise InputError(f"{name} is {value}: it is too small")
+        self.validation_fraction, self.test_fraction = validation_fraction, test_fraction
+        self.reading = Reading(strict, max_malformed, delimiter, encoding)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.seed = num_workers, seed
         self.cache_dir = Path(cache_dir)
         self._folder: Path | None = None
-        self._tokenizer: Tokenizer | None = None
+        self._tokenizers: dict[str, Tokenizer] = {}
+        self._info: dict[str, dict[str, int]] | None = None
+        self._datasets: dict[str, Any] = {}
 
     # ---- preparing
 
@@ -64,88 +99,96 @@ class TextDataModule(L.LightningDataModule, ABC):
 
     @abstractmethod
     def cache_key(self) -> dict[str, Any]:
-        """All that shapes what is prepared, as plain values."""
+        """Give all that shapes what is prepared, as plain values."""
 
     @abstractmethod
-    def write_cache(self, folder: Path) -> None:
-        """Prepare everything into a folder, ``tokenizer.json`` among it."""
+    def write_cache(self, folder: Path) -> dict[str, dict[str, int]]:
+        """Prepare everything into a folder, ``tokenizer.json`` among it, and give the counts of each split."""
 
     @abstractmethod
-    def cache_is_complete(self, folder: Path) -> bool:
-        """Whether a prepared folder is as it was written."""
-
-    @abstractmethod
-    def dataset(self, split: str) -> Dataset[Any]:
-        """The rows of ``train``, ``validation`` or ``test``, by keys (epoch, index)."""
-
-    @abstractmethod
-    def summary(self) -> dict[str, dict[str, int]]:
-        """Counts of each split by what is counted, ``tokens`` among them, for people."""
-
-    def fingerprint(self) -> str:
-        """A hash of what was prepared, wherever it lies: equal while tokens, tokenizer and splits are."""
-        contents = [(name, (self.folder / name).read_bytes()) for name in self.descriptions]
-        return hashlib.sha256(b"".join(name.encode() + content for name, content in contents)).hexdigest()
+    def open_split(self, split: str) -> Any:
+        """Open the data set of a split that was prepared: rows by keys (epoch, index)."""
 
     @property
     def folder(self) -> Path:
-        """Where the prepared data lie; prepares them at the first use."""
+        """Where prepared data of this key lie, or will."""
         if self._folder is None:
-            key = hashlib.sha256(json.dumps(self.cache_key(), sort_keys=True).encode()).hexdigest()[:20]
-            folder = self.cache_dir / f"{type(self).__name__}-{key}"
-            if not self._is_prepared(folder):
-                with self._lock(folder):
-                    if not self._is_prepared(folder):  # another process may have been first
-                        self._prepare(folder)
-            self._folder = folder
+            key = json.dumps({"format": FORMAT, **self.cache_key()}, sort_keys=True)
+            digest = hashlib.sha256(key.encode()).hexdigest()[:20]
+            self._folder = self.cache_dir / f"{type(self).__name__}-{digest}"
         return self._folder
 
-    def _is_prepared(self, folder: Path) -> bool:
-        return folder.is_dir() and self.cache_is_complete(folder)
+    def prepare_data(self) -> None:
+        """Prepare what is not prepared yet, or no longer as it was written."""
+        if not _is_complete(self.folder):
+            with self._lock():
+                if not _is_complete(self.folder):  # another process may have been first
+                    announce(f"preparing {self.label} in {self.cache_dir} (once)")
+                    self._prepare()
 
-    def _lock(self, folder: Path) -> AcquireReturnProxy:
+    def _lock(self) -> AcquireReturnProxy:
         try:
             self.cache_dir.mkdir(parents=True, exist_ok=True)
-            return FileLock(f"{folder}.lock").acquire()
+            return FileLock(f"{self.folder}.lock").acquire()
         except OSError as error:
             raise InputError(f"cache_dir {self.cache_dir} cannot be written: {error}") from error
 
-    def _prepare(self, folder: Path) -> None:
-        aside = folder.with_name(f"{folder.name}.partial")
+    def _prepare(self) -> None:
+        aside = self.folder.with_name(f"{self.folder.name}.partial")
         shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
         aside.mkdir()
         try:
-            self.write_cache(aside)
-            for file in aside.iterdir():  # on disk before the name is: a crash must not leave a name for half a file
-                with file.open("rb") as written:
-                    os.fsync(written.fileno())
-            if folder.exists():
-                shutil.rmtree(folder)
-            aside.rename(folder)
+            info = {"splits": self.write_cache(aside), "files": checksums(aside.iterdir())}
+            (aside / INFO).write_text(json.dumps(info), encoding="utf-8")
+            replace_folder(aside, self.folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
-    def prepare_data(self) -> None:
-        """Prepare what is not prepared yet."""
-        _ = self.folder
+    @contextmanager
+    def measuring(self, split: str, tokenizer: Tokenizer, kind: str) -> Iterator[tuple[MeasuredTokenizer, Malformed]]:
+        """Tell, when a split is written, what was left out of it, and what its tokenizer has lost.
 
-    def check_coverage(self, tokenizer: MeasuredTokenizer, kind: str) -> None:
-        """Tell what a tokenizer of a kind has lost of the texts that it encoded.
-
-        Raises:
-            InputError: it was made elsewhere and does not serve for them.
+        A tokenizer that was made elsewhere and does not serve for the texts is refused.
         """
-        if tokenizer_text(kind):
-            tokenizer.check()
-        if losses := tokenizer.losses():
-            announce(losses)
+        measured = MeasuredTokenizer(tokenizer, f"the {split} split of {self.label}")
+        malformed = Malformed(f"the {split} split", self.reading)
+        yield measured, malformed
+        malformed.announce()
+        check_coverage(measured, kind)
+
+    # ---- what was prepared
+
+    def prepared(self, file: str) -> Path:
+        """Find a file of the prepared folder."""
+        if not (self.folder / INFO).is_file():
+            raise RuntimeError(f"{self.label} is not prepared yet: call prepare_data first")
+        return self.folder / file
+
+    @property
+    def info(self) -> dict[str, dict[str, int]]:
+        """The counts of each split, as they were written."""
+        if self._info is None:
+            self._info = json.loads(self.prepared(INFO).read_bytes())["splits"]
+        return self._info
+
+    def summary(self) -> dict[str, dict[str, int]]:
+        """Give the counts of each split by what is counted, ``tokens`` among them, for people."""
+        return self.info
+
+    def fingerprint(self) -> str:
+        """Hash what was prepared, wherever it lies: equal while tokens, tokenizer and splits are."""
+        return hashlib.sha256(self.prepared(INFO).read_bytes()).hexdigest()
+
+    def load_tokenizer(self, file: str) -> Tokenizer:
+        """Read a tokenizer of the prepared folder, once."""
+        if file not in self._tokenizers:
+            self._tokenizers[file] = Tokenizer.from_file(str(self.prepared(file)))
+        return self._tokenizers[file]
 
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, trained where it needed that."""
-        if self._tokenizer is None:
-            self._tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-        return self._tokenizer
+        return self.load_tokenizer(TOKENIZER)
 
     @property
     def vocab_size(self) -> int:
@@ -153,6 +196,19 @@ class TextDataModule(L.LightningDataModule, ABC):
         return vocabulary_size(self.tokenizer)
 
     # ---- loading
+
+    def setup(self, stage: str) -> None:
+        """Open the splits of a stage, so that what is missing or too short is refused before anything is trained."""
+        for split in {"fit": ("train", "validation"), "validate": ("validation",)}.get(stage, ("test",)):
+            self.dataset(split)
+
+    def dataset(self, split: str) -> Any:
+        """Give the rows of ``train``, ``validation`` or ``test``, opened once."""
+        if split not in self._datasets:
+            if split not in self.info:
+                raise InputError(f"{self.label} has no {split} split: set {split}_fraction above 0")
+            self._datasets[split] = self.open_split(split)
+        return self._datasets[split]
 
     def _ranks(self) -> dict[str, int]:
         """Rank and number of the data-parallel processes; those of one pipeline or tensor group are one."""
@@ -164,10 +220,12 @@ class TextDataModule(L.LightningDataModule, ABC):
         strategy = self.trainer.strategy  # type: ignore[union-attr]
         return strategy.reduce(count.to(strategy.root_device), reduce_op="mean").to(count.device)
 
-    def batch_sampler(self, rows: Dataset[Any], *, train: bool) -> ResumableBatchSampler:
-        """Shuffled batches for training, batches in order for evaluation."""
+    def batch_sampler(self, rows: Any, *, train: bool) -> ResumableBatchSampler:
+        """Shuffle for training, by length where rows have lengths; for evaluation, keep the order."""
+        if train and hasattr(rows, "length"):
+            return BucketBatchSampler(len(rows), self.batch_size, rows.length, seed=self.seed, **self._ranks())
         size = self.batch_size if train else self.eval_batch_size
-        return EpochBatchSampler(len(rows), size, seed=self.seed, shuffle=train, **self._ranks())  # type: ignore[arg-type]
+        return EpochBatchSampler(len(rows), size, seed=self.seed, shuffle=train, **self._ranks())
 
     def _evaluation_loader(self, split: str) -> DataLoader[Any]:
         rows = self.dataset(split)
@@ -175,7 +233,7 @@ class TextDataModule(L.LightningDataModule, ABC):
         return DataLoader(rows, batch_sampler=sampler, collate_fn=_as_it_is, generator=torch.Generator())
 
     def train_dataloader(self) -> TokenCountingLoader:
-        """Batches with ``target_tokens``, in another order each epoch."""
+        """Give batches with ``target_tokens``, in another order each epoch."""
         rows = self.dataset("train")
         sampler = self.batch_sampler(rows, train=True)
         # a generator of its own: a loader draws a number at each start, and training's must not depend on how often
@@ -193,16 +251,98 @@ class TextDataModule(L.LightningDataModule, ABC):
         return TokenCountingLoader(loader, place, accumulate, self._mean_over_ranks, taken)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """The whole validation split, once."""
+        """Give the whole validation split, once."""
         return self._evaluation_loader("validation")
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """The whole test split, once."""
+        """Give the whole test split, once."""
         return self._evaluation_loader("test")
 
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """The test split."""
-        return self._evaluation_loader("test")
+    predict_dataloader = test_dataloader
+
+
+class DocumentDataModule(TextDataModule):
+    """Documents from anywhere, and a tokenizer that is trained on them or given.
+
+    Args:
+        tokenizer: a kind of tokenizer, or the path of a tokenizer.json.
+        source: ``wikipedia`` (106 articles that install with the project), files, a folder, or a hub dataset: see
+            :class:`src.data.corpora.Corpus`, for this and the next ones.
+        name: configuration of a hub dataset.
+        revision: of a hub dataset.
+        text_column: the column that holds the text.
+        document_separator: what separates the documents of a text file; none for one document a file.
+        validation_source: files for validation, read like ``source``.
+        max_documents: read no more than this many.
+        tokenizer_vocab_size: of a trained tokenizer.
+        tokenizer_cased: whether a trained ``wordpiece`` keeps case and accents; if null, it does unless 99.5% of the
+            letters are ASCII, as those of English are.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokenizer: str,
+        source: str | list[str] = EMBEDDED,
+        name: str | None = None,
+        revision: str | None = None,
+        text_column: str = "text",
+        document_separator: str | None = None,
+        validation_source: str | list[str] | None = None,
+        max_documents: int | None = None,
+        tokenizer_vocab_size: int = 8192,
+        tokenizer_cased: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.corpus = Corpus(
+            source,
+            name,
+            revision,
+            text_column,
+            document_separator,
+            validation_source,
+            self.validation_fraction,
+            self.test_fraction,
+            max_documents,
+            reading=self.reading,
+        )
+        self.tokenizer_kind, self.tokenizer_vocab_size = tokenizer, tokenizer_vocab_size
+        self.tokenizer_cased = tokenizer_cased
+
+    @property
+    def label(self) -> str:  # type: ignore[override]
+        return self.corpus.label
+
+    def tokenizer_key(self) -> list[Any]:
+        """Give all that shapes the tokenizer."""
+        given = tokenizer_text(self.tokenizer_kind)
+        return [self.tokenizer_kind, given, self.tokenizer_vocab_size, self.tokenizer_cased]
+
+    def save_tokenizer(self, folder: Path, texts: Iterable[str]) -> Tokenizer:
+        """Make the tokenizer of the first of some texts, and save it among what is prepared."""
+        some = islice(texts, TOKENIZER_DOCUMENTS)
+        tokenizer = make_tokenizer(self.tokenizer_kind, self.tokenizer_vocab_size, some, self.tokenizer_cased)
+        tokenizer.save(str(folder / TOKENIZER))
+        return tokenizer
+
+
+def check_coverage(tokenizer: MeasuredTokenizer, kind: str) -> None:
+    """Tell what a tokenizer has lost of the texts that it encoded; refuse one made elsewhere that does not serve."""
+    if tokenizer_text(kind):
+        tokenizer.check()
+    if losses := tokenizer.losses():
+        announce(losses)
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether a prepared folder is as it was written."""
+    described = folder / INFO
+    try:
+        files = json.loads(described.read_bytes())["files"]
+        return damaged(folder, files, described.stat().st_mtime_ns) is None
+    except Exception:  # whatever is wrong with it, it is made again
+        return False
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from src.data.packing import IGNORED
+from src.data.packing import StreamedBlocks
 from src.data.sampling import ResumableBatchSampler
-from src.data.streaming import StreamedBlocks
+from src.data.store import IGNORED
 
 Batch = dict[str, Tensor]
 # what a loss is averaged over, by the name of its count in a batch -> the labels that are counted

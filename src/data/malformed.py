@@ -1,15 +1,23 @@
-"""Rows that cannot be trained on: left out and counted, with examples, or refused."""
+"""Rows that cannot be trained on: refused, or left out and counted, with examples; and copies of files without them."""
 
-from collections import Counter
-from collections.abc import Sequence
+import codecs
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
+from filelock import FileLock
+
+from src.atomic import atomic_file
 from src.data.progress import announce
 from src.errors import InputError
-from src.files import codec_of, unescaped
+from src.files import UTF8, codec_of, open_binary, printable, unescaped
 
 EXAMPLES = 3  # of each reason
 SHOWN = 60  # characters of one
+FORMAT = 1  # of the copies; counted up when what is written changes
 
 
 @dataclass(frozen=True)
@@ -18,9 +26,9 @@ class Reading:
 
     Args:
         strict: refuse the first malformed row, instead of leaving it out.
-        max_malformed: refuse a file with a larger share of malformed rows.
-        delimiter: between the fields of a table; by the ending and the header of the file if null.
-        encoding: of texts, tables and JSON; UTF-8 if null, or what a table is without doubt.
+        max_malformed: refuse a file with a larger fraction of malformed rows.
+        delimiter: between the fields of a table; by the ending and the header of the file if None.
+        encoding: of texts, tables and JSON; UTF-8 if None, or what a table is without doubt.
     """
 
     strict: bool = False
@@ -33,7 +41,7 @@ class Reading:
             raise InputError(f"max_malformed is {self.max_malformed}: it is a share, from 0 to 1")
         if self.delimiter is not None and len(unescaped(self.delimiter)) != 1:
             raise InputError(f"delimiter is {self.delimiter!r}: it must be one character")
-        codec_of(self.encoding or "utf-8")  # refuses an unknown one
+        codec_of(self.encoding or UTF8)  # refuses an unknown one
 
 
 DEFAULT = Reading()
@@ -53,11 +61,7 @@ class Malformed:
         self._examples: dict[str, list[str]] = {}
 
     def add(self, reason: str, place: str, content: object = "") -> None:
-        """Count a row.
-
-        Raises:
-            InputError: under ``strict``.
-        """
+        """Count a row; refuse it under ``strict``."""
         shown = f": {str(content)[:SHOWN]!r}" if content != "" else ""
         if self.reading.strict:
             raise InputError(
@@ -68,13 +72,10 @@ class Malformed:
             self._examples[reason].append(f"{place}{shown}")
 
     def announce(self, of: int | None = None) -> None:
-        """Tell how many there were, why, and where the first of them are.
+        """Tell how many there were, why, and where the first of them are; refuse more than ``max_malformed``.
 
         Args:
             of: rows that were read, where all that was counted here is unreadable.
-
-        Raises:
-            InputError: a larger share of those than ``max_malformed`` was.
         """
         told = [f"{count:,} rows, {reason} ({self._examples_of(reason)})" for reason, count in self.counts.items()]
         left_out = sum(self.counts.values())
@@ -94,9 +95,73 @@ class Malformed:
 
 
 def text_objection(texts: Sequence[object]) -> str | None:
-    """What is wrong with the texts of a row, if anything."""
+    """Say what is wrong with the texts of a row, if anything."""
     if None in texts:
         return "null"
     if not all(isinstance(text, str) for text in texts):
         return "wrong type"
     return None if all(str(text).strip() for text in texts) else "empty"
+
+
+class Row(NamedTuple):
+    """A row of a file: its number from 1, what is in it, how it stands there, and what is wrong with it."""
+
+    number: int
+    value: Any
+    raw: str
+    objection: str | None
+
+
+def clean_copy(
+    file: Path,
+    ending: str,
+    shape: Any,
+    rows: Iterable[Row],
+    write: Callable[[BinaryIO, Iterator[Row]], None],
+    reading: Reading,
+    cache_dir: Path,
+) -> Path:
+    """Copy a file without its malformed rows, once, and tell of those each time.
+
+    Args:
+        file: that is copied.
+        ending: of the copy's name.
+        shape: all but the file itself that shapes the copy.
+        rows: of the file.
+        write: writes the rows that are kept.
+        reading: what is done about malformed rows.
+        cache_dir: where the copy goes.
+    """
+    malformed, count = Malformed(str(file), reading), 0
+
+    def kept() -> Iterator[Row]:
+        nonlocal count
+        for count, row in enumerate(rows, start=1):  # noqa: B007
+            if row.objection is None:
+                yield row
+            else:
+                malformed.add(row.objection, f"row {row.number:,}", printable(row.raw))
+
+    stat = file.stat()
+    key = repr((FORMAT, str(file.resolve()), stat.st_size, stat.st_mtime_ns, shape))
+    folder = cache_dir / "readable" / hashlib.sha256(key.encode()).hexdigest()[:20]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cache_dir {cache_dir} cannot be written: {error}") from error
+    copy = folder / f"{file.name.partition('.')[0]}{ending}"
+    with FileLock(f"{copy}.lock"):  # several processes may prepare the same file
+        if copy.exists():
+            deque(kept(), maxlen=0)
+        else:
+            with atomic_file(copy) as written:
+                write(written, kept())
+    malformed.announce(of=count)
+    return copy
+
+
+def encoding_of(file: Path, reading: Reading) -> str:
+    """Choose the encoding of a file: as asked; else UTF-8, or UTF-16 where a byte order mark says so."""
+    with open_binary(file) as opened:
+        mark = opened.read(2)
+    return reading.encoding or ("utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else UTF8)

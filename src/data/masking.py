@@ -1,11 +1,17 @@
-"""The masks of masked language modelling (Devlin et al. 2018, section 3.1 and appendix A.1)."""
+"""Rows with masked words (Devlin et al. 2018, section 3.1 and appendix A.1): sentence pairs, or whole documents."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-IGNORED = -100  # the label of a position that is not predicted
+from src.data.sentences import SentencePairs, SentenceTokens
+from src.data.store import IGNORED, BatchedRows, Key
+from src.tokenization import pad_rows
 
 
 @dataclass(frozen=True)
@@ -15,7 +21,7 @@ class Masking:
     Args:
         mask_id: the id of [MASK].
         ordinary_ids: the ids that a random replacement is drawn from: all but the special ones.
-        rate: share of the maskable tokens that is to be predicted.
+        rate: fraction of the maskable tokens that is to be predicted.
         whole_words: whether all tokens of a word are predicted together.
     """
 
@@ -25,7 +31,7 @@ class Masking:
     whole_words: bool = False
 
     def most(self, length: int) -> int:
-        """How many positions of a sequence of this length are predicted at most."""
+        """Bound the positions of a sequence of this length that are predicted."""
         return int(self.rate * length) + 1
 
     def apply(
@@ -41,7 +47,7 @@ class Masking:
             input_ids: (seq,).
             maskable: (seq,), false at special tokens.
             word_starts: (seq,), true at the first token of each word.
-            rng: all chance comes from it.
+            rng: the only source of randomness.
 
         Returns:
             The masked ids, and the labels: the original id where it is to be predicted, else -100. At least one is,
@@ -69,7 +75,7 @@ class Masking:
 def _whole_words(
     positions: NDArray[np.int64], starts: NDArray[np.bool_], count: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Words at random, each if it still fits into ``count`` tokens."""
+    """Choose words at random, each if it still fits into ``count`` tokens."""
     first = np.flatnonzero(starts)
     words = np.split(positions, first[first > 0])
     chosen: list[NDArray[np.int64]] = []
@@ -81,3 +87,149 @@ def _whole_words(
         if not left:
             break
     return np.concatenate([positions[:0], *chosen])
+
+
+class Row(NamedTuple):
+    """One input, masked: arrays of its length, and whether its second segment does not follow, where it has two."""
+
+    input_ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    token_type_ids: NDArray[np.int64]
+    next_sentence_label: int = IGNORED
+
+
+class MaskedRows(BatchedRows):
+    """Rows ``[CLS] text [SEP]`` or ``[CLS] A [SEP] B [SEP]`` with masked words.
+
+    Args:
+        data: the documents.
+        masking: what is done to the rows.
+        special_ids: the ids of the special tokens, by HuggingFace's names for the tokens.
+        seed: None for evaluation, which is the same in every run and epoch.
+    """
+
+    has_pairs: bool
+
+    def __init__(
+        self, data: SentenceTokens, masking: Masking, special_ids: dict[str, int], seed: int | None = None
+    ) -> None:
+        self.data, self.masking, self.special_ids, self.seed = data, masking, special_ids, seed
+        self._special = np.array(sorted(special_ids.values()))
+
+    @abstractmethod
+    def draw(self, index: int, rng: np.random.Generator) -> tuple[list[slice], int]:
+        """Draw the one or two segments of a row, as positions in ``data.tokens``, and its next-sentence label."""
+
+    def rng(self, key: Key) -> np.random.Generator:
+        """Make the random generator of a row."""
+        epoch, index = key
+        return np.random.default_rng([0, 0, index] if self.seed is None else [self.seed, epoch, index])
+
+    def length(self, key: Key) -> int:
+        """Count the tokens of a row, the special ones among them."""
+        segments, _ = self.draw(key[1], self.rng(key))
+        return 1 + sum(segment.stop - segment.start + 1 for segment in segments)
+
+    def row(self, key: Key) -> Row:
+        """Make a row, masked."""
+        cls, sep = self.special_ids["cls_token"], self.special_ids["sep_token"]
+        if key[1] < 0:
+            return Row(np.array([cls]), np.array([IGNORED]), np.array([0]))
+        rng = self.rng(key)
+        segments, label = self.draw(key[1], rng)
+        ids, word_starts, types = [np.array([cls])], [np.array([True])], [np.array([0])]
+        for number, segment in enumerate(segments):
+            starts = self.data.word_starts[segment].astype(bool)
+            starts[0] = True  # a segment may begin within a word: what is left of that word counts as one
+            ids += [self.data.tokens[segment], np.array([sep])]
+            word_starts += [starts, np.array([True])]
+            types.append(np.full(len(starts) + 1, number))
+        whole = np.concatenate(ids).astype(np.int64)
+        maskable = ~np.isin(whole, self._special)
+        masked, labels = self.masking.apply(whole, maskable, np.concatenate(word_starts), rng)
+        return Row(masked, labels, np.concatenate(types), label)
+
+    def __getitems__(self, keys: list[Key]) -> dict[str, Tensor]:
+        """Give a batch.
+
+        Returns:
+            ``input_ids``, ``attention_mask``, ``token_type_ids`` and ``labels`` (-100 where nothing is to be
+            predicted), (batch, seq) each; ``masked_positions`` (batch, most), the positions with a label, filled up
+            with 0, that of [CLS]; of pairs also ``next_sentence_label`` (batch,), 0 where B follows A and 1 where it
+            does not.
+        """
+        rows = [self.row(key) for key in keys]
+        input_ids, attention_mask = pad_rows([row.input_ids for row in rows], self.special_ids["pad_token"])
+        masked_positions = np.zeros((len(rows), self.masking.most(input_ids.shape[1])), np.int64)
+        for i, row in enumerate(rows):
+            positions = np.flatnonzero(row.labels != IGNORED)
+            masked_positions[i, : len(positions)] = positions
+        batch = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "token_type_ids": pad_rows([row.token_type_ids for row in rows], 0)[0],
+            "labels": pad_rows([row.labels for row in rows], IGNORED)[0],
+            "masked_positions": masked_positions,
+        }
+        if self.has_pairs:
+            batch["next_sentence_label"] = np.array([row.next_sentence_label for row in rows])
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+class MaskedPairs(MaskedRows):
+    """Masked pairs ``[CLS] A [SEP] B [SEP]``, BERT's pretraining data; see :class:`MaskedRows` for the arguments."""
+
+    has_pairs = True
+
+    def __init__(
+        self, pairs: SentencePairs, masking: Masking, special_ids: dict[str, int], seed: int | None = None
+    ) -> None:
+        super().__init__(pairs.data, masking, special_ids, seed)
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def draw(self, index: int, rng: np.random.Generator) -> tuple[list[slice], int]:
+        first, second, is_next = self.pairs.draw(index, rng)
+        return [first, second], int(not is_next)
+
+    def labels(self, most: int) -> NDArray[np.int64]:
+        """Give the next-sentence labels of the first pairs of the first epoch, ``most`` of them at most."""
+        return np.array([self.draw(i, self.rng((0, i)))[1] for i in range(min(most, len(self)))], np.int64)
+
+
+class MaskedDocuments(MaskedRows):
+    """Masked texts ``[CLS] text [SEP]``: a document, or a piece of one that is longer than there is room for.
+
+    A document has as many rows as it takes to read it once. For evaluation they are its pieces, one after the other;
+    for training each is a full piece from a random position, so that every epoch cuts elsewhere.
+
+    Args:
+        data: the documents.
+        room: tokens of a row at most, without the special ones.
+        masking: as the next ones, see :class:`MaskedRows`.
+    """
+
+    has_pairs = False
+
+    def __init__(
+        self, data: SentenceTokens, room: int, masking: Masking, special_ids: dict[str, int], seed: int | None = None
+    ) -> None:
+        super().__init__(data, masking, special_ids, seed)
+        self.room = room
+        self.token_of = data.sentences[data.documents]  # where each document begins, and the end
+        pieces = -(-np.diff(self.token_of) // room)
+        self.piece_of = np.concatenate([[0], pieces.cumsum()])  # the number of each document's first piece
+
+    def __len__(self) -> int:
+        return int(self.piece_of[-1])
+
+    def draw(self, index: int, rng: np.random.Generator) -> tuple[list[slice], int]:
+        document = int(np.searchsorted(self.piece_of, index, side="right")) - 1
+        begin, end = int(self.token_of[document]), int(self.token_of[document + 1])
+        if self.seed is None:
+            begin += (index - int(self.piece_of[document])) * self.room
+        elif end - begin > self.room:
+            begin = int(rng.integers(begin, end - self.room + 1))
+        return [slice(begin, min(end, begin + self.room))], IGNORED

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from src.data import catalogues
+from src.data import embedded
 from src.data.malformed import DEFAULT, Malformed, Reading
 from src.data.sources import COMPANIONS, Source, fingerprint, format_of, is_described, is_saved, load_rows, locate, walk
 from src.data.splits import SPLITS, check_fractions, split_of, split_parts
@@ -46,14 +46,7 @@ class ParallelCorpus:
             ``train.csv`` with a header of the languages, or ``train.jsonl``, each also as ``.gz``, or Parquet files; or
             it is one that ``DatasetDict.save_to_disk`` wrote. Rows have a column ``translation`` with the languages in
             it, as those of WMT, or a column for each.
-        source_language: what is translated, as the source names it.
-        target_language: into what.
         name: configuration of a hub dataset, such as ``de-en``.
-        revision: of a hub dataset.
-        splits: what ``train``, ``validation`` and ``test`` are called by the source, where it is something else.
-        validation_fraction: share of the training pairs for validation, where the source has no such split.
-        test_fraction: the same for testing.
-        max_pairs: read no more training pairs than this.
         reading: how files are read, and what is done about malformed rows, which are left out of training.
     """
 
@@ -82,28 +75,23 @@ class ParallelCorpus:
         return self.source_language, self.target_language
 
     def name_of(self, split: str) -> str:
-        """What the source calls a split."""
+        """Give what the source calls a split."""
         return (self.splits or {}).get(split, split)
 
     def fingerprint(self) -> str:
-        """A hash of the arguments and of the files' names, sizes and times: equal while nothing has changed."""
+        """Hash the arguments and the files' names, sizes and times: equal while nothing has changed."""
         files = walk(Path(self.source)) if Path(self.source).is_dir() else []
-        return fingerprint({**asdict(self), "wheels": catalogues.WHEELS}, filter(self._is_data, files))
+        return fingerprint({**asdict(self), "wheels": embedded.WHEELS}, filter(self._is_data, files))
 
     def _is_data(self, path: Path) -> bool:
-        """Whether a file is one that pairs may be read from: a log or a translation written there changes nothing."""
+        """Tell whether pairs may be read from a file: a log or a translation written there changes nothing."""
         if _is_table(path) or path.suffix == ".arrow":
             return True
         stem, language = _stem(path)
         return language in self.languages and (stem in (self.splits or {}).values() or split_of(stem) is not None)
 
     def load(self, cache_dir: Path) -> dict[str, Pairs]:
-        """The pairs of each split.
-
-        Raises:
-            InputError: a file is missing, not UTF-8, or of another length than its partner; a language is not there;
-                or the source cannot be reached.
-        """
+        """Read the pairs of each split."""
         if self.source == EMBEDDED:
             found = {"train": self._embedded(cache_dir)}
         elif Path(self.source).is_dir():
@@ -116,8 +104,8 @@ class ParallelCorpus:
 
     def _embedded(self, cache_dir: Path) -> Pairs:
         for language in self.languages:
-            self._check_language(language, catalogues.LANGUAGES)
-        pairs = catalogues.pairs(cache_dir / "wheels")
+            self._check_language(language, embedded.LANGUAGES)
+        pairs = embedded.translations(cache_dir / "wheels")
         return Pairs(lambda: pairs if self.source_language == "en" else [(b, a) for a, b in pairs])
 
     def _check_language(self, language: str, known: Iterable[str]) -> None:
@@ -143,11 +131,7 @@ class ParallelCorpus:
         return found
 
     def _has_pairs(self, name: str, files: dict[str, Path]) -> bool:
-        """Whether the files of one name are tables, or text in both languages.
-
-        Raises:
-            InputError: a split has text in one language alone.
-        """
+        """Tell whether the files of one name are tables, or text in both languages; refuse text in one alone."""
         if any(map(_is_table, files.values())):
             return True
         if name in map(self.name_of, SPLITS):
@@ -176,7 +160,7 @@ class ParallelCorpus:
         return Pairs(read)
 
     def _hold_out(self, found: dict[str, Pairs]) -> dict[str, Pairs]:
-        """The splits, those that are missing cut out of the training pairs."""
+        """Complete the splits, those that are missing cut out of the training pairs."""
         train = found["train"]
         if self.max_pairs is not None:
             train = Pairs(partial(_first, train, self.max_pairs))
@@ -193,7 +177,7 @@ def _first(pairs: Pairs, n: int) -> Iterator[Pair]:
 
 
 def _between(pairs: Pairs, low: float, high: float) -> Iterator[Pair]:
-    """The pairs whose source sentence has a hash from ``low`` to ``high``; letters alone count, in either case."""
+    """Yield the pairs whose source has a hash from ``low`` to ``high``; letters alone count, in either case."""
     for source, target in pairs:
         letters = "".join(filter(str.isalnum, source.casefold())) or source
         if low <= zlib.crc32(letters.encode()) / 2**32 < high:
@@ -205,14 +189,14 @@ def _is_table(path: Path) -> bool:
 
 
 def _stem(path: Path) -> tuple[str, str]:
-    """What the name of a file has in common with the other side or the other shards, and the rest: a language."""
+    """Split a file name into what it shares with the other side or the other shards, and the rest: a language."""
     stem, _, ending = ENDING.sub("", path.name).rpartition(".")
     shard = SHARD.search(stem)
     return (stem[: shard.start()], f"{stem[shard.start() :]}.{ending}") if shard else (stem, ending)
 
 
 def _by_stem(files: Iterable[Path], folder: Path) -> dict[str, dict[str, Path]]:
-    """The files by what they have in common, and then by the rest; with their folders where two have the same name."""
+    """Group files by what their names share, and then by the rest; with their folders where two names are equal."""
     found: dict[tuple[Path, str], dict[str, Path]] = {}
     for path in files:
         stem, rest = _stem(path)
@@ -222,15 +206,9 @@ def _by_stem(files: Iterable[Path], folder: Path) -> dict[str, dict[str, Path]]:
 
 
 def aligned(source: Path, target: Path, reading: Reading) -> Pairs:
-    """The pairs of two text files, a sentence a line.
+    """Read the pairs of two text files, a sentence a line.
 
-    Args:
-        source: one of them.
-        target: the other.
-        reading: whether a line that is not UTF-8 is refused; else its pair is left out, and counted.
-
-    Raises:
-        InputError: a file is missing, empty or not UTF-8, or one has more lines than the other.
+    Under ``strict`` a line that is not UTF-8 is refused; else its pair is left out, and counted.
     """
     encoding = reading.encoding or UTF8
     for path in (source, target):

@@ -1,14 +1,16 @@
 """Which rows go into which batch: a function of seed, epoch, position and rank, and of nothing else."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from src.data.packing import Key
+from src.data.store import Key
 
 PADDING = -1  # the index of a row without targets, where the rows do not divide evenly
+POOL = 32  # batches whose rows are sorted together
 
 
 class ResumableBatchSampler(Sampler[list[Key]], ABC):
@@ -88,3 +90,116 @@ class EpochBatchSampler(ResumableBatchSampler):
 
     def __len__(self) -> int:
         return -(-self.n_items // (self.batch_size * self.world_size))
+
+
+class BucketBatchSampler(EpochBatchSampler):
+    """Shuffled batches of equal size, sorted by length within each pool of :data:`POOL` batches.
+
+    The batches of a pool come in random order. Lengths are asked for a pool at a time, so that an epoch of any size
+    starts at once, and a resumed one sorts a single pool to find its place.
+
+    Args:
+        n_items: rows in the data set.
+        batch_size: rows a batch and rank.
+        length: of the row at a key.
+        seed: of the order.
+        rank: of this process among the data-parallel ones.
+        world_size: how many of those there are.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        batch_size: int,
+        length: Callable[[Key], int],
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(n_items, batch_size, seed=seed, shuffle=True, rank=rank, world_size=world_size)
+        self.length = length
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        rows = self.global_batches(epoch)
+        return [batch for start in range(0, len(self), POOL) for batch in self._pool(rows, epoch, start)]
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, position = self.data_epoch, self.position
+        rows = self.global_batches(epoch)
+        for start in range(position // POOL * POOL, len(self), POOL):
+            for batch in self._pool(rows, epoch, start)[max(0, position - start) :]:
+                yield [(epoch, int(index)) for index in batch]
+
+    def _pool(self, rows: np.ndarray, epoch: int, start: int) -> np.ndarray:
+        """The batches of this rank in the pool that begins with batch ``start``: (batches, batch_size)."""
+        flat = rows[start : start + POOL].reshape(-1)
+        lengths = [0 if index == PADDING else self.length((epoch, int(index))) for index in flat]
+        in_order = flat[np.argsort(lengths, kind="stable")].reshape(-1, self.batch_size, self.world_size)
+        order = np.random.default_rng([self.seed, epoch, start]).permutation(len(in_order))
+        return in_order[order, :, self.rank]
+
+
+class TokenBatchSampler(ResumableBatchSampler):
+    """Batches of pairs in which neither side, padded to its longest row, has more than ``max_tokens`` tokens.
+
+    The rows are sorted by the length of the longer side, and within that by how much longer the source is, up and down
+    in turn, so that both sides of a batch's rows are of about the same length; rows of equal lengths are in another
+    order each epoch. The batches are then shuffled. So the shapes of an epoch's batches, and their number, are always
+    the same ones.
+
+    The batches that the ranks work on at the same time are neighbours in length. Where there are not enough of them
+    for all ranks, the last ones get a row of padding.
+
+    Args:
+        lengths: (rows, 2), the tokens of each source and target.
+        max_tokens: of a batch, on each side and rank; a row that is longer is a batch by itself.
+        seed: of the order.
+        shuffle: whether the order is another one each epoch; else it is that of the lengths.
+        rank: of this process among the data-parallel ones.
+        world_size: how many of those there are.
+    """
+
+    def __init__(
+        self,
+        lengths: NDArray[np.integer],
+        max_tokens: int,
+        *,
+        seed: int = 0,
+        shuffle: bool,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(seed, rank, world_size)
+        self.shuffle = shuffle
+        source, target = lengths.astype(np.int64).T
+        longer = np.maximum(source, target)
+        self._keys = (np.where(longer % 2, source - target, target - source), longer)
+        self._cuts = _cut(np.sort(longer), max_tokens)
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        rng = np.random.default_rng([self.seed, epoch])
+        rows = np.arange(len(self._keys[0]))
+        if self.shuffle:
+            rows = rng.permutation(rows)
+        rows = rows[np.lexsort([key[rows] for key in self._keys])]
+        batches = np.split(rows, self._cuts) if len(rows) else []
+        steps = np.arange(len(self)) * self.world_size + self.rank
+        if self.shuffle:
+            steps = rng.permutation(steps)
+        padding = np.array([PADDING])
+        return [batches[step] if step < len(batches) else padding for step in steps]
+
+    def __len__(self) -> int:
+        batches = len(self._cuts) + 1 if len(self._keys[0]) else 0
+        return -(-batches // self.world_size)
+
+
+def _cut(ascending: NDArray[np.int64], max_tokens: int) -> list[int]:
+    """Where each batch but the first begins, in rows sorted by length."""
+    cuts, start = [], 0
+    for row, longest in enumerate(ascending.tolist()):
+        if row > start and (row + 1 - start) * longest > max_tokens:
+            cuts.append(row)
+            start = row
+    return cuts

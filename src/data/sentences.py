@@ -1,71 +1,31 @@
-"""Documents to sentences, by their punctuation."""
+"""Documents as sentences: split by their punctuation, tokenised on disk, and drawn as pairs.
 
+The pairs are those of next-sentence prediction (Devlin et al. 2018, section 3.1 and appendix A.2).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 import regex
+from numpy.typing import NDArray
+from tokenizers import Encoding
+
+from src.coverage import MeasuredTokenizer
+from src.data.progress import announce
+from src.data.store import ArrayWriter, RowWriter, open_array, open_rows, token_dtype
 
 # a full stop after these ends no sentence; single letters (initials) and numbers of a list are told apart by their form
-ABBREVIATIONS = frozenset(
-    [
-        "mr",
-        "mrs",
-        "ms",
-        "dr",
-        "prof",
-        "rev",
-        "gen",
-        "col",
-        "lt",
-        "sgt",
-        "capt",
-        "gov",
-        "sen",
-        "rep",
-        "st",
-        "mt",
-        "jr",
-        "sr",
-        "vs",
-        "etc",
-        "e.g",
-        "i.e",
-        "cf",
-        "ca",
-        "c",
-        "al",
-        "no",
-        "nos",
-        "vol",
-        "pp",
-        "p",
-        "ed",
-        "eds",
-        "fig",
-        "figs",
-        "ch",
-        "sec",
-        "inc",
-        "ltd",
-        "co",
-        "corp",
-        "dept",
-        "univ",
-        "est",
-        "approx",
-        "jan",
-        "feb",
-        "mar",
-        "apr",
-        "jun",
-        "jul",
-        "aug",
-        "sep",
-        "sept",
-        "oct",
-        "nov",
-        "dec",
-        "u.s",
-        "u.k",
-    ]
+ABBREVIATION = regex.compile(
+    r"mr|mrs|ms|dr|prof|rev|gen|col|lt|sgt|capt|gov|sen|rep|st|mt|jr|sr|vs|etc|e\.g|i\.e|cf|ca|c|al|no|nos|vol|"
+    r"pp|p|ed|eds|fig|figs|ch|sec|inc|ltd|co|corp|dept|univ|est|approx|jan|feb|mar|apr|jun|jul|aug|sep|sept|"
+    r"oct|nov|dec|u\.s|u\.k"
 )
+# why a document with fewer than so many sentences is left out
+WHY = {1: "without any token", 2: "of fewer than two sentences (which end with . ! ? and their like, or with a line)"}
 # letters of the scripts that put no space between words
 UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 # Where a sentence may end: its marks (of any script: UAX 29), closing quotes and brackets, and space, before what may
@@ -118,4 +78,163 @@ def _is_caseless(letter: str) -> bool:
 def _abbreviated(before: str, mark: str) -> bool:
     """Whether a mark that follows ``before`` belongs to an abbreviation."""
     word = before.rpartition(" ")[2].lstrip("\"'“‘([").lower()
-    return mark.strip() == "." and (word in ABBREVIATIONS or (len(word) == 1 and word.isalpha()))
+    return mark.strip() == "." and (ABBREVIATION.fullmatch(word) is not None or (len(word) == 1 and word.isalpha()))
+
+
+@dataclass(frozen=True)
+class SentenceTokens:
+    """Tokenised documents, as arrays that may be memory-mapped.
+
+    Args:
+        tokens: (tokens,), the ids of all documents, end to end.
+        word_starts: (tokens,), true at the first token of each word.
+        sentences: (sentences + 1,), where each sentence begins in ``tokens``, and the end.
+        documents: (documents + 1,), where each document begins in ``sentences``, and the end.
+    """
+
+    tokens: NDArray[np.integer]
+    word_starts: NDArray[np.bool_]
+    sentences: NDArray[np.int64]
+    documents: NDArray[np.int64]
+
+
+def write_sentences(
+    tokenizer: MeasuredTokenizer, texts: Iterable[str], folder: Path, split: str, least: int = 2
+) -> dict[str, int]:
+    """Write the sentences of a split, without the documents that have fewer than ``least``, and count them.
+
+    The counts are ``documents``, ``sentences``, ``tokens``, ``too_short`` (documents left out) and ``lost_bytes``.
+    """
+    too_short = 0
+    with (
+        RowWriter(folder, f"{split}.tokens", token_dtype(tokenizer.tokenizer)) as sentences,
+        ArrayWriter(folder / f"{split}.word_starts.npy", np.bool_) as word_starts,
+        ArrayWriter(folder / f"{split}.documents.npy", np.int64) as documents,
+    ):
+        documents.extend([0])
+        for encodings in _encode(tokenizer, texts):
+            if len(encodings) < least:
+                too_short += 1
+                continue
+            for encoding in encodings:
+                sentences.append(encoding.ids)
+                word_starts.extend(_word_starts(encoding))
+            documents.extend([len(sentences)])
+    n_documents = documents.length - 1
+    if too_short:
+        announce(f"left out of {tokenizer.where}: {too_short:,} of {n_documents + too_short:,} documents, {WHY[least]}")
+    return {
+        "documents": n_documents,
+        "sentences": len(sentences),
+        "tokens": sentences.values.length,
+        "too_short": too_short,
+        "lost_bytes": tokenizer.lost_bytes,
+    }
+
+
+def _encode(tokenizer: MeasuredTokenizer, texts: Iterable[str]) -> Iterator[list[Encoding]]:
+    """Yield the sentences of each document, without those of no token; in parallel, many at a time."""
+    remaining = iter(texts)
+    while group := list(islice(remaining, 100)):
+        split = [split_sentences(text) for text in group]
+        flat = iter(tokenizer.encode([s for sentences in split for s in sentences], with_words=True))
+        for sentences in split:
+            yield [encoding for encoding in islice(flat, len(sentences)) if encoding.ids]
+
+
+def _word_starts(encoding: Encoding) -> list[int]:
+    """Mark the first token of each word of the tokenizer's, whatever marks its vocabulary uses."""
+    words = encoding.word_ids
+    return [int(i == 0 or word is None or word != words[i - 1]) for i, word in enumerate(words)]
+
+
+def read_sentences(folder: Path, split: str) -> SentenceTokens:
+    """Memory-map what :func:`write_sentences` wrote."""
+    rows = open_rows(folder, f"{split}.tokens")
+    others = (open_array(folder, f"{split}.{part}") for part in ("word_starts", "documents"))
+    word_starts, documents = others
+    return SentenceTokens(rows.values, word_starts, rows.starts, documents)
+
+
+class Pair(NamedTuple):
+    """Two segments as places in ``tokens``, and whether the second follows the first in its document."""
+
+    first: slice
+    second: slice
+    is_next: bool
+
+    @property
+    def length(self) -> int:
+        """The tokens of both."""
+        return self.first.stop - self.first.start + self.second.stop - self.second.start
+
+
+class SentencePairs:
+    """The pairs of an epoch, each drawn by its index alone.
+
+    A pair is cut at a *boundary*, where one sentence of a document ends and the next begins. A is what stands before
+    it; B is what stands after it or, as often, what stands after a boundary of another document. Nothing but the
+    relation of A and B can tell which: both boundaries are drawn before the coin is thrown, and B is as long as the
+    shorter of its two candidates, so that all lengths are the same under both outcomes; no B begins a document, no A
+    ends one, and each B ends where the room ends.
+
+    The epoch has as many pairs as it takes to read the corpus about once, their boundaries spread evenly over it, and
+    each epoch draws new boundaries.
+
+    Args:
+        data: the documents.
+        room: tokens of a pair at most, without the special ones.
+        short_share: share of the pairs that are shorter, of any length, so that the fine-tuned model has seen some
+            (0.1 in the paper).
+
+    Raises:
+        ValueError: fewer than two documents with two sentences: there are no pairs.
+    """
+
+    def __init__(self, data: SentenceTokens, room: int, short_share: float = 0.1) -> None:
+        self.data, self.room, self.short_share = data, room, short_share
+        # document i has the boundaries from boundary_of[i] to boundary_of[i + 1]: one fewer than it has sentences
+        self.boundary_of = data.documents - np.arange(len(data.documents))
+        self.boundaries = int(self.boundary_of[-1])
+        self.token_of = data.sentences[data.documents]
+        with_pairs = np.diff(self.boundary_of) > 0
+        if with_pairs.sum() < 2:
+            raise ValueError("fewer than two documents have two sentences")
+        needed = np.ceil(np.diff(self.token_of)[with_pairs] / room).sum()
+        self.count = int(min(needed, self.boundaries))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def draw(self, index: int, rng: np.random.Generator) -> Pair:
+        """Pair ``index`` of the epoch that ``rng`` belongs to."""
+        low, high = index * self.boundaries // self.count, (index + 1) * self.boundaries // self.count
+        here = int(rng.integers(low, high))
+        document = self._document(here)
+        there = self._elsewhere(document, rng)
+        other = self._document(there)
+        room = int(rng.integers(2, self.room + 1)) if rng.random() < self.short_share else self.room
+        # the share of A is spread about the half, since a segment of a few words tells nothing of what follows it
+        split = min(max(1, round(room * rng.uniform(0.25, 0.75))), room - 1)
+        end_of_first, alternative = self._token(here, document), self._token(there, other)
+        start_of_first = max(end_of_first - split, int(self.token_of[document]))
+        after = min(int(self.token_of[document + 1]) - end_of_first, int(self.token_of[other + 1]) - alternative)
+        is_next = bool(rng.random() < 0.5)
+        second = end_of_first if is_next else alternative
+        # what A leaves free at the beginning of a document is B's
+        length = min(room - (end_of_first - start_of_first), after)
+        return Pair(slice(start_of_first, end_of_first), slice(second, second + length), is_next)
+
+    def _elsewhere(self, document: int, rng: np.random.Generator) -> int:
+        """A boundary of any other document, all equally likely."""
+        begin, end = int(self.boundary_of[document]), int(self.boundary_of[document + 1])
+        there = int(rng.integers(self.boundaries - (end - begin)))
+        return there if there < begin else there + end - begin
+
+    def _document(self, boundary: int) -> int:
+        """The document that a boundary stands in."""
+        return int(np.searchsorted(self.boundary_of, boundary, side="right")) - 1
+
+    def _token(self, boundary: int, document: int) -> int:
+        """The token that a boundary stands before."""
+        return int(self.data.sentences[boundary + document + 1])

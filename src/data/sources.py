@@ -6,14 +6,14 @@ import json
 import os
 import zlib
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from src.data.json_rows import readable_json
-from src.data.malformed import Reading
+from src.data.malformed import DEFAULT, Reading
 from src.data.progress import announce
-from src.data.splits import split_files
-from src.data.tables import readable_table
+from src.data.splits import check_fractions, cut_rows, split_files, split_parts
+from src.data.tables import readable_json, readable_table
 from src.errors import InputError
 from src.files import check_file
 
@@ -243,3 +243,51 @@ def check_columns(source: str, rows: Any, columns: Iterable[str]) -> None:
     for column in columns:
         if column not in found:
             raise InputError(f"{source} has no column {column!r}: it has {', '.join(found)}")
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """Rows with columns, and how they are split.
+
+    The splits of the source are taken where it has them. What is missing is cut out of the training rows, always the
+    same ones whatever the seed of a run.
+
+    Args:
+        source: a .csv, .tsv, .json, .jsonl or .parquet file, a folder of those, or a dataset on the HuggingFace hub.
+        name: configuration of a hub dataset.
+        texts: the columns that hold text.
+        validation_fraction: fraction of the rows for validation, where the source has no such split.
+        test_fraction: the same for testing.
+        reading: how files are read, and what is done about malformed rows.
+    """
+
+    source: str
+    name: str | None
+    texts: tuple[str, ...]
+    validation_fraction: float
+    test_fraction: float
+    reading: Reading = DEFAULT
+
+    def __post_init__(self) -> None:
+        check_fractions(self.validation_fraction, self.test_fraction)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns that a row must have."""
+        return self.texts
+
+    def fingerprint(self) -> str:
+        """Hash the arguments and the names, sizes and times of the files: equal while nothing has changed."""
+        return fingerprint(asdict(self), files_of(self.source))
+
+    def load(self, cache_dir: Path) -> Parts:
+        """Read the parts of the source by its own names for them."""
+        return load_rows(locate(self.source), cache_dir, self.reading, self.columns, self.texts, name=self.name)
+
+    def splits(self, cache_dir: Path) -> dict[str, Any]:
+        """Read the rows of each split, all of them with the columns that they must have."""
+        parts = split_parts(self.load(cache_dir), self.source)
+        found = cut_rows(self.source, parts, self.validation_fraction, self.test_fraction)
+        for rows in found.values():
+            check_columns(self.source, rows, self.columns)
+        return found

@@ -1,26 +1,25 @@
-"""Rows of tables, whatever their delimiter, their quotes and their encoding.
+"""Rows of tables, whatever their delimiter, their quotes and their encoding; and rows of JSON.
 
 A table is written anew as Parquet, all its fields text as they stand in it, so that nothing guesses at types, and "NA"
-or "007" stay what they are.
+or "007" stay what they are. JSON is one object a line, or a whole file that is one list of them or has one under a key.
 """
 
+import codecs
 import csv
 import io
+import json
 import re
 import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from filelock import FileLock
-
-from src.atomic import atomic_file
-from src.data.copies import Row, copy_of, encoding_of
-from src.data.malformed import Malformed, Reading
+from src.data.malformed import Reading, Row, clean_copy, encoding_of
 from src.data.progress import announce
 from src.errors import InputError
 from src.files import UTF8, encoding_name, is_text, open_binary, printable, raw_lines, unescaped, without_end
@@ -42,45 +41,23 @@ class Dialect:
 
 
 def readable_table(file: Path, columns: tuple[str, ...], reading: Reading, cache_dir: Path) -> Path:
-    """A copy of a table as Parquet, all columns of it text, without malformed rows.
+    """Copy a table as Parquet, all columns of it text, without malformed rows.
 
     Args:
         file: the table.
         columns: that it has, by which its delimiter is told.
         reading: delimiter, encoding, and what is done about malformed rows.
         cache_dir: where the copy goes.
-
-    Raises:
-        InputError: its header or too many of its rows are malformed.
     """
     dialect = _dialect(file, columns, reading)
-    copy = copy_of(file, ".parquet", dialect, cache_dir)
-    malformed = Malformed(str(file), reading)
     rows = table_rows(file, dialect)
     header = next(rows)
     if header.objection is not None:
         raise InputError(f"the header of {file} is malformed ({header.objection}): {printable(header.raw)!r}")
-    count = 0
-
-    def kept() -> Iterator[list[str]]:
-        nonlocal count
-        for count, row in enumerate(rows, start=1):  # noqa: B007
-            if row.objection is None:
-                yield row.value
-            else:
-                malformed.add(row.objection, f"row {row.number:,}", printable(row.raw))
-
-    with FileLock(f"{copy}.lock"):  # several processes may prepare the same file
-        if copy.exists():
-            deque(kept(), maxlen=0)
-        else:
-            with atomic_file(copy) as written:
-                _write_parquet(written, header.value, kept())
-    malformed.announce(of=count)
-    return copy
+    return clean_copy(file, ".parquet", dialect, rows, partial(_write_parquet, header.value), reading, cache_dir)
 
 
-def _write_parquet(file: BinaryIO, header: list[str], rows: Iterator[list[str]]) -> None:
+def _write_parquet(header: list[str], file: BinaryIO, rows: Iterator[Row]) -> None:
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
@@ -91,7 +68,7 @@ def _write_parquet(file: BinaryIO, header: list[str], rows: Iterator[list[str]])
         seen[name] += 1
     schema = pa.schema([(name, pa.string()) for name in names])
     with ParquetWriter(file, schema) as writer:
-        while group := list(islice(rows, ROWS)):
+        while group := [row.value for row in islice(rows, ROWS)]:
             writer.write_table(
                 pa.table([pa.array(column, pa.string()) for column in zip(*group, strict=True)], schema=schema)
             )
@@ -237,3 +214,97 @@ def _quoted(lines: Iterator[str], delimiter: str) -> Iterator[tuple[list[str] | 
             del fed[1:]
         if fields != []:  # a blank line is no row
             yield fields, "".join(fed)
+
+
+# ---- JSON
+
+
+def readable_json(
+    file: Path, columns: tuple[str, ...], texts: tuple[str, ...], reading: Reading, cache_dir: Path
+) -> Path:
+    """Give the file, or a copy of its rows, one a line, without malformed ones and byte order mark.
+
+    Args:
+        file: of JSON.
+        columns: that its rows have, by which a row is told from an object that holds rows.
+        texts: those of them that must be text.
+        reading: its encoding, and what is done about malformed rows.
+        cache_dir: where the copy goes.
+    """
+    encoding = encoding_of(file, reading)
+    whole = _whole_json(file, columns, encoding)
+    with open_binary(file) as opened:
+        is_plain = whole is None and encoding == UTF8 and opened.read(3) != codecs.BOM_UTF8
+    if is_plain and all(row.objection is None for row in _json_rows(file, whole, texts, encoding)):
+        return file
+    rows = _json_rows(file, whole, texts, encoding)
+    return clean_copy(file, ".jsonl", (texts, encoding), rows, _write_json, reading, cache_dir)
+
+
+def _write_json(file: BinaryIO, rows: Iterator[Row]) -> None:
+    for row in rows:
+        file.write(f"{without_end(row.raw)}\n".encode())
+
+
+def _whole_json(file: Path, columns: tuple[str, ...], encoding: str) -> list[Any] | None:
+    """Read a file that is one list of rows, or one object with a list under a key; None where a line is a row."""
+    filled = (line for line in raw_lines(open_binary(file), encoding) if line.strip())
+    first, is_one_line = _parsed(next(filled, "")), next(filled, None) is None
+    if isinstance(first, dict) and (not is_one_line or _has(first, columns)):
+        return None
+    content = _parsed("".join(raw_lines(open_binary(file), encoding)))
+    if not isinstance(content, dict):
+        return content if isinstance(content, list) else None
+    lists = [value for value in content.values() if isinstance(value, list) and isinstance((value or [0])[0], dict)]
+    if not lists or _has(content, columns):
+        return [content]
+    if len(lists) > 1:
+        raise InputError(
+            f"{file} is one JSON object with {len(lists)} lists of rows under its keys ({', '.join(content)}): "
+            "give one object a line, or one list of them"
+        )
+    return lists[0]
+
+
+def _has(row: dict[str, Any], columns: tuple[str, ...]) -> bool:
+    return all(column in _fields(row) for column in columns)
+
+
+def _fields(row: dict[str, Any]) -> dict[str, Any]:
+    nested = row.get("translation")
+    return nested if isinstance(nested, dict) else row
+
+
+def _json_rows(file: Path, whole: list[Any] | None, texts: tuple[str, ...], encoding: str) -> Iterator[Row]:
+    if whole is not None:
+        for number, value in enumerate(whole, start=1):
+            raw = json.dumps(value)
+            yield Row(number, value, raw, _json_objection(value, raw, texts))
+        return
+    for number, line in enumerate(raw_lines(open_binary(file), encoding), start=1):
+        if line.strip():
+            value = _parsed(line)
+            objection = _json_objection(value, line, texts) if is_text(line) else f"invalid {encoding_name(encoding)}"
+            yield Row(number, value, line, objection)
+
+
+_NO_JSON = object()
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return _NO_JSON
+
+
+def _json_objection(value: Any, raw: str, texts: tuple[str, ...]) -> str | None:
+    if value is _NO_JSON:
+        return "no JSON"
+    if not isinstance(value, dict):
+        return "wrong type"
+    found = [_fields(value).get(column) for column in texts]
+    if not all(text is None or isinstance(text, str) for text in found):
+        return "wrong type"
+    # nothing but an escape can be half a character
+    return "lone surrogate" if "\\ud" in raw.lower() and not is_text(json.dumps(value, ensure_ascii=False)) else None

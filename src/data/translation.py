@@ -1,28 +1,167 @@
 """Data for translation: pairs of sentences, in batches of about as many tokens each."""
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from torch.utils.data import Dataset
+from torch import Tensor
 
 from src.coverage import MeasuredTokenizer
 from src.data.baselines import MOST_TOKENS, Targets, extent
-from src.data.datamodule import TextDataModule
-from src.data.malformed import Malformed, Reading
-from src.data.pair_store import SIDES, Filter, PairTokenizers, TranslationPairs, pairs_are_complete, write_pairs
+from src.data.datamodule import TOKENIZER, TextDataModule, check_coverage
+from src.data.malformed import Malformed
 from src.data.parallel import EMBEDDED, Pair, Pairs, ParallelCorpus
-from src.data.progress import announce
-from src.data.sampling import ResumableBatchSampler
-from src.data.token_budget import TokenBatchSampler
+from src.data.sampling import ResumableBatchSampler, TokenBatchSampler
+from src.data.store import IGNORED, BatchedRows, Key, Rows, RowWriter, open_rows, token_dtype
 from src.errors import InputError
 from src.tokenization import END_OF_TEXT, make_tokenizer, require_token, tokenizer_text, vocabulary_size
 
-FORMAT = 2  # of the cache; counted up when what is written changes
 TOKENIZER_PAIRS = 1_000_000  # a vocabulary does not get better with more
+SOURCE_TOKENIZER = "source_tokenizer.json"
+SIDES = ("source", "target")
+GROUP = 1000  # pairs that are tokenised together, in parallel
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which pairs are trained on.
+
+    Args:
+        max_length: tokens of either side at most, with the end token.
+        max_ratio: how many times as long as the other a side may be.
+    """
+
+    max_length: int
+    max_ratio: float
+
+    def objection(self, texts: Pair, lengths: tuple[int, int]) -> str | None:
+        """Say why a pair is left out, or nothing."""
+        if not (texts[0].strip() and texts[1].strip()):
+            return "empty"
+        if max(lengths) > self.max_length:
+            return "over-long"
+        return "lopsided" if max(lengths) > self.max_ratio * min(lengths) else None
+
+
+class PairTokenizers(NamedTuple):
+    """A tokenizer for each side, the same one for both where the vocabulary is joint, and their end tokens."""
+
+    source: MeasuredTokenizer
+    target: MeasuredTokenizer
+    source_end: int
+    target_end: int
+
+    def encode(self, pairs: Iterable[Pair]) -> Iterator[tuple[Pair, list[int], list[int]]]:
+        """Yield each pair with the ids of both sides, end tokens included."""
+        remaining = iter(pairs)
+        while group := list(islice(remaining, GROUP)):
+            sources, targets = zip(*group, strict=True)
+            for pair, source, target in zip(
+                group, self.source.encode(sources), self.target.encode(targets), strict=True
+            ):
+                yield pair, [*source.ids, self.source_end], [*target.ids, self.target_end]
+
+
+def write_pairs(
+    folder: Path, split: str, pairs: Iterable[Pair], tokenizers: PairTokenizers, keep: Filter, malformed: Malformed
+) -> dict[str, int]:
+    """Write the ids and (but for training) the texts of a split to files named after it.
+
+    What cannot be trained on is left out of ``train``. Of the other splits nothing is, or their scores would not
+    compare: only the ids of what is over-long are cut.
+
+    Returns:
+        How many pairs and tokens there are, and how many pairs were left out or cut, and why.
+    """
+    counts: Counter[str] = Counter()
+    texts: list[Pair] = []
+    measured = tokenizers[:2]
+    dtypes = [token_dtype(side.tokenizer) for side in measured]
+    with (
+        RowWriter(folder, f"{split}.source", dtypes[0]) as source,
+        RowWriter(folder, f"{split}.target", dtypes[1]) as target,
+    ):
+        for number, (pair, *ids) in enumerate(tokenizers.encode(pairs), start=1):
+            objection = keep.objection(pair, (len(ids[0]), len(ids[1])))
+            if split == "train" and objection:
+                counts[f"{objection}, left out"] += 1
+                if objection != "lopsided":  # which is a matter of taste
+                    malformed.add(objection, f"pair {number:,}", " | ".join(pair))
+                continue
+            if split != "train":
+                counts["over-long, cut"] += objection == "over-long"
+                texts.append(pair)
+            for side, row in zip((source, target), ids, strict=True):
+                side.append(row if len(row) <= keep.max_length else [*row[: keep.max_length - 1], row[-1]])
+    (folder / f"{split}.texts.json").write_text(json.dumps(texts), encoding="utf-8")
+    for name, tokenizer in zip(SIDES, measured, strict=True):
+        counts[f"{name} characters not represented"] = tokenizer.lost.total()
+    held = {"pairs": len(source), "source tokens": source.values.length, "tokens": target.values.length}
+    return {**held, **{what: n for what, n in counts.items() if n}}
+
+
+class TranslationPairs(BatchedRows):
+    """The pairs of a split by (epoch, index); index -1 is a row without targets.
+
+    Args:
+        source: the ids of the sources.
+        target: the ids of the targets.
+        start_id: what the decoder reads before the target.
+        source_end: ends each source, and fills rows up behind it.
+    """
+
+    def __init__(self, source: Rows, target: Rows, start_id: int, source_end: int) -> None:
+        self.source, self.target, self.start_id, self.source_end = source, target, start_id, source_end
+        self.lengths = np.stack([np.diff(source.starts), np.diff(target.starts)], 1)  # (pairs, 2)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def targets(self, most: int) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+        """Give what the decoder reads before each target token, and the token; the first ``most`` of the split."""
+        ids = self.target.values[:most]
+        contexts = np.concatenate([ids[:1], ids[:-1]])
+        starts = self.target.starts[:-1]
+        contexts[starts[starts < len(ids)]] = self.start_id
+        return contexts, ids
+
+    def __getitems__(self, keys: list[Key]) -> dict[str, Tensor]:
+        """Give a batch, padded on the right to its longest rows: S tokens of the sources, T of the targets.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` (batch, S), ``decoder_input_ids`` and ``labels`` (batch, T), and
+            ``index`` (batch,), the position of each pair in its split.
+        """
+        indices = [index for _, index in keys]
+        nothing = np.zeros(0, np.int64)
+        # a source without a token would leave attention nothing to see
+        sources = [self.source[i] if i >= 0 else np.array([self.source_end]) for i in indices]
+        targets = [self.target[i] if i >= 0 else nothing for i in indices]
+        labels = _padded(targets, IGNORED)
+        before = [np.concatenate([[self.start_id], target[:-1]]) for target in targets]
+        return {
+            "input_ids": _padded(sources, self.source_end),
+            "attention_mask": _padded([np.ones_like(source) for source in sources], 0),
+            "decoder_input_ids": _padded(before, self.start_id),
+            "labels": labels if labels.shape[1] else torch.full((len(keys), 1), IGNORED),
+            "index": torch.tensor(indices),
+        }
+
+
+def _padded(rows: list[NDArray[np.integer]], fill: int) -> Tensor:
+    """Stack rows, filled up on the right: (batch, longest)."""
+    padded = np.full((len(rows), max(map(len, rows))), fill, np.int64)
+    for line, row in zip(padded, rows, strict=True):
+        line[: len(row)] = row
+    return torch.from_numpy(padded)
 
 
 class TranslationDataModule(TextDataModule):
@@ -36,13 +175,7 @@ class TranslationDataModule(TextDataModule):
         name: configuration of a hub dataset.
         revision: of a hub dataset.
         splits: what ``train``, ``validation`` and ``test`` are called by the source.
-        validation_fraction: share of the training pairs for validation, where the source has no such split.
-        test_fraction: the same for testing.
         max_pairs: read no more training pairs than this.
-        strict: refuse malformed training pairs (not UTF-8, no JSON, empty, over-long) instead of leaving them out.
-        max_malformed: share of the rows of a file that may be left out as malformed; more are refused.
-        delimiter: between the fields of a table; by its ending and its header if null.
-        encoding: of texts, tables and JSON, such as ``cp1252``; UTF-8 if null, or what a table is without doubt.
         tokenizer: ``bpe``, ``unigram``, ``char``, ``byte``, or the path of a tokenizer.json; of the target, and of the
             source too unless that has its own.
         source_tokenizer: of the source; as ``tokenizer`` if null.
@@ -55,29 +188,18 @@ class TranslationDataModule(TextDataModule):
         max_ratio: training pairs with a side more than so many times as long as the other are left out.
         max_tokens: of a batch, on each side and rank, padding included.
         eval_max_tokens: the same for validation and test; ``max_tokens`` if null.
-        num_workers: processes that load training batches; 0 loads them in the main process.
-        seed: of the order of the pairs; the run's seed.
-        cache_dir: where prepared data lie.
-
-    Raises:
-        InputError: a number that cannot be, or a source that cannot be read, before any training.
     """
 
     def __init__(
         self,
+        *,
         source: str = EMBEDDED,
         source_language: str = "en",
         target_language: str = "fr",
         name: str | None = None,
         revision: str | None = None,
         splits: dict[str, str] | None = None,
-        validation_fraction: float = 0.05,
-        test_fraction: float = 0.05,
         max_pairs: int | None = None,
-        strict: bool = False,
-        max_malformed: float = 0.05,
-        delimiter: str | None = None,
-        encoding: str | None = None,
         tokenizer: str = "bpe",
         source_tokenizer: str | None = None,
         tokenizer_vocab_size: int = 8000,
@@ -88,9 +210,7 @@ class TranslationDataModule(TextDataModule):
         max_ratio: float = 4.0,
         max_tokens: int = 4096,
         eval_max_tokens: int | None = None,
-        num_workers: int = 0,
-        seed: int = 0,
-        cache_dir: str = ".cache",
+        **kwargs: Any,
     ) -> None:
         for option, value in {"max_tokens": max_tokens, "eval_max_tokens": eval_max_tokens or max_tokens}.items():
             if value < max_length:
@@ -99,7 +219,7 @@ class TranslationDataModule(TextDataModule):
             raise InputError(f"max_length {max_length} or max_ratio {max_ratio} leaves no pair: 2 and 1 at least")
         if joint_vocabulary and source_tokenizer is not None:
             raise InputError("a source_tokenizer beside joint_vocabulary: one vocabulary has one tokenizer")
-        super().__init__(max_tokens, eval_max_tokens, num_workers, seed, cache_dir)
+        super().__init__(batch_size=max_tokens, eval_batch_size=eval_max_tokens, **kwargs)
         self.corpus = ParallelCorpus(
             source,
             source_language,
@@ -107,17 +227,16 @@ class TranslationDataModule(TextDataModule):
             name,
             revision,
             splits,
-            validation_fraction,
-            test_fraction,
+            self.validation_fraction,
+            self.test_fraction,
             max_pairs,
-            Reading(strict, max_malformed, delimiter, encoding),
+            self.reading,
         )
+        self.label = source
         self.tokenizer_kinds = (source_tokenizer or tokenizer, tokenizer)
         self.tokenizer_vocab_size, self.joint_vocabulary = tokenizer_vocab_size, joint_vocabulary
         self.end_token, self.start_token = end_token, start_token or end_token
         self.filter = Filter(max_length, max_ratio)
-        self._source_tokenizer: Tokenizer | None = None
-        self._info: dict[str, dict[str, Any]] = {}
 
     @property
     def special_tokens(self) -> dict[str, str]:
@@ -126,9 +245,7 @@ class TranslationDataModule(TextDataModule):
     @property
     def source_tokenizer(self) -> Tokenizer:
         """The tokenizer of the source; that of the target where the vocabulary is joint."""
-        if self._source_tokenizer is None:
-            self._source_tokenizer = Tokenizer.from_file(str(self.folder / "source_tokenizer.json"))
-        return self._source_tokenizer
+        return self.load_tokenizer(SOURCE_TOKENIZER)
 
     @property
     def source_vocab_size(self) -> int:
@@ -147,41 +264,39 @@ class TranslationDataModule(TextDataModule):
 
     # ---- preparing
 
-    descriptions = ("tokenizer.json", "source_tokenizer.json", "info.json")
-
     def cache_key(self) -> dict[str, Any]:
         given = [tokenizer_text(kind) for kind in self.tokenizer_kinds]
         shape = [self.tokenizer_kinds, given, self.tokenizer_vocab_size, self.joint_vocabulary]
         tokens = [self.end_token, self.start_token, self.filter.max_length, self.filter.max_ratio]
-        return {"format": FORMAT, "corpus": self.corpus.fingerprint(), "tokenizer": shape, "pairs": tokens}
+        return {"corpus": self.corpus.fingerprint(), "tokenizer": shape, "pairs": tokens}
 
-    def write_cache(self, folder: Path) -> None:
-        announce(f"preparing {self.corpus.source} in {self.cache_dir} (once)")
+    def write_cache(self, folder: Path) -> dict[str, dict[str, int]]:
         splits = self.corpus.load(self.cache_dir)
-        source, target = self._tokenizers(splits["train"])
-        source.save(str(folder / "source_tokenizer.json"))
-        target.save(str(folder / "tokenizer.json"))
-        ends = [require_token(tokenizer, self.end_token, "end_token") for tokenizer in (source, target)]
+        pair = self._make_tokenizers(splits["train"])
+        ends = []
+        for tokenizer, file in zip(pair, (SOURCE_TOKENIZER, TOKENIZER), strict=True):
+            tokenizer.save(str(folder / file))
+            ends.append(require_token(tokenizer, self.end_token, "end_token"))
         infos = {}
         for split, pairs in splits.items():
-            malformed = Malformed(f"the {split} split", self.corpus.reading)
+            malformed = Malformed(f"the {split} split", self.reading)
             measured = [
-                MeasuredTokenizer(tokenizer, f"the {side} side of the {split} split of {self.corpus.source}")
-                for side, tokenizer in zip(SIDES, (source, target), strict=True)
+                MeasuredTokenizer(tokenizer, f"the {side} side of the {split} split of {self.label}")
+                for side, tokenizer in zip(SIDES, pair, strict=True)
             ]
             tokenizers = PairTokenizers(measured[0], measured[1], *ends)
             infos[split] = write_pairs(folder, split, pairs, tokenizers, self.filter, malformed)
             malformed.announce()
-            for tokenizer, kind in zip(measured, self.tokenizer_kinds, strict=True):
-                self.check_coverage(tokenizer, kind)
+            for side, kind in zip(measured, self.tokenizer_kinds, strict=True):
+                check_coverage(side, kind)
         for split, info in infos.items():
-            if not info["target"]["documents"]:
-                reasons = ", ".join(f"{n} {what}" for what, n in info["counts"].items()) or "it is empty"
-                raise InputError(f"the {split} split of {self.corpus.source} has no pair: {reasons}")
-        (folder / "info.json").write_text(json.dumps(infos), encoding="utf-8")
+            if not info["pairs"]:
+                reasons = ", ".join(f"{n} {what}" for what, n in info.items() if n) or "it is empty"
+                raise InputError(f"the {split} split of {self.label} has no pair: {reasons}")
+        return infos
 
-    def _tokenizers(self, pairs: Pairs) -> tuple[Tokenizer, Tokenizer]:
-        """Of the source and of the target."""
+    def _make_tokenizers(self, pairs: Pairs) -> tuple[Tokenizer, Tokenizer]:
+        """Make that of the source and that of the target."""
 
         def texts(*sides: int) -> Iterator[str]:
             return (pair[side] for pair in islice(pairs, TOKENIZER_PAIRS) for side in sides)
@@ -195,58 +310,24 @@ class TranslationDataModule(TextDataModule):
         require_token(target, self.start_token, "start_token")
         return source, target
 
-    def cache_is_complete(self, folder: Path) -> bool:
-        try:
-            infos = json.loads((folder / "info.json").read_text(encoding="utf-8"))
-            for name in ("tokenizer.json", "source_tokenizer.json"):
-                Tokenizer.from_file(str(folder / name))
-            return all(pairs_are_complete(folder, split, info) for split, info in infos.items())
-        except Exception:  # whatever is wrong with it, it is made again
-            return False
-
-    @property
-    def info(self) -> dict[str, dict[str, Any]]:
-        """What each split holds."""
-        if not self._info:
-            self._info = json.loads((self.folder / "info.json").read_text(encoding="utf-8"))
-        return self._info
-
-    def summary(self) -> dict[str, dict[str, int]]:
-        """Counts of each split, for people: what was left out or cut among them."""
-        return {
-            split: {
-                "pairs": info["source"]["documents"],
-                **{f"{side} tokens" if side == "source" else "tokens": info[side]["tokens"] for side in SIDES},
-                **info["counts"],
-            }
-            for split, info in self.info.items()
-        }
-
     # ---- loading
 
-    def setup(self, stage: str) -> None:
-        """Refuse splits that are missing before anything is trained."""
-        for split in {"fit": ("train", "validation"), "validate": ("validation",)}.get(stage, ("test",)):
-            self.dataset(split)
-
-    def dataset(self, split: str) -> TranslationPairs:
-        if split not in self.info:
-            raise InputError(f"{self.corpus.source} has no {split} split: set {split}_fraction above 0")
+    def open_split(self, split: str) -> TranslationPairs:
+        source, target = (open_rows(self.folder, f"{split}.{side}") for side in SIDES)
         source_end = require_token(self.source_tokenizer, self.end_token, "end_token")
-        return TranslationPairs(self.folder, split, self.start_id, source_end)
+        return TranslationPairs(source, target, self.start_id, source_end)
 
-    def batch_sampler(self, rows: Dataset[Any], *, train: bool) -> ResumableBatchSampler:
-        """Batches of a number of tokens, shuffled for training."""
-        assert isinstance(rows, TranslationPairs)
+    def batch_sampler(self, rows: TranslationPairs, *, train: bool) -> ResumableBatchSampler:
+        """Fill batches up to a number of tokens, shuffled for training."""
         max_tokens = self.batch_size if train else self.eval_batch_size
         return TokenBatchSampler(rows.lengths, max_tokens, seed=self.seed, shuffle=train, **self._ranks())
 
     def targets(self, split: str) -> Targets:
-        """The target tokens of a split, each with what the decoder reads before it; no more than is counted fast."""
+        """Give the target tokens of a split, each with what the decoder reads before it; no more than counts fast."""
         contexts, ids = self.dataset(split).targets(MOST_TOKENS)
-        return Targets(ids, contexts, extent(MOST_TOKENS, self.info[split]["target"]["tokens"], f"{split} tokens"))
+        return Targets(ids, contexts, extent(MOST_TOKENS, self.info[split]["tokens"], f"{split} tokens"))
 
     def texts(self, split: str) -> list[Pair]:
-        """The sources and references of ``validation`` or ``test``, as they were written."""
-        texts = json.loads((self.folder / f"{split}.texts.json").read_text(encoding="utf-8"))
+        """Read the sources and references of ``validation`` or ``test``, as they were written."""
+        texts = json.loads(self.prepared(f"{split}.texts.json").read_text(encoding="utf-8"))
         return [(source, target) for source, target in texts]

@@ -59,6 +59,9 @@ class _Attention(nn.Module):
 class SelfAttention(_Attention):
     """Queries, keys and values from one sequence, by one matrix product.
 
+    ``q, k, v`` (B, H, T, D) are the heads of ``x W_qkv``; each head is ``softmax(q k^T / sqrt(D)) v`` (B, H, T, D); the
+    heads side by side (B, T, C), times ``W_out``, are the output.
+
     Args:
         d_model: width of the residual stream.
         n_heads: number of heads.
@@ -134,7 +137,7 @@ def _angles(mask: Mask, head_dim: int, device: torch.device) -> tuple[Tensor, Te
 
 
 class CrossAttention(_Attention):
-    """Queries from one sequence, keys and values from another, the memory."""
+    """Queries from one sequence, keys and values from another, the memory (section 3.2.3, first item)."""
 
     def __init__(self, d_model: int, n_heads: int, dropout: float = 0.0, bias: bool = True) -> None:
         super().__init__(d_model, n_heads, dropout, bias)

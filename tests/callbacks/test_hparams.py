@@ -40,7 +40,7 @@ def test_the_settings_and_metrics_can_be_chosen(run, config, tmp_path):
     status, _, err = run("fit", "--config", config, *options)
     assert status == 0, err
     values, metrics, _ = tab(tmp_path / "logs/tiny/version_0")
-    # the default width is null: nothing is shown of it
+    # the default width is None, and is not shown
     assert values == {"data.batch_size": 4, "trainer.devices": "auto", "seed": 0.0}
     assert metrics == ["val/perplexity"]
 

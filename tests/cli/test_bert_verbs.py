@@ -1,5 +1,6 @@
 """BERT from the command line: train, fill masks, embed, fine-tune, and what bad input says."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -55,14 +56,24 @@ def bert_config(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("bert") / "version_0"
+
+
 @pytest.fixture
-def trained(run, bert_config, tmp_path) -> Path:
-    """The folder of a finished run."""
-    status, out, err = run("fit", "--config", bert_config)
-    assert status == 0, err
-    for figure in ("val/mlm_perplexity", "val/mlm_accuracy", "val/nsp_accuracy"):
-        assert figure in out
-    return tmp_path / "logs/bert/version_0"
+def trained(run, bert_config, tmp_path, finished) -> Path:
+    """The folder of a finished run, which is made once for all tests."""
+    folder = tmp_path / "logs/bert/version_0"
+    if not finished.exists():
+        status, out, err = run("fit", "--config", bert_config)
+        assert status == 0, err
+        for figure in ("val/mlm_perplexity", "val/mlm_accuracy", "val/nsp_accuracy"):
+            assert figure in out
+        shutil.copytree(folder, finished)
+    else:
+        shutil.copytree(finished, folder)
+    return folder
 
 
 def test_parts_of_the_loss_and_padding_are_logged(trained):

@@ -9,14 +9,20 @@ from tests.conftest import WORDS
 from tests.outside import space_before, with_template
 
 
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory):
+    return tmp_path_factory.mktemp("generate") / "moved.ckpt"
+
+
 @pytest.fixture
-def checkpoint(run, config, tmp_path):
-    assert run("fit", "--config", config)[0] == 0
-    path = tmp_path / "moved.ckpt"
-    shutil.copy(tmp_path / "logs/tiny/version_0/checkpoints/last.ckpt", path)
-    for folder in ("logs", "cache"):  # nothing but the file is left
-        shutil.rmtree(tmp_path / folder)
-    return path
+def checkpoint(run, config, tmp_path, moved):
+    """Trained once for all tests; nothing but the file is left of the run."""
+    if not moved.exists():
+        assert run("fit", "--config", config)[0] == 0
+        shutil.copy(tmp_path / "logs/tiny/version_0/checkpoints/last.ckpt", moved)
+        for folder in ("logs", "cache"):
+            shutil.rmtree(tmp_path / folder)
+    return moved
 
 
 def test_prompts_go_on_and_the_seed_decides(run, checkpoint):

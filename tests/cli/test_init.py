@@ -91,8 +91,9 @@ def test_no_page_tells_of_an_extra_that_is_gone(copy):
     assert len(run("git", "log", "--format=%s", folder=copy).stdout.splitlines()) == 1
     for page in [*copy.glob("*.md"), *(copy / "docs").rglob("*.md"), copy / "pyproject.toml", copy / "run.sh"]:
         text = page.read_text()
-        assert not re.findall(r"extras/(\w+)|(?:extra|end): (\w+)", text), page
+        assert not re.findall(r"extras/\w|(?:<!--|#) (?:extra|end): \w", text), page
         assert "\n\n\n" not in text, page
+        assert not text.endswith("\n\n"), page
 
 
 def test_what_cannot_be_is_refused_in_one_line(copy):

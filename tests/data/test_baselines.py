@@ -14,6 +14,7 @@ from src.data import ClassificationDataModule, LMDataModule, MLMDataModule, Tran
 from src.data import baselines as counting
 from src.data.baselines import Bigram, Targets, majority_accuracy, mean_losses, unigram
 from src.tokenization import bert_ids, train_wordpiece
+from tests.conftest import prepared
 
 TEXT = "The cat sat on a mat. Seven grey dogs ran over old stone bridges. Nobody said one word! Is it so?\n"
 N_IDS = 6
@@ -94,7 +95,7 @@ def rows_of(batches, *names):
 
 
 def test_language_modelling_predicts_every_token_but_the_first(language):
-    data = LMDataModule(**language, tokenizer="char", seq_len=16)
+    data = prepared(LMDataModule(**language, tokenizer="char", seq_len=16))
     contexts, ids = rows_of(data.val_dataloader(), "input_ids", "labels")
     found = data.targets("validation")
     assert (found.contexts.tolist(), found.ids.tolist(), found.extent) == (contexts, ids, "")
@@ -102,7 +103,7 @@ def test_language_modelling_predicts_every_token_but_the_first(language):
 
 
 def test_of_much_text_the_beginning_is_counted_and_that_is_said(language, monkeypatch):
-    data = LMDataModule(**language, tokenizer="char", seq_len=16)
+    data = prepared(LMDataModule(**language, tokenizer="char", seq_len=16))
     whole, total = data.targets("train"), data.summary()["train"]["tokens"] - 1
     monkeypatch.setattr("src.data.language_modeling.MOST_TOKENS", 100)
     found = data.targets("train")
@@ -118,9 +119,10 @@ def test_of_a_stream_what_training_begins_with_is_counted(language, monkeypatch)
     settings = {**language, "tokenizer": "byte", "seq_len": 16, "batch_size": 2, "streaming": True}
     settings |= {"holdout_documents": 5}
     untouched = [
-        batch["input_ids"].flatten().tolist() for batch in islice(LMDataModule(**settings).train_dataloader(), 3)
+        batch["input_ids"].flatten().tolist()
+        for batch in islice(prepared(LMDataModule(**settings)).train_dataloader(), 3)
     ]
-    data = LMDataModule(**settings)
+    data = prepared(LMDataModule(**settings))
     monkeypatch.setattr("src.data.language_modeling.MOST_STREAMED", 90)
     found = data.targets("train")
     assert found.extent == "the first 90 train tokens of the stream"
@@ -136,9 +138,8 @@ def test_any_ordinary_token_may_be_masked(tmp_path, next_sentence):
     path = tmp_path / "corpus.txt"
     path.write_text("\n\n".join(TEXT * (i % 3 + 1) + f"☃ is number {i}." for i in range(40)), encoding="utf-8")
     settings = {"source": str(path), "document_separator": "\n\n", "tokenizer_vocab_size": 60, "seq_len": 24}
-    data = MLMDataModule(
-        **settings, next_sentence=next_sentence, validation_fraction=0.2, cache_dir=str(tmp_path / "c")
-    )
+    settings |= {"next_sentence": next_sentence, "validation_fraction": 0.2, "cache_dir": str(tmp_path / "c")}
+    data = prepared(MLMDataModule(**settings))
     special = set(bert_ids(data.tokenizer).values())
     found = data.targets("validation").ids.tolist()
     assert found
@@ -166,7 +167,7 @@ def test_translation_predicts_each_target_from_the_start_token_on(tmp_path):
         (folder / f"{split}.en").write_text("\n".join(lines))
         (folder / f"{split}.fr").write_text("\n".join(line[::-1] for line in lines))
     settings = {"source": str(folder), "tokenizer": "char", "max_length": 12, "max_tokens": 64}
-    data = TranslationDataModule(**settings, cache_dir=str(tmp_path / "cache"))
+    data = prepared(TranslationDataModule(**settings, cache_dir=str(tmp_path / "cache")))
     for split, loader in (("validation", data.val_dataloader()), ("test", data.test_dataloader())):
         rows = {}
         for batch in loader:
@@ -186,7 +187,7 @@ def test_a_translation_may_start_with_a_token_of_its_own(tmp_path):
         for language in ("en", "fr"):
             (folder / f"{split}.{language}").write_text("sab\nsba\nsaa\n")
     settings = {"source": str(folder), "tokenizer": "char", "start_token": "s", "max_length": 8, "max_tokens": 64}
-    data = TranslationDataModule(**settings, cache_dir=str(tmp_path / "cache"))
+    data = prepared(TranslationDataModule(**settings, cache_dir=str(tmp_path / "cache")))
     found = data.targets("train")
     assert found.contexts[::4].tolist() == [data.start_id] * 3
     assert found.ids[3::4].tolist() == [data.end_id] * 3
@@ -199,6 +200,7 @@ def test_classification_predicts_labels(tmp_path):
     rows = [{"text": f"The cat {i}", "label": ("no", "yes", "no")[i % 3]} for i in range(40)]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    data = ClassificationDataModule(str(tokenizer), str(path), cache_dir=str(tmp_path / "cache"))
+    settings = {"tokenizer": str(tokenizer), "source": str(path), "cache_dir": str(tmp_path / "cache")}
+    data = prepared(ClassificationDataModule(**settings))
     labels = [int(label) for batch in data.val_dataloader() for label in batch["labels"]]
     assert data.targets("validation").ids.tolist() == [label for label in labels if label >= 0]

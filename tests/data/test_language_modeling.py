@@ -13,9 +13,10 @@ import torch
 from tokenizers import Tokenizer
 
 from src.data import LMDataModule
-from src.data.packing import IGNORED
+from src.data.store import IGNORED
 from src.errors import InputError
 from src.tokenization import END_OF_TEXT, UNKNOWN, byte_tokenizer
+from tests.conftest import prepared
 from tests.outside import letters_with_gaps, llama_like, with_template, without_unknown
 
 TEXTS = [f"Document {i} tells of the number {i * i}, and of é. " * (1 + i % 3) for i in range(60)]
@@ -37,7 +38,7 @@ def make(tmp_path: Path):
             "batch_size": 4,
             "cache_dir": str(tmp_path / "cache"),
         }
-        return LMDataModule(**{**settings, **changes})
+        return prepared(LMDataModule(**{**settings, **changes}))
 
     return module
 
@@ -47,7 +48,7 @@ def caches(tmp_path: Path) -> list[Path]:
 
 
 def decoded(module: LMDataModule, split: str) -> list[str]:
-    ids = np.fromfile(module.folder / f"{split}.bin", module.info[split].dtype)
+    ids = np.load(module.folder / f"{split}.npy")
     return module.tokenizer.decode(ids.tolist(), skip_special_tokens=False).split(END_OF_TEXT)[:-1]
 
 
@@ -117,7 +118,7 @@ def test_an_own_tokenizer_with_its_end_token_is_taken(make, tmp_path):
     tokenizer.save(str(tmp_path / "mine" / "tokenizer.json"))
     module = make(tokenizer=str(tmp_path / "mine"), end_token="</s>")
     assert module.special_tokens == {"eos_token": "</s>"}
-    ids = np.fromfile(module.folder / "train.bin", module.info["train"].dtype)
+    ids = np.load(module.folder / "train.npy")
     assert (ids == tokenizer.token_to_id("</s>")).sum() == 48
     with pytest.raises(InputError, match=r"\[EOS\].*end_token.*</s>"):
         make(tokenizer=str(tmp_path / "mine"), end_token="[EOS]").prepare_data()
@@ -127,7 +128,7 @@ def test_an_own_tokenizer_with_its_end_token_is_taken(make, tmp_path):
 
 
 def stamp(module: LMDataModule) -> int:
-    return (module.folder / "train.bin").stat().st_ino
+    return (module.folder / "train.npy").stat().st_ino
 
 
 def test_a_restart_does_not_prepare_again_and_does_not_read_the_source(make, tmp_path):
@@ -168,7 +169,7 @@ def test_a_changed_source_or_tokenizer_is_prepared_again(make, tmp_path):
     assert sum(counts["documents"] for counts in make(tokenizer=str(tmp_path)).summary().values()) == 61
 
 
-@pytest.mark.parametrize("name", ["train.bin", "validation.bin", "info.json", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["train.npy", "validation.starts.npy", "info.json", "tokenizer.json"])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
 def test_a_damaged_cache_is_made_anew(make, name, damage):
     module = make()
@@ -186,20 +187,20 @@ def test_a_damaged_cache_is_made_anew(make, name, damage):
 def test_what_a_killed_process_left_does_no_harm(make, tmp_path):
     folder = make().folder
     folder.rename(f"{folder}.partial")
-    (tmp_path / "cache" / f"{folder.name}.partial" / "train.bin").write_bytes(b"half")
+    (tmp_path / "cache" / f"{folder.name}.partial" / "train.npy").write_bytes(b"half")
     assert decoded(make(), "train")
     assert caches(tmp_path) == [folder]
 
 
 def _prepare(arguments, barrier, results):
     barrier.wait()
-    module = LMDataModule(**arguments)
+    module = prepared(LMDataModule(**arguments))
     results.put((module.vocab_size, stamp(module), targets(module.val_dataloader())))
 
 
 def test_processes_that_prepare_at_once_share_one_cache(make, tmp_path):
     arguments = {
-        "source": make().corpus.source,
+        "source": str(tmp_path / "corpus.jsonl"),
         "seq_len": 16,
         "tokenizer_vocab_size": 300,
         "cache_dir": str(tmp_path / "cache"),
@@ -227,7 +228,7 @@ def test_a_training_epoch_has_each_block_once_and_the_next_one_other_blocks(make
         loader.sampler.set_epoch(number)
         return [row.tolist() for batch in loader for row in batch["input_ids"][(batch["labels"] != IGNORED).any(1)]]
 
-    ids = np.fromfile(module.folder / "train.bin", module.info["train"].dtype).tolist()
+    ids = np.load(module.folder / "train.npy").tolist()
     first, second = epoch(0), epoch(1)
     offset = module.dataset("train").offset(0)
     in_order = [ids[offset + 16 * i : offset + 16 * (i + 1)] for i in range(len(first))]
@@ -240,7 +241,7 @@ def test_a_training_epoch_has_each_block_once_and_the_next_one_other_blocks(make
 def test_evaluation_has_every_token_but_the_first_as_a_target_once(make, split):
     module = make(eval_batch_size=3)
     loader = {"validation": module.val_dataloader, "test": module.test_dataloader}[split]()
-    ids = np.fromfile(module.folder / f"{split}.bin", module.info[split].dtype).tolist()
+    ids = np.load(module.folder / f"{split}.npy").tolist()
     assert targets(loader) == ids[1:]
     assert len(next(iter(loader))["input_ids"]) == 3
     if split == "test":

@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from src.data.loader import TokenCountingLoader
-from src.data.packing import IGNORED
 from src.data.sampling import PADDING, EpochBatchSampler
+from src.data.store import IGNORED
 
 
 class Rows(Dataset):

@@ -7,10 +7,11 @@ from multiprocessing import get_context
 import pytest
 
 from src.data import ClassificationDataModule, LMDataModule, MLMDataModule, TranslationDataModule
-from src.data.json_rows import readable_json
 from src.data.malformed import DEFAULT
+from src.data.tables import readable_json
 from src.errors import InputError
 from src.tokenization import train_wordpiece
+from tests.conftest import prepared
 
 GOOD = [f"Row {i} says something. It is number {i} of them." for i in range(40)]
 # what is wrong with a line of JSON -> the line
@@ -29,9 +30,7 @@ def good_lines(texts=GOOD):
 
 def lm(tmp_path, source, **options):
     options = {"tokenizer": "byte", "seq_len": 8, "cache_dir": str(tmp_path / "cache"), **options}
-    data = LMDataModule(str(source), validation_fraction=0.1, test_fraction=0.0, **options)
-    data.prepare_data()
-    return data
+    return prepared(LMDataModule(source=str(source), validation_fraction=0.1, test_fraction=0.0, **options))
 
 
 @pytest.mark.parametrize("reason", BAD_LINES)
@@ -45,8 +44,8 @@ def test_a_malformed_line_is_left_out_or_refused(tmp_path, capsys, reason, suffi
     out = capsys.readouterr().out
     assert f"{reason} (row" in out
     expected = lm(tmp_path, clean)
-    assert sum(info.documents for info in found.info.values()) == 40
-    assert sum(info.tokens for info in found.info.values()) == sum(info.tokens for info in expected.info.values())
+    assert sum(info["documents"] for info in found.info.values()) == 40
+    assert sum(info["tokens"] for info in found.info.values()) == sum(info["tokens"] for info in expected.info.values())
     with pytest.raises(InputError, match=rf"row \d+ of .* is malformed \({reason}\)"):
         lm(tmp_path, path, strict=True)
 
@@ -86,7 +85,7 @@ def test_a_table_loses_what_is_not_utf8_or_of_another_width(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "1 rows, invalid UTF-8 (row 12: " in out
     assert "1 rows, wrong number of fields (row 13: '1,2,3')" in out
-    assert sum(info.documents for info in found.info.values()) == 41
+    assert sum(info["documents"] for info in found.info.values()) == 41
     with pytest.raises(InputError, match="malformed"):
         lm(tmp_path, path, strict=True)
 
@@ -96,7 +95,7 @@ def test_a_folder_keeps_its_splits(tmp_path):
     folder.mkdir()
     (folder / "train.jsonl").write_bytes(b"\n".join([*good_lines(), b"broken"]))
     (folder / "validation.jsonl").write_bytes(b"\n".join(good_lines(GOOD[:7])))
-    assert {split: info.documents for split, info in lm(tmp_path, folder).info.items()} == {
+    assert {split: info["documents"] for split, info in lm(tmp_path, folder).info.items()} == {
         "train": 40,
         "validation": 7,
     }
@@ -106,7 +105,7 @@ def test_a_document_of_a_text_file_may_be_malformed(tmp_path, capsys):
     path = tmp_path / "text.txt"
     path.write_bytes(b"\n\n".join([*(text.encode() for text in GOOD), b"caf\xe9 au lait"]))
     found = lm(tmp_path, path, document_separator="\n\n")
-    assert sum(info.documents for info in found.info.values()) == 40
+    assert sum(info["documents"] for info in found.info.values()) == 40
     assert "invalid UTF-8 (document 41: " in capsys.readouterr().out
     with pytest.raises(InputError, match=r"document 41 of .*text\.txt is malformed"):
         lm(tmp_path, path, document_separator="\n\n", strict=True)
@@ -119,13 +118,13 @@ def test_pretraining_leaves_them_out_too(tmp_path, capsys):
     path.write_bytes(b"\n".join([*good_lines(), *BAD_LINES.values()]))
     options = {"validation_fraction": 0.1, "test_fraction": 0.0, "tokenizer_vocab_size": 100, "seq_len": 32}
     options["max_malformed"] = 0.1
-    data = MLMDataModule(str(path), cache_dir=str(tmp_path / "cache"), **options)
+    data = prepared(MLMDataModule(source=str(path), cache_dir=str(tmp_path / "cache"), **options))
     data.setup("fit")
     out = capsys.readouterr().out
     for reason in BAD_LINES:
         assert f"1 rows, {reason} (row" in out
     with pytest.raises(InputError, match="malformed"):
-        MLMDataModule(str(path), strict=True, cache_dir=str(tmp_path / "cache"), **options).setup("fit")
+        prepared(MLMDataModule(source=str(path), strict=True, cache_dir=str(tmp_path / "cache"), **options))
 
 
 def test_labelled_rows_lose_what_has_no_text_or_label(tmp_path, capsys):
@@ -138,7 +137,8 @@ def test_labelled_rows_lose_what_has_no_text_or_label(tmp_path, capsys):
     path.write_bytes(b"\n".join(rows))
 
     def data(**options):
-        return ClassificationDataModule(str(tokenizer), str(path), cache_dir=str(tmp_path / "cache"), **options)
+        named = {"tokenizer": str(tokenizer), "source": str(path), "cache_dir": str(tmp_path / "cache")}
+        return prepared(ClassificationDataModule(**named, **options))
 
     found = data()
     found.setup("fit")
@@ -147,7 +147,7 @@ def test_labelled_rows_lose_what_has_no_text_or_label(tmp_path, capsys):
     for reason in ("null", "empty", "wrong type", "invalid UTF-8"):
         assert f"{reason} (row" in out
     with pytest.raises(InputError, match="malformed"):
-        data(strict=True).setup("fit")
+        data(strict=True)
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def pairs(tmp_path):
 
 def translation(tmp_path, folder, **options):
     options = {"tokenizer": "byte", "cache_dir": str(tmp_path / "cache"), **options}
-    return TranslationDataModule(str(folder), **options)
+    return prepared(TranslationDataModule(source=str(folder), **options))
 
 
 def test_pairs_lose_both_sides_and_evaluation_loses_none(tmp_path, capsys, pairs):
@@ -173,15 +173,15 @@ def test_pairs_lose_both_sides_and_evaluation_loses_none(tmp_path, capsys, pairs
     data = translation(tmp_path, pairs)
     data.setup("fit")
     out = capsys.readouterr().out
-    assert data.info["train"]["source"]["documents"] == 37
+    assert data.info["train"]["pairs"] == 37
     assert out.count("1 rows, invalid UTF-8 (line 4)") == 1
     assert "1 rows, empty (pair 7: ' | " in out
     assert "1 rows, over-long (pair 9: 'long long" in out
     with pytest.raises(InputError, match=r"train\.en is not UTF-8"):
-        translation(tmp_path, pairs, strict=True).setup("fit")
+        translation(tmp_path, pairs, strict=True)
     (pairs / "validation.en").write_bytes((pairs / "validation.en").read_bytes().replace(b"Row 2", b"caf\xe9"))
     with pytest.raises(InputError, match=r"validation\.en is not UTF-8"):
-        translation(tmp_path, pairs).setup("fit")
+        translation(tmp_path, pairs)
 
 
 def test_pairs_of_json_lose_malformed_lines(tmp_path, capsys):
@@ -191,8 +191,7 @@ def test_pairs_of_json_lose_malformed_lines(tmp_path, capsys):
     rows += [b'{"translation": {"en": 5, "fr": "x"}}', b"{"]
     (folder / "train.jsonl").write_bytes(b"\n".join(rows))
     data = translation(tmp_path, folder)
-    data.setup("fit")
-    assert sum(info["source"]["documents"] for info in data.info.values()) == 40
+    assert sum(info["pairs"] for info in data.info.values()) == 40
     out = capsys.readouterr().out
     assert "wrong type (row 41" in out
     assert "no JSON (row 42" in out

@@ -10,9 +10,10 @@ from tokenizers import Tokenizer, models
 from torch.nn.functional import cross_entropy
 
 from src.data import MLMDataModule
-from src.data.bucketing import BucketBatchSampler
-from src.data.masking import IGNORED
+from src.data.sampling import BucketBatchSampler
+from src.data.store import IGNORED
 from src.errors import InputError
+from tests.conftest import prepared
 from tests.outside import pieces_with_gaps
 
 NOUNS = [
@@ -56,7 +57,7 @@ def make(tmp_path: Path):
             "batch_size": 4,
             "cache_dir": str(tmp_path / "cache"),
         }
-        return MLMDataModule(**{**settings, **changes})
+        return prepared(MLMDataModule(**{**settings, **changes}))
 
     return module
 
@@ -170,9 +171,9 @@ def test_buckets_hold_each_row_once_whatever_the_ranks():
 
 def test_a_damaged_cache_is_made_again(make):
     before = make().dataset("train")[0, 0]["input_ids"]
-    path = make().folder / "train.tokens.bin"
+    path = make().folder / "train.tokens.npy"
     raw = bytearray(path.read_bytes())
-    raw[100] ^= 1
+    raw[200] ^= 1
     path.write_bytes(raw)
     assert torch.equal(make().dataset("train")[0, 0]["input_ids"], before)
 

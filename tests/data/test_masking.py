@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.data.masking import IGNORED, Masking
+from src.data.masking import Masking
+from src.data.store import IGNORED
 
 VOCABULARY, SPECIAL, MASK = 1000, 5, 4
 MASKING = Masking(MASK, np.arange(SPECIAL, VOCABULARY))

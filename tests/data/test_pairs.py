@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.data.pairs import SentencePairs, SentenceTokens
+from src.data.sentences import SentencePairs, SentenceTokens
 
 
 def documents(lengths: list[list[int]]) -> SentenceTokens:

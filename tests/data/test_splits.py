@@ -9,8 +9,8 @@ from datasets import Dataset, DatasetDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from src.data.classification import LabelledSource
 from src.data.corpora import Corpus, documents
-from src.data.labelled import LabelledSource
 from src.data.malformed import Reading
 from src.data.splits import SPLITS, split_files, split_of, split_parts
 from src.errors import InputError
@@ -124,7 +124,7 @@ def test_every_reader_takes_the_splits_of_a_folder(tmp_path, shape):
     reading = Reading(max_malformed=0.1)
     splits = Corpus(str(folder), reading=reading).splits(tmp_path / "cache")
     assert {split: len(list(documents(rows))) for split, rows in splits.items()} == expected
-    labelled, names = LabelledSource(str(folder), None, "text", None, "label", 0.1, 0.1, reading).splits(tmp_path)
+    labelled, names = LabelledSource(str(folder), None, ("text",), 0.1, 0.1, reading).labelled(tmp_path)
     assert {split: len(rows.labels) for split, rows in labelled.items()} == expected
     assert names == ["a", "b"]
     assert sorted(labelled["validation"].firsts) == [f"row {i}" for i in ROWS["val"]]

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from src.data.loader import TokenCountingLoader
-from src.data.streaming import StreamedBlocks
+from src.data.packing import StreamedBlocks
 from src.errors import InputError
 from src.tokenization import byte_tokenizer
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from src.data.classification import LabelledSource
 from src.data.corpora import Corpus, documents
-from src.data.labelled import LabelledSource
 from src.data.malformed import Reading
 from src.data.parallel import ParallelCorpus
 from src.data.tables import Dialect, table_rows
@@ -86,7 +86,7 @@ def read_corpus(path, cache, reading=Reading()):  # noqa: B008
 
 
 def read_labelled(path, cache, reading=Reading()):  # noqa: B008
-    splits, names = LabelledSource(str(path), None, "text", None, "label", 0.1, 0.1, reading).splits(cache)
+    splits, names = LabelledSource(str(path), None, ("text",), 0.1, 0.1, reading).labelled(cache)
     assert names == ["NA", "None", "yes"]
     return sorted(text for rows in splits.values() for text in rows.firsts)
 

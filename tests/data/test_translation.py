@@ -10,11 +10,12 @@ import pytest
 import torch
 from datasets import Dataset, load_dataset
 
-from src.data import TranslationDataModule, catalogues
+from src.data import TranslationDataModule, embedded
 from src.data.malformed import Reading
 from src.data.parallel import ParallelCorpus
 from src.errors import InputError
 from src.files import read_lines
+from tests.conftest import prepared
 from tests.outside import letters_with_gaps
 
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -50,7 +51,7 @@ def folder(tmp_path):
 def module(source, tmp_path, **changes):
     options = {"tokenizer_vocab_size": 300, "max_length": 64, "max_tokens": 128, "cache_dir": str(tmp_path / "cache")}
     languages = {"source_language": "de", "target_language": "en"}
-    return TranslationDataModule(str(source), **{**options, **languages, **changes})
+    return prepared(TranslationDataModule(source=str(source), **{**options, **languages, **changes}))
 
 
 def corpus(source, **changes):
@@ -193,9 +194,9 @@ def test_the_second_time_nothing_is_prepared(folder, tmp_path, monkeypatch):
 def test_a_damaged_cache_is_made_again(folder, tmp_path):
     first = module(folder, tmp_path)
     before = first.summary()
-    path = first.folder / "train.target.bin"
+    path = first.folder / "train.target.npy"
     raw = bytearray(path.read_bytes())
-    raw[8] ^= 1
+    raw[200] ^= 1
     path.write_bytes(raw)
     again = module(folder, tmp_path)
     assert again.summary() == before
@@ -271,7 +272,7 @@ def test_messages_of_a_wheel(tmp_path):
         archive.writestr("program/locale/fr/LC_MESSAGES/django.mo", catalogue(entries))
         archive.writestr("program/locale/fr_CA/LC_MESSAGES/django.mo", catalogue({"Open": "Non"}))
         archive.writestr("program/locale/de/LC_MESSAGES/django.mo", catalogue({"Open": "Öffnen"}))
-    assert sorted(catalogues.messages(wheel)) == [("%d file", "%d fichier"), ("Close", "Fermer"), ("Open", "Ouvrir")]
+    assert sorted(embedded.messages(wheel)) == [("%d file", "%d fichier"), ("Close", "Fermer"), ("Open", "Ouvrir")]
 
 
 def test_messages_are_cleaned():
@@ -287,7 +288,7 @@ def test_messages_are_cleaned():
         ("R&D costs", "Coûts"),
         ("100% sure", "sûr à 100 %"),
     ]
-    kept, dropped = catalogues.clean_pairs(iter(raw))
+    kept, dropped = embedded.clean_pairs(iter(raw))
     assert kept == [
         ("Open the file", "Ouvrir le fichier"),
         ("R&D costs", "Coûts"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from src.data import LMDataModule
-from src.data.wikipedia import plain_text
+from src.data.embedded import plain_text
 from src.tokenization import END_OF_TEXT
 
 ROOT = Path(__file__).parents[2]
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def found(embedded: LMDataModule) -> list[tuple[str, str]]:
     """Titles and texts, out of the tokens of all splits."""
-    ids = [np.fromfile(embedded.folder / f"{split}.bin", info.dtype) for split, info in embedded.info.items()]
+    ids = [np.load(embedded.folder / f"{split}.npy") for split in embedded.info]
     text = embedded.tokenizer.decode(np.concatenate(ids).tolist(), skip_special_tokens=False)
     return [tuple(article.split("\n", 1)) for article in text.split(END_OF_TEXT)[:-1]]
 

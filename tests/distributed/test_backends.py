@@ -51,7 +51,7 @@ def test_figures_of_speed_are_reduced_on_the_device(monkeypatch):
 
 
 def test_counts_of_targets_are_reduced_on_the_device_and_come_back():
-    data = LMDataModule("text.txt")
+    data = LMDataModule(source="text.txt")
     data.trainer = Trainer
     with FakeTensorMode():
         assert data._mean_over_ranks(torch.ones(2)).device.type == "cpu"

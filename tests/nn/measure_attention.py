@@ -4,7 +4,7 @@
 
 Forward and backward pass of one row, in float32. Each measurement has a process of its own, forked from one that has
 computed nothing yet, so that its peak of memory is its own. The implementations take turns, in rounds that may be
-repeated by running this again: what was measured is kept. Seconds are those of the processor, medians of the rounds:
+repeated by running this again: what was measured is kept. Seconds are CPU seconds, medians of the rounds:
 with one thread they are hardly longer where other programs run beside it.
 """
 
@@ -113,9 +113,7 @@ def plot(figures: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    for axis, (unit, title) in zip(
-        axes, {"seconds": "processor seconds", "mib": "peak memory, MiB"}.items(), strict=True
-    ):
+    for axis, (unit, title) in zip(axes, {"seconds": "CPU seconds", "mib": "peak memory, MiB"}.items(), strict=True):
         for name, by_length in figures.items():
             style = "--" if name.startswith("layer") else ":" if name == "flash" else "-"  # flash lies upon dense
             size = 9 if name == "flash" else 4

@@ -1,4 +1,4 @@
-"""Measure what each fast path of src/nn/cpu.py saves of a training step, for docs/extras/bench/speed.md.
+"""Measure what each fast path of src/nn/cpu.py saves of a training step.
 
     python -m tests.nn.measure_cpu [--rounds 5] [--only dropout]
 

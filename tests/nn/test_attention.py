@@ -162,7 +162,7 @@ def attended(layer, weights, values):
 
 
 PADDED = torch.tensor([[1] * 7, [1, 1, 1, 0, 0, 0, 0]])
-SEEN = {
+MASKS = {
     "all": (Mask(7), AttentionSpan()),
     "no padding": (Mask(7, attention_mask=PADDED), AttentionSpan()),
     "not the future": (Mask(7, causal=True), AttentionSpan()),
@@ -172,11 +172,11 @@ SEEN = {
 }
 
 
-@pytest.mark.parametrize("seen", SEEN)
+@pytest.mark.parametrize("kind", MASKS)
 @pytest.mark.parametrize("rotary", [False, True])
-def test_the_weights_to_look_at_are_those_that_the_values_get(seen, rotary):
+def test_the_weights_to_look_at_are_those_that_the_values_get(kind, rotary):
     torch.manual_seed(0)
-    mask, span = SEEN[seen]
+    mask, span = MASKS[kind]
     layer = SelfAttention(12, 3, span=span, rotary=rotary).double()
     x = torch.randn(2, 7, 12, dtype=torch.float64)
     weights = layer.weights(x, mask)

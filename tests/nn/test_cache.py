@@ -20,13 +20,13 @@ def test_each_query_finds_the_keys_of_its_window(total, window, cuts, reordered)
     for new in pieces(total, [cut for cut in cuts if cut < total]):
         numbers = torch.arange(start, start + new).float().expand(2, 3, -1)[..., None]
         keys, values, positions = cache.append(numbers, -numbers)
-        places = positions.tensor("cpu")
+        numbers_kept = positions.tensor("cpu")
         start += new
         assert torch.equal(keys, -values)
-        assert torch.equal(keys, places.float()[:, None].expand(2, 3, -1, 1))
+        assert torch.equal(keys, numbers_kept.float()[:, None].expand(2, 3, -1, 1))
         needed = set(range(max(0, start - new - window), start))
-        assert needed <= set(places.tolist())
-        assert len(places) == len(set(places.tolist()))
+        assert needed <= set(numbers_kept.tolist())
+        assert len(numbers_kept) == len(set(numbers_kept.tolist()))
         assert cache.bytes == 2 * 2 * 3 * (window + 1) * 4
         if reordered:
             cache.reorder(torch.tensor([1, 0]))
@@ -35,8 +35,8 @@ def test_each_query_finds_the_keys_of_its_window(total, window, cuts, reordered)
 def test_rows_follow_their_order():
     cache = KVCache(None, 2)
     rows = torch.tensor([1.0, 2.0])[:, None, None, None]
-    for place in range(5):
-        cache.append(rows * 10**place, rows)
+    for position in range(5):
+        cache.append(rows * 10**position, rows)
     cache.reorder(torch.tensor([1, 1]))
     keys, _ = cache.keys_values()
     assert torch.equal(keys[0], keys[1])
@@ -61,8 +61,8 @@ def test_attention_in_steps_is_the_whole_at_once(data):
     for new in pieces(total, data.draw(st.lists(st.integers(1, max(total - 1, 1)), max_size=20))):
         if start + new > total:
             break
-        seen = None if real is None else real[:, : start + new]
-        found.append(layer(x[:, start : start + new], Mask(start + new, True, start, seen), cache))
+        attention_mask = None if real is None else real[:, : start + new]
+        found.append(layer(x[:, start : start + new], Mask(start + new, True, start, attention_mask), cache))
         start += new
     torch.testing.assert_close(torch.cat(found, 1), expected[:, :start], atol=1e-5, rtol=1e-5)
 

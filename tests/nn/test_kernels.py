@@ -1,4 +1,4 @@
-"""Every implementation of attention against a softmax over what a loop says is seen: outputs and gradients."""
+"""Every implementation of attention against a softmax over the visible pairs: outputs and gradients."""
 
 import math
 
@@ -23,8 +23,8 @@ def cases(draw):
     attention_mask = documents = None
     if draw(st.booleans()):
         real = torch.randint(0, length + 1, (batch, 1), generator=generator)
-        place = torch.arange(length)
-        attention_mask = ((place < real) if draw(st.booleans()) else (place >= length - real)).long()
+        position = torch.arange(length)
+        attention_mask = ((position < real) if draw(st.booleans()) else (position >= length - real)).long()
     if draw(st.booleans()):
         documents = (torch.rand(batch, length, generator=generator) < 0.05).long().cumsum(1)
     mask = Mask(length, draw(st.booleans()), attention_mask=attention_mask, documents=documents)
@@ -32,10 +32,10 @@ def cases(draw):
     return q, k, v, mask, span
 
 
-def seen(mask: Mask, span: AttentionSpan, batch: int, heads: int) -> torch.Tensor:
+def visible_pairs(mask: Mask, span: AttentionSpan, batch: int, heads: int) -> torch.Tensor:
     """What `Mask` and `AttentionSpan` promise of each pair, (batch, heads, T, T)."""
-    place = torch.arange(mask.length)
-    distance = (place[:, None] - place)[None, None].expand(batch, heads, -1, -1)
+    position = torch.arange(mask.length)
+    distance = (position[:, None] - position)[None, None].expand(batch, heads, -1, -1)
     dilation = torch.tensor(span.dilation or (1,) * heads)[:, None, None]
     found = torch.ones_like(distance, dtype=torch.bool)
     if mask.causal:
@@ -50,12 +50,12 @@ def seen(mask: Mask, span: AttentionSpan, batch: int, heads: int) -> torch.Tenso
 
 
 def expected(q, k, v, mask, span):
-    """softmax(q k^T / sqrt(d) - slope * distance) v in float64 over the pairs that are seen."""
+    """softmax(q k^T / sqrt(d) - slope * distance) v in float64 over the visible pairs."""
     batch, heads, length, dim = q.shape
-    visible = seen(mask, span, batch, heads)
-    place = torch.arange(length)
+    visible = visible_pairs(mask, span, batch, heads)
+    position = torch.arange(length)
     slopes = torch.tensor(span.alibi_slopes or (0.0,) * heads, dtype=torch.float64)[:, None, None]
-    scores = q.double() @ k.double().transpose(2, 3) / math.sqrt(dim) - slopes * (place[:, None] - place).abs()
+    scores = q.double() @ k.double().transpose(2, 3) / math.sqrt(dim) - slopes * (position[:, None] - position).abs()
     return scores.masked_fill(~visible, -torch.inf).softmax(-1) @ v.double()
 
 
@@ -108,7 +108,7 @@ def expected_globally(layer, x, mask, span):
     flags, heads_ = mask.global_tokens.flags, layer.out.in_features // layer.head_dim
     q, k, v = heads(layer.qkv, 3)
     (global_q,), (global_k, global_v) = heads(layer.global_q, 1), heads(layer.global_kv, 2)
-    visible = seen(mask, span, len(x), heads_) | flags[:, None, None, :]
+    visible = visible_pairs(mask, span, len(x), heads_) | flags[:, None, None, :]
 
     def attend(q, k, v, visible):
         scores = q.double() @ k.double().transpose(2, 3) / math.sqrt(layer.head_dim)

@@ -56,11 +56,11 @@ def test_caches_of_other_sizes_share_a_mask():
         (KVCache(None, 3), KVCache(12)),
     )
     expected = layer(x, Mask(12, True))
-    for place in range(12):
-        mask = Mask(place + 1, True, past=place)
+    for position in range(12):
+        mask = Mask(position + 1, True, past=position)
         for cache in caches:
-            y = layer(x[:, place : place + 1], mask, cache)
-            torch.testing.assert_close(y, expected[:, place : place + 1], atol=1e-6, rtol=1e-5)
+            y = layer(x[:, position : position + 1], mask, cache)
+            torch.testing.assert_close(y, expected[:, position : position + 1], atol=1e-6, rtol=1e-5)
 
 
 def test_a_mask_with_another_field_makes_its_own():

@@ -59,8 +59,10 @@ def test_rotation_equals_huggingface(head_dim):
 def test_rotated_products_depend_on_the_distance_alone(distance, shift):
     q, k = torch.randn(2, 1, 16, generator=torch.Generator().manual_seed(0))
     products = []
-    for place in (0, shift):
-        turned = [rotate(x, *rotary_angles(torch.tensor([p]), 16)) for x, p in ((q, place + distance), (k, place))]
+    for position in (0, shift):
+        turned = [
+            rotate(x, *rotary_angles(torch.tensor([p]), 16)) for x, p in ((q, position + distance), (k, position))
+        ]
         products.append((turned[0] * turned[1]).sum())
     torch.testing.assert_close(*products, atol=1e-5, rtol=0)
 

@@ -23,12 +23,12 @@ def gradients(steps: int, shape: tuple[int, ...] = (5,)) -> torch.Tensor:
 
 def trajectory(optimizer_class, steps, **settings):
     weight = nn.Parameter(torch.linspace(-1, 1, 5, dtype=torch.float64))
-    optimizer, seen = optimizer_class([weight], **settings), []
+    optimizer, weights = optimizer_class([weight], **settings), []
     for gradient in steps:
         weight.grad = gradient.clone()
         optimizer.step()
-        seen.append(weight.detach().clone())
-    return torch.stack(seen)
+        weights.append(weight.detach().clone())
+    return torch.stack(weights)
 
 
 def test_lion_is_algorithm_2_of_its_paper():

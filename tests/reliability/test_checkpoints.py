@@ -14,7 +14,7 @@ import torch
 
 from src.atomic import atomic_file, replace_folder
 from src.checkpoint import check_shards, read_header
-from src.cli.resume import newest_checkpoint
+from src.cli.runs import newest_checkpoint
 from src.distributed.saving import atomic_folder
 from src.errors import InputError
 from tests.distributed.jobs import ROOT

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from tests.conftest import prepared
 from tests.reliability.runs import assert_same, checkpoints, config, final
 
 
@@ -48,7 +49,7 @@ def test_the_rows_that_are_named_are_those_of_the_batch(run, tmp_path):
     status, _, err = run(*poisoned(tmp_path, "loss", [2], data__init_args__batch_size=4))
     assert status == 3
     settings = yaml.safe_load((tmp_path / "gpt.yaml").read_text())["data"]["init_args"]
-    sampler = LMDataModule(**settings).train_dataloader().sampler
+    sampler = prepared(LMDataModule(**settings)).train_dataloader().sampler
     rows = [int(row) for batch in sampler.batches(0)[4:6] for row in batch]
     assert f"(rows {', '.join(map(str, rows))} of the training split)" in err
 
@@ -135,7 +136,7 @@ def test_a_poisoned_row_is_the_cause_of_its_spike_and_is_named(run, tmp_path):
     assert status == 0, err
     (line,) = spikes(out)
     assert "the weights are not the cause, but the rows of the step" in line
-    data = LMDataModule(**settings["data"]["init_args"])
+    data = prepared(LMDataModule(**settings["data"]["init_args"]))
     named = map(int, re.search(r"\(rows ([\d, ]+) of the training split\)", line)[1].split(", "))
     texts = [data.tokenizer.decode(data.dataset("train")[0, row]["input_ids"].tolist()) for row in named]
     assert [set(text) & set(noise) != set() for text in texts].count(True) == 1

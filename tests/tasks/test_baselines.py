@@ -45,7 +45,7 @@ def test_gpt(tmp_path):
     found, note = task.baselines()
     assert list(found) == list(losses)
     for model, loss in losses.items():
-        bits = loss / math.log(2) * (len(validation) - 1) / data.info["validation"].bytes
+        bits = loss / math.log(2) * (len(validation) - 1) / data.info["validation"]["bytes"]
         expected = {"loss": loss, "perplexity": math.exp(loss), "bits_per_byte": bits}
         assert found[model] == pytest.approx(expected, rel=1e-5)
     assert note == ""
@@ -55,7 +55,7 @@ def test_gpt(tmp_path):
 def test_masked_words(kind, tmp_path):
     task, data = made(write_config(kind, tmp_path))
     special = set(bert_ids(data.tokenizer).values())
-    stored = [np.fromfile(data.folder / f"{split}.tokens.bin", np.uint16) for split in ("train", "validation")]
+    stored = [np.load(data.folder / f"{split}.tokens.npy") for split in ("train", "validation")]
     train, validation = ([token for token in ids.tolist() if token not in special] for ids in stored)
     loss = nats([unigram_of(train, data.vocab_size)[token] for token in validation])
     (most_frequent, _), *_ = sorted(Counter(train).items(), key=lambda pair: (-pair[1], pair[0]))
@@ -119,7 +119,7 @@ def test_classification(tmp_path):
     }
     (tmp_path / "fine.yaml").write_text(yaml.safe_dump(settings))
     task, data = made(tmp_path / "fine.yaml")
-    train, validation = (data.dataset(split).rows.labels.tolist() for split in ("train", "validation"))
+    train, validation = (data.dataset(split).labels.tolist() for split in ("train", "validation"))
     majority = max(range(3), key=train.count)
     frequencies = unigram_of(train, 3)
     loss = nats([frequencies[label] for label in validation])

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from src.data import MLMDataModule
-from src.data.masking import IGNORED
+from src.data.store import IGNORED
+from tests.conftest import prepared
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +28,7 @@ def test_both_tasks_are_learnt_on_a_laptop(run, tmp_path):
     status, out, err = run("fit", "--config", ROOT / "configs/bert.yaml", *arguments)
     assert status == 0, err
     figures = pd.read_csv(tmp_path / "logs/bert/version_0/metrics.csv")
-    module = MLMDataModule(validation_fraction=0.1, tokenizer_vocab_size=4096, cache_dir=str(cache))
+    module = prepared(MLMDataModule(validation_fraction=0.1, tokenizer_vocab_size=4096, cache_dir=str(cache)))
     baseline, pairs = unigram_perplexity(module), len(module.dataset("validation"))
     perplexity = figures["val/mlm_perplexity"].dropna().iloc[-1]
     accuracy = figures["val/nsp_accuracy"].dropna().iloc[-1]

@@ -15,6 +15,7 @@ from src.checkpoint import load_trained
 from src.data import LMDataModule
 from src.models import GPT
 from src.tasks import GPTModule
+from tests.conftest import prepared
 from tests.distributed.jobs import losses
 from tests.tasks.measure_fast_paths import PLAIN
 
@@ -106,7 +107,7 @@ def test_the_logged_figures_are_those_of_the_whole_split(run, config, tmp_path):
     status, _, err = run("validate", "--ckpt_path", checkpoint)
     assert status == 0, err
     gpt, tokenizer, _ = load_trained(checkpoint, GPT)
-    data = LMDataModule(**yaml.safe_load(config.read_text())["data"]["init_args"])
+    data = prepared(LMDataModule(**yaml.safe_load(config.read_text())["data"]["init_args"]))
     assert tokenizer.to_str() == data.tokenizer.to_str()
     ids = torch.tensor(data.dataset("validation").ids[:].astype("int64"))
     nats = 0.0

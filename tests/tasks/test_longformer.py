@@ -10,6 +10,7 @@ from src.errors import InputError
 from src.models import LongformerConfig
 from src.optim import Constant
 from src.tasks import LongformerModule
+from tests.conftest import prepared
 from tests.tasks.test_bert_training import QUIET, adamw
 from tests.tasks.test_bert_training import task as bert_task
 
@@ -35,7 +36,7 @@ def data(tmp_path: Path):
             "batch_size": 8,
             "cache_dir": str(tmp_path / "cache"),
         }
-        return MLMDataModule(**{**settings, **changes})
+        return prepared(MLMDataModule(**{**settings, **changes}))
 
     return make
 

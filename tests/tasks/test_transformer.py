@@ -18,14 +18,15 @@ from src.errors import InputError
 from src.models import TransformerConfig
 from src.optim import Cosine
 from src.tasks import TransformerModule
+from tests.conftest import prepared
 from tests.reversing import reversing
 
 
 def data_of(folder: Path, cache: Path, **changes) -> TranslationDataModule:
     options = {"tokenizer": "char", "joint_vocabulary": True, "max_length": 64, "max_tokens": 512, "max_ratio": 9}
-    return TranslationDataModule(
-        str(folder), "forward", "backward", cache_dir=str(cache), **{**options, "eval_max_tokens": 4096, **changes}
-    )
+    options |= {"source": str(folder), "source_language": "forward", "target_language": "backward"}
+    options |= {"cache_dir": str(cache), "eval_max_tokens": 4096}
+    return prepared(TranslationDataModule(**{**options, **changes}))
 
 
 def task_of(data: TranslationDataModule, lr=3e-3, config=None, **changes) -> TransformerModule:
@@ -239,7 +240,7 @@ def test_data_of_another_task(folder, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("some words " * 100, encoding="utf-8")
     with pytest.raises(InputError, match="trains on a TranslationDataModule, not on a LMDataModule"):
-        task_of(data_of(folder, tmp_path)).check_data(LMDataModule(str(text), cache_dir=str(tmp_path)))
+        task_of(data_of(folder, tmp_path)).check_data(LMDataModule(source=str(text), cache_dir=str(tmp_path)))
 
 
 @pytest.mark.parametrize("changes", [{"label_smoothing": 1.0}, {"beam": 0}, {"length_penalty": -1}])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from src.data import wikipedia
+from src.data import embedded
 from src.data.corpora import EMBEDDED
 from src.data.malformed import DEFAULT, Malformed, Reading
 from src.data.progress import announce
@@ -45,7 +45,7 @@ def read_documents(
     """
     path = Path(source).expanduser()
     if source == EMBEDDED:
-        yield from (Document(title, text) for title, text in wikipedia.articles())
+        yield from (Document(title, text) for title, text in embedded.articles())
     elif path.is_dir():
         yield from _from_folder(path, text_column, cache_dir, reading)
     elif reader := READERS.get(path.suffix.lower()):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.data import wikipedia
+from src.data import embedded
 from src.extras.retrieval.dense import KINDS, Dense, write_vectors
 from src.extras.retrieval.index import Index
 from src.extras.retrieval.lexical import Lexical, Words, write_bm25
@@ -53,7 +53,7 @@ def main() -> None:
     given = options.parse_args()
     rng = np.random.default_rng(0)
     real = np.concatenate([segment.dense.vectors() for segment in Index(given.index).segments if segment.dense])
-    words = " ".join(text for _, text in wikipedia.articles()).split()
+    words = " ".join(text for _, text in embedded.articles()).split()
     print(f"{len(real):,} real vectors of {real.shape[1]}; {torch.get_num_threads()} threads")
     queries = mixtures(real, QUERIES, rng)
     for n in given.n:

@@ -9,12 +9,12 @@ from bm25s import BM25
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.data.pairs import SentenceTokens
+from src.data.sentences import SentenceTokens
 from src.errors import InputError
 from src.extras.retrieval.data import RerankerDataModule, RetrieverDataModule
 from src.extras.retrieval.data.groups import NO_PASSAGE
 from src.extras.retrieval.data.inverse_cloze import InverseCloze, cut_passages
-from tests.conftest import WORDS
+from tests.conftest import WORDS, prepared
 
 
 def sentences_of(documents: list[list[int]]) -> SentenceTokens:
@@ -94,7 +94,7 @@ def make(documents, tmp_path):
             "batch_size": 4,
             "cache_dir": str(tmp_path / "cache"),
         }
-        return kind(**{**settings, **changes})
+        return prepared(kind(**{**settings, **changes}))
 
     return module
 

@@ -13,6 +13,7 @@ from src.extras.retrieval.data import RetrieverDataModule
 from src.extras.retrieval.tasks import RetrieverModule
 from src.models import BERTConfig
 from src.optim import Constant
+from tests.conftest import prepared
 
 SHAPE = {"max_seq_len": 48, "d_model": 32, "n_heads": 2, "n_layers": 1, "dropout": 0.0, "attention_dropout": 0.0}
 SHAPE |= {"norm": "pre", "init_std": 0.18}
@@ -34,7 +35,7 @@ def make(tmp_path):
         settings = {"source": str(tmp_path / "corpus.txt"), "document_separator": "\n\n", "validation_fraction": 0.2}
         settings |= {"test_fraction": 0.0, "tokenizer_vocab_size": 300, "query_len": 24, "seq_len": 48}
         settings |= {"passage_len": 40, "keep": 0.0, "batch_size": 8, "cache_dir": str(tmp_path / "cache")}
-        return kind(**{**settings, **changes})
+        return prepared(kind(**{**settings, **changes}))
 
     return module
 

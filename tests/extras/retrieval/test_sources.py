@@ -6,6 +6,7 @@ from src.data.malformed import Reading
 from src.extras.retrieval.data import RerankerDataModule, RetrieverDataModule
 from src.extras.retrieval.data.labelled_ranking import RankingSource
 from src.extras.retrieval.documents import read_documents
+from tests.conftest import prepared
 from tests.data.test_sources import (  # noqa: F401
     ROWS,
     test_the_cache_of_every_data_module_depends_on_all_that_shapes_it,
@@ -28,8 +29,8 @@ MODULES = {
 
 
 def read_ranking(path, cache, reading=Reading()):  # noqa: B008
-    source = RankingSource(str(path), None, "label", "text", "none", 0.1, 0.1, reading)
-    return sorted(own for rows in source.splits(cache).values() for _, own, _ in source.texts(rows))
+    source = RankingSource(str(path), None, ("label", "text"), 0.1, 0.1, reading)
+    return sorted(own for rows in source.splits(cache).values() for _, own, _ in source.labelled(rows))
 
 
 def read_texts(path, cache, reading=Reading()):  # noqa: B008
@@ -56,7 +57,7 @@ def test_other_labelled_queries_are_other_data(tmp_path, tokenizer):  # noqa: F8
     def fingerprint(name: str, rows) -> str:
         path = write(tmp_path / name / "rows.jsonl", rows)
         options = {"tokenizer": str(tokenizer), "cache_dir": str(tmp_path / name), "negatives": 1}
-        return RerankerDataModule(str(path), **RANKING, **options).fingerprint()
+        return prepared(RerankerDataModule(source=str(path), **RANKING, **options)).fingerprint()
 
     other = [{**row, "text": row["text"].replace("says", "more")} for row in ROWS]
     assert fingerprint("one", ROWS) == fingerprint("same", ROWS)

@@ -12,6 +12,8 @@ from src.extras.sweep.queue import Run, current_trials, is_lost, run_of, wanted_
 from src.extras.sweep.study import default_storage, find_study, open_storage
 from tests.extras.sweep.pretend import opened, sweep, work
 
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -37,7 +37,7 @@ class IndexOptions:
         return index, encoder
 
     def best_mode(self, mode: Mode | None) -> Mode:
-        """The mode that was asked for, or the best that the index has."""
+        """Return the mode that was asked for, or the best that the index has."""
         return mode or ("bm25" if read_manifest(self.index).settings.dimension is None else "hybrid")
 
 
@@ -80,7 +80,7 @@ def search(query: str, options: SearchOptions, mode: Mode | None = None, k: Posi
 
 
 def cited(hit: Hit) -> str:
-    """A hit's source, the characters that it is of it, and its scores."""
+    """Format a hit as its source, the characters that it spans there, and its scores."""
     source, start, end, _ = hit.passage
     scores = "  ".join(f"{name} {score:.4f}" for name, score in hit.scores.items())
     return f"{source} [{start:,}-{end:,}]  {scores}"

@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from src.data.packing import IGNORED, Key
+from src.data.store import IGNORED, BatchedRows, Key
 from src.extras.retrieval.data.hard_negatives import HardNegatives
 from src.extras.retrieval.data.inverse_cloze import Example
 from src.tokenization import bert_row, pad_rows
@@ -42,17 +41,17 @@ class Group(NamedTuple):
     numbers: list[int]
 
 
-class RankingGroups(Dataset[dict[str, Tensor]]):
+class RankingGroups(BatchedRows):
     """Groups by (epoch, index), each a function of the seed and these two alone; index -1 is a group without target.
 
     Args:
         examples: the queries and passages.
-        hard: finds negatives; none where there are none.
+        hard: finds negatives; None where there are none.
         negatives: passages a group beside the positive one: those known of the query, then hard ones.
         special_ids: the ids of the special tokens, by HuggingFace's names for the tokens.
         query_len: tokens of a query at most, as a row.
         seq_len: tokens of a passage, or of a pair, at most.
-        seed: none for evaluation, which is the same in every run and epoch.
+        seed: None for evaluation, which is the same in every run and epoch.
     """
 
     def __init__(
@@ -91,9 +90,6 @@ class RankingGroups(Dataset[dict[str, Tensor]]):
             [passage.tolist() for passage in passages] + [[]] * missing,
             [example.number, *numbers] + [NO_PASSAGE] * missing,
         )
-
-    def __getitem__(self, key: Key) -> dict[str, Tensor]:
-        return {name: rows[0] for name, rows in self.__getitems__([key]).items()}
 
     def __getitems__(self, keys: list[Key]) -> dict[str, Tensor]:
         """A batch: ``labels`` (batch,), the place of the own passage, ``passage_numbers`` (batch, group), and rows."""

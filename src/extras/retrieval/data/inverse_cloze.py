@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.coverage import MeasuredTokenizer
-from src.data.packing import PackedInfo
-from src.data.pairs import SentenceTokens
-from src.data.sentence_store import read_sentences, write_sentences
+from src.data.sentences import SentenceTokens, read_sentences, write_sentences
 
 MIN_QUERY = 5  # tokens: what is shorter, as a heading, asks for nothing
 
@@ -42,13 +40,10 @@ def cut_passages(data: SentenceTokens, passage_len: int) -> NDArray[np.int64]:
     return np.array(found, np.int64).reshape(-1, 2)
 
 
-def write_cloze(
-    tokenizer: MeasuredTokenizer, texts: Iterable[str], folder: Path, split: str, passage_len: int
-) -> dict[str, PackedInfo]:
-    """Write the sentences and passages of a split; gives what each of the sentences' files holds."""
-    infos = write_sentences(tokenizer, texts, folder, split)
-    np.save(folder / f"{split}.passages.npy", cut_passages(read_sentences(folder, split, infos), passage_len))
-    return infos
+def write_cloze(tokenizer: MeasuredTokenizer, texts: Iterable[str], folder: Path, split: str, passage_len: int) -> None:
+    """Write the sentences and passages of a split."""
+    write_sentences(tokenizer, texts, folder, split)
+    np.save(folder / f"{split}.passages.npy", cut_passages(read_sentences(folder, split), passage_len))
 
 
 class InverseCloze:
@@ -57,7 +52,7 @@ class InverseCloze:
     Args:
         data: the sentences, which may be memory-mapped.
         passages: (passages, 2), the first sentence of each, and the one after its last.
-        keep: share of the queries that stay in their passage, so that shared words count too (0.1 in the paper).
+        keep: fraction of the queries that stay in their passage, so that shared words count too (0.1 in the paper).
     """
 
     def __init__(self, data: SentenceTokens, passages: NDArray[np.int64], keep: float) -> None:
