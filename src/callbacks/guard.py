@@ -19,14 +19,14 @@ from src.callbacks.ema import EMA
 from src.callbacks.ending import ends, requeue, save_last, validation_follows
 from src.distributed import ZeroStrategy
 from src.errors import Diverged, InputError, Preempted
-from src.tasks import Task
+from src.tasks.base import NormCallback, Task
 
 WINDOW, ENOUGH = 100, 20  # steps that a spike is measured against, and how few of them will do
 BEFORE = 4  # steps whose rows are kept, to see what a spike is due to
 EVERY = 10  # batches of a validation between two looks at the signals, where several processes must agree
 
 
-class Guard(L.Callback):
+class Guard(NormCallback):
     """Catch a loss or gradient that is no finite number before the weights see it, and signals that ask for an end.
 
     Before each optimizer step the loss is averaged over the processes, with whether one of them was asked to end; so
@@ -89,8 +89,7 @@ class Guard(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Task)
-        pl_module.lr_scale = self._lr_scale
-        pl_module.guard = lambda norm: self._inspect(trainer, pl_module, norm)
+        pl_module.configure_rates(self._lr_scale)
         self._signal, self._ending = None, False
         # in place of Lightning's, which end with status 0 and no checkpoint, or save in the middle of a step; its
         # teardown puts back what was there before the run
@@ -109,8 +108,7 @@ class Guard(L.Callback):
 
     # ---- each step
 
-    def _inspect(self, trainer: L.Trainer, task: Task, norm: Tensor) -> None:
-        """Before the optimizer's step."""
+    def on_gradient_norm(self, trainer: L.Trainer, task: Task, norm: Tensor) -> None:
         loss = torch.stack([loss for _, _, loss in task.batches]).mean().float()
         asked = torch.tensor(float(self._signal is not None), device=loss.device)
         figures = torch.stack([loss, asked])
@@ -173,8 +171,7 @@ class Guard(L.Callback):
             if isinstance(callback, EMA):
                 callback.on_load_checkpoint(trainer, task, checkpoint)
         self._lr_scale *= self.rollback_factor
-        task.lr_scale = self._lr_scale
-        task.configure_rates()
+        task.configure_rates(self._lr_scale)
         return f"back to the weights of step {checkpoint['global_step']}, rates x {self._lr_scale:g} from here"
 
     # ---- ending

@@ -6,10 +6,9 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from src.callbacks.recording import record_samples
+from src.callbacks.recording import check_writes, record_samples
 from src.distributed import unsharded_model
-from src.models import BERT, Longformer
-from src.tasks import BERTModule
+from src.tasks import Task
 from src.tasks.base import Batch
 
 
@@ -25,6 +24,10 @@ class MaskFills(L.Callback):
         self.examples, self.top_k = examples, top_k
         self._rows: dict[str, Tensor] = {}
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        assert isinstance(pl_module, Task)
+        check_writes(self, pl_module, "fill-mask")
+
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
     ) -> None:
@@ -33,16 +36,15 @@ class MaskFills(L.Callback):
             self._rows = {name: batch[name][: self.examples].clone() for name in names}
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, BERTModule)
+        assert isinstance(pl_module, Task)
         model = unsharded_model(pl_module)  # on every rank; what follows is for the first alone
         if trainer.is_global_zero and self._rows:
             with trainer.precision_plugin.val_step_context():
                 record_samples(trainer, self._texts(pl_module, model))
 
     @torch.no_grad()
-    def _texts(self, task: BERTModule, model: nn.Module) -> list[str]:
+    def _texts(self, task: Task, model: nn.Module) -> list[str]:
         """Each row as text, and below it a line a mask: the word that was there, and the guesses."""
-        assert isinstance(model, BERT | Longformer)
         training = model.training
         rows = {name: tensor for name, tensor in self._rows.items() if name != "labels"}
         logits = model.eval()(**rows).masked_words

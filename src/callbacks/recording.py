@@ -8,7 +8,18 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tokenizers import Tokenizer
 from torch.utils.tensorboard import SummaryWriter
 
+from src.architectures import architectures
+from src.errors import InputError
+from src.tasks import Task
+
 LINE = 110  # characters of a sample's line in TensorBoard, which does not break any
+
+
+def check_writes(callback: L.Callback, task: Task, verb: str) -> None:
+    """Refuse a callback that writes text by a network of another kind."""
+    if architectures()[task.architecture].writes != verb:
+        able = ", ".join(entry.task for entry in architectures().values() if entry.writes == verb)
+        raise InputError(f"{type(callback).__name__} is for {able}, not for {type(task).__name__}: leave it out")
 
 
 def tensorboards(trainer: L.Trainer) -> list[SummaryWriter]:

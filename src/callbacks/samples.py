@@ -1,14 +1,14 @@
 """What a language model writes while it learns."""
 
+from typing import Any
+
 import lightning as L
 import torch
-from torch import nn
 
-from src.callbacks.recording import record_samples
+from src.callbacks.recording import check_writes, record_samples
 from src.decoding import decode_continuation, encode_prompt, generate
 from src.distributed import unsharded_model
-from src.models import GPT
-from src.tasks import GPTModule
+from src.tasks import Task
 
 
 class TextSamples(L.Callback):
@@ -32,14 +32,17 @@ class TextSamples(L.Callback):
         self.max_new_tokens, self.temperature, self.top_k = max_new_tokens, temperature, top_k
         self.latest: list[str] = []
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        assert isinstance(pl_module, Task)
+        check_writes(self, pl_module, "generate")
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, GPTModule)
+        assert isinstance(pl_module, Task)
         model = unsharded_model(pl_module)  # on every rank; what follows is for the first alone
         if trainer.is_global_zero:
             self._sample(trainer, pl_module, model)
 
-    def _sample(self, trainer: L.Trainer, pl_module: GPTModule, model: nn.Module) -> None:
-        assert isinstance(model, GPT)
+    def _sample(self, trainer: L.Trainer, pl_module: Task, model: Any) -> None:
         data = pl_module.data
         eos = data.tokenizer.token_to_id(data.special_tokens["eos_token"])
         assert eos is not None

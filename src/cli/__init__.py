@@ -84,14 +84,31 @@ def run_verb(arguments: list[str]) -> None:
     Raises:
         InputError: there is no such verb, one of its packages is not installed, or its input is bad.
     """
+    module = _module(arguments)
     try:
-        import_module(_module(arguments)).main(arguments)
+        if module != "src.cli.training":  # whose configurations have to name a module as well
+            arguments = _with_own_modules(arguments)
+        import_module(module).main(arguments)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "src":
             raise
         raise InputError(
             f"the package {error.name} is not installed: EXTRAS=dev ./run.sh {arguments[0]} installs all there is"
         ) from error
+
+
+def _with_own_modules(arguments: list[str]) -> list[str]:
+    """Import the modules of ``--allow_class_paths``, which register architectures of one's own, and take it out."""
+    option, kept, modules = "--allow_class_paths", list(arguments), []
+    for i in reversed(range(len(kept))):
+        if kept[i] == option and i + 1 < len(kept):
+            modules.append(kept.pop(i + 1))
+            del kept[i]
+        elif kept[i].startswith(f"{option}="):
+            modules.append(kept.pop(i).partition("=")[2])
+    if modules:
+        import_module("src.cli.class_paths").import_modules(modules)
+    return kept
 
 
 def _module(arguments: list[str]) -> str:

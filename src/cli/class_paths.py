@@ -1,5 +1,7 @@
 """What a configuration may name: it is data from anywhere, and to name a class is to run its code."""
 
+from importlib import import_module
+
 from jsonargparse import set_parsing_settings
 
 from src.errors import InputError
@@ -32,10 +34,8 @@ def allow_class_paths(more: list[str]) -> None:
     """Restrict what a configuration may name to those packages, before anything is imported for it.
 
     Args:
-        more: modules of the user's own, for this command; those of the one before are forgotten.
-
-    Raises:
-        InputError: one is no name of a module.
+        more: modules of the user's own, for this command; those of the one before are forgotten. They are imported, so
+            that they register their architectures.
     """
     forgotten = _allowed_before - {*more, *ALLOWED}
     try:
@@ -43,3 +43,15 @@ def allow_class_paths(more: list[str]) -> None:
     except ValueError as error:
         raise InputError(f"--allow_class_paths {' '.join(more)}: {error}") from error
     _allowed_before.update(more)
+    import_modules(more)
+
+
+def import_modules(names: list[str]) -> None:
+    """Import modules of the user's own."""
+    for name in names:
+        try:
+            import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name not in name:
+                raise
+            raise InputError(f"--allow_class_paths {name}: there is no such module") from error

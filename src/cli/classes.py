@@ -6,10 +6,12 @@ Both rules replace a function of jsonargparse by one that is handed its place; t
 from typing import Any
 
 from jsonargparse import Namespace, _typehints
+from jsonargparse._util import import_object
 
 from src.errors import InputError
 
 _resolve = _typehints.resolve_class_path_by_name
+_discard = _typehints.discard_init_args_on_class_path_change
 
 
 def resolve_ours_first(cls: Any, name: str) -> str:
@@ -26,9 +28,14 @@ def forget_arguments_of_another_class(parser_or_action: Any, previous: Any, valu
     """Let a class that takes another's place start from its own defaults.
 
     Where both have an argument, jsonargparse would keep its value: SGD in place of AdamW would decay the weights as
-    AdamW did, which nobody has asked for.
+    AdamW did, which nobody has asked for. A class of one's own keeps the arguments of the parent that it extends.
     """
     if previous and "init_args" in previous and previous["class_path"] != value["class_path"]:
+        if not value["class_path"].startswith("src."):
+            own, parent = import_object(value["class_path"]), import_object(previous["class_path"])
+            if issubclass(own, parent) and parent.__module__.startswith("src."):
+                _discard(parser_or_action, previous, value)
+                return
         previous["init_args"] = Namespace() if isinstance(previous, Namespace) else {}
 
 

@@ -2,11 +2,10 @@
 
 import torch
 
-from src.checkpoint import read_checkpoint, restore
+from src.checkpoint import load_writer, read_checkpoint
 from src.cli.parser import VerbParser, positive
 from src.errors import InputError
 from src.hardware import to_device
-from src.models import BERT, Longformer
 from src.tokenization import bert_ids
 
 
@@ -38,8 +37,7 @@ def main(arguments: list[str]) -> None:
             f"checkpoint {options.checkpoint} was imported from {checkpoint['imported_from']}, which has no head for "
             "masked words: train one first"
         )
-    kind: type[BERT | Longformer] = Longformer if checkpoint["architecture"] == "longformer" else BERT
-    model, tokenizer, special_tokens = restore(checkpoint, options.checkpoint, kind)
+    model, tokenizer, special_tokens = load_writer(checkpoint, options.checkpoint, "fill-mask")
     special = bert_ids(tokenizer)
     words = tokenizer.encode(options.text, add_special_tokens=False).ids
     ids = [special["cls_token"], *words, special["sep_token"]]

@@ -2,13 +2,12 @@
 
 import torch
 
-from src.checkpoint import load_trained
+from src.checkpoint import load_writer, read_checkpoint
 from src.cli.parser import VerbParser, fraction, non_negative, positive, seed
 from src.coverage import MeasuredTokenizer
 from src.decoding import decode_continuation, encode_prompt, generate
 from src.errors import InputError
 from src.hardware import to_device
-from src.models import GPT
 
 
 def parser() -> VerbParser:
@@ -39,7 +38,8 @@ def main(arguments: list[str]) -> None:
         InputError: a bad option or checkpoint, a prompt longer than the context, or one the tokenizer cannot write.
     """
     options = parser().parse_args(arguments[1:])
-    model, tokenizer, special_tokens = load_trained(options.checkpoint, GPT)
+    checkpoint = read_checkpoint(options.checkpoint)
+    model, tokenizer, special_tokens = load_writer(checkpoint, options.checkpoint, "generate")
     eos = tokenizer.token_to_id(special_tokens["eos_token"])
     texts = options.prompt or [""]
     assert eos is not None

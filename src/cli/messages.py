@@ -1,6 +1,5 @@
 """A parser's complaint of many lines, as one line that names the key, the value and the nearest known name."""
 
-import inspect
 import re
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
@@ -9,6 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from pydoc import locate
 from traceback import walk_tb
+
+from jsonargparse._parameter_resolvers import get_signature_parameters
 
 from src.discovery import parts
 from src.errors import InputError
@@ -108,10 +109,10 @@ def _parameters(class_path: str) -> list[str]:
     if found is None or not callable(found):
         return []
     names = []
-    for name, parameter in inspect.signature(found).parameters.items():
-        names.append(name)
+    for parameter in get_signature_parameters(found):  # those behind **kwargs among them
+        names.append(parameter.name)
         if is_dataclass(parameter.annotation):
-            names += [f"{name}.{field.name}" for field in fields(parameter.annotation)]
+            names += [f"{parameter.name}.{field.name}" for field in fields(parameter.annotation)]
     return names
 
 
@@ -125,7 +126,7 @@ def _file_with(key: str, arguments: list[str]) -> str:
     """`` in FILE`` for the configuration file that has a key, or nothing where it is on the command line."""
     if any(key in argument.partition("=")[0].split(".") for argument in arguments):
         return ""
-    for config in values_of(("--config", "-c"), arguments):
+    for config in reversed(values_of(("--config", "-c"), arguments)):  # the last one rules
         path = Path(config)
         # it may also be a configuration itself, as a checkpoint's is
         if (

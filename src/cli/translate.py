@@ -12,7 +12,7 @@ from rich.progress import track
 from tokenizers import Tokenizer
 
 from src.atomic import atomic_file
-from src.checkpoint import Trained, read_checkpoint, restore
+from src.checkpoint import Trained, load_writer, read_checkpoint
 from src.cli.parser import VerbParser, non_negative, positive
 from src.decoding import Hypothesis, beam_search, greedy_search, wu_penalty
 from src.errors import InputError
@@ -143,7 +143,7 @@ def main(arguments: list[str]) -> None:
     if (options.n_best or 1) > options.beam:
         raise InputError(f"--n-best {options.n_best} is more than --beam {options.beam}: widen the beam")
     checkpoint = read_checkpoint(options.checkpoint)
-    trained = restore(checkpoint, options.checkpoint, Transformer)
+    trained = load_writer(checkpoint, options.checkpoint, "translate")
     if (options.max_length or 1) < options.min_length:
         raise InputError(f"--max-length {options.max_length} is less than --min-length {options.min_length}")
     source = Tokenizer.from_str(checkpoint["source_tokenizer"])

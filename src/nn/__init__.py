@@ -4,7 +4,7 @@ from src.nn.activations import ACTIVATIONS, GATED, activation
 from src.nn.attention import CrossAttention, SelfAttention
 from src.nn.blocks import Block, NormPlacement
 from src.nn.cache import KVCache
-from src.nn.cross_entropy import summed_cross_entropy
+from src.nn.cross_entropy import Head, summed_cross_entropy
 from src.nn.dropout import Dropout
 from src.nn.feed_forward import FeedForward
 from src.nn.global_attention import GlobalSelfAttention
@@ -24,6 +24,7 @@ __all__ = [
     "FeedForward",
     "GlobalSelfAttention",
     "GlobalTokens",
+    "Head",
     "KVCache",
     "LearnedPositions",
     "Linear",

@@ -186,8 +186,7 @@ class HuggingFaceTraining:
 def loss_here(task: Task, batch: Batch) -> float:
     """Of a batch alone, in evaluation mode."""
     task.model.eval()
-    alone = {**batch, **targets_of(batch)}
-    parts = task.loss_parts(task.outputs(alone), alone)
+    parts = task.losses(batch, targets_of(batch))
     task.model.train()
     return float(torch.stack(list(parts.values())).sum())
 

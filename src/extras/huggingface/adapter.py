@@ -92,7 +92,7 @@ class Adapter(ABC):
         """
         fields = self.read_fields(theirs, tensors)
         try:
-            return architectures()[self.architecture][0](**fields)
+            return architectures()[self.architecture].config(**fields)
         except ValueError as error:
             raise InputError(f"config.json: {error}") from error
 
@@ -146,7 +146,7 @@ class Adapter(ABC):
     def _first_weights(self, config: Any) -> dict[str, Tensor]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return architectures()[self.architecture][1](config).state_dict()
+            return architectures()[self.architecture].network(config).state_dict()
 
     def _canonical(self, config: Any, tensors: Tensors) -> dict[str, Tensor]:
         """The tensors by one name each: with the prefix, without buffers, and without second names of one tensor."""
@@ -165,7 +165,7 @@ class Adapter(ABC):
     def _check_tensors(self, config: Any, found: Tensors) -> tuple[str, ...]:
         """Refuse tensors that are missing, unknown or of another shape; gives the parts that are missing whole."""
         with torch.device("meta"):
-            model = architectures()[self.architecture][1](config)
+            model = architectures()[self.architecture].network(config)
         expected = self._written(config, model.state_dict())
         untrained = []
         for part, prefix in self.parts().items():

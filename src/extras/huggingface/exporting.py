@@ -30,8 +30,12 @@ def export(checkpoint: dict[str, Any], folder: Path) -> Exported:
         InputError: the network has no counterpart, or the folder cannot be written.
     """
     _check_folder(folder)
+    if checkpoint["architecture"] not in ADAPTERS:
+        raise InputError(
+            f"a {checkpoint['architecture']} has no counterpart: what is exported is {', '.join(ADAPTERS)}"
+        )
     adapter = ADAPTERS[checkpoint["architecture"]]
-    config = architectures()[checkpoint["architecture"]][0](**checkpoint["model_config"])
+    config = architectures()[checkpoint["architecture"]].config(**checkpoint["model_config"])
     weights = {name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()}
     exported = adapter.write(config, weights, tuple(checkpoint.get("untrained", ())))
     tokens = _TOKENS[adapter.table.model_type](checkpoint)

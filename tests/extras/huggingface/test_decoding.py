@@ -18,7 +18,7 @@ def both(name, folder):
     ours, checkpoint = checkpoint_of(name)
     export(checkpoint, folder / "out")
     kinds = {"gpt": transformers.AutoModelForCausalLM, "transformer": transformers.AutoModelForSeq2SeqLM}
-    assert isinstance(ours, architectures()[checkpoint["architecture"]][1])
+    assert isinstance(ours, architectures()[checkpoint["architecture"]].network)
     return ours, kinds[checkpoint["architecture"]].from_pretrained(folder / "out").eval()
 
 

@@ -23,7 +23,7 @@ from tests.extras.huggingface.networks import BERTS, CASES, LABELS, STD, TEXT, b
 
 
 def ours_of(checkpoint) -> nn.Module:
-    config_class, model_class = architectures()[checkpoint["architecture"]]
+    config_class, model_class, *_ = architectures()[checkpoint["architecture"]]
     model = model_class(config_class(**checkpoint["model_config"])).eval()
     model.load_state_dict({name.removeprefix("model."): t for name, t in checkpoint["state_dict"].items()})
     return model
@@ -121,7 +121,7 @@ def checkpoint_of(name: str, **changes):
     config = replace(OURS[name], **changes)
     architecture = name.split()[0]
     torch.manual_seed(0)
-    model = architectures()[architecture][1](config).eval()
+    model = architectures()[architecture].network(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += torch.randn_like(parameter) * STD
