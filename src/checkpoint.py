@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from src.architectures import architectures
 from src.atomic import atomic_file
+from src.discovery import parts
 from src.errors import InputError
 from src.files import check_folder_of
 
@@ -88,6 +89,9 @@ def check_content(checkpoint: Any, path: Path, keys: Iterable[str]) -> None:
             f"checkpoint {path} holds a {architecture}: what is known here is {', '.join(architectures())}{hint}"
         )
     _check_tokenizer(checkpoint, path)
+    for part in parts("architectures"):
+        for before, now in getattr(part, "MOVED", {}).items():
+            checkpoint["config"] = checkpoint["config"].replace(f"class_path: {before}\n", f"class_path: {now}\n")
     try:
         settings = yaml.safe_load(checkpoint["config"])
     except yaml.YAMLError as error:

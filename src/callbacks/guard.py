@@ -80,7 +80,8 @@ class Guard(NormCallback):
         return {"faults": self.faults, "lr_scale": self._lr_scale, "losses": list(self._losses)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.faults, self._lr_scale = state_dict["faults"], state_dict["lr_scale"]
+        self.faults = state_dict["faults"]
+        self._lr_scale = state_dict["lr_scale"] if "lr_scale" in state_dict else state_dict["rate_factor"]  # once
         self._losses.extend(state_dict["losses"])
 
     _lr_scale = 1.0
