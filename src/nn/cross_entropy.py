@@ -7,10 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-
-from src.nn.linear import Linear
 
 IGNORED = -100  # a label that is no target, as in `torch.nn.functional.cross_entropy`
 LOGITS = {"cpu": 1 << 21}  # at once, by device: 8 MiB, what a CPU's cache holds
@@ -18,7 +16,7 @@ LOGITS_ELSEWHERE = 1 << 26  # 256 MiB, which keep a GPU at work
 FEWEST_ROWS = 256  # fewer make bad matrix products
 
 
-class Head(Linear):
+class Head(nn.Linear):
     """The output layer: vectors (..., C) to logits (..., V), or, given labels, to their summed loss.
 
     Called as a module either way, so that FSDP and ZeRO gather its weight for the loss as they do for the logits, and
