@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from importlib.metadata import version
+from inspect import signature
 from io import StringIO
 from itertools import cycle, islice
 from pathlib import Path
@@ -15,35 +16,23 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import IterableDataset
 
 from src.checkpoint import save_checkpoint
-from src.cli import run_verb
+from src.cli import VERBS, run_verb
 from src.data.loader import TARGETS
 from src.data.packing import IGNORED
 from src.errors import InputError
+from src.extras.bench.peers import Batch, Search
 from src.extras.bench.profiler import clock
-from src.extras.bench.search import Search
 from src.tasks import Task
-
-Batch = dict[str, Tensor]
-# architecture -> what a batch has that the network there takes; and by what name, where it is another
-ARGUMENTS = {
-    # the labels here are shifted already
-    "gpt": {"input_ids": "input_ids", "labels": "labels", "shift_labels": "labels"},
-    "bert": {name: name for name in ("input_ids", "token_type_ids", "attention_mask", "labels", "next_sentence_label")},
-    "bert_classifier": {name: name for name in ("input_ids", "token_type_ids", "attention_mask", "labels")},
-    "transformer": {name: name for name in ("input_ids", "attention_mask", "decoder_input_ids", "labels")},
-}
 
 
 def counterpart(task: Task) -> nn.Module:
-    """The network of a task in `transformers`, with its weights, written by the verb export.
-
-    Raises:
-        InputError: `transformers` is not installed, or has no such network.
-    """
+    """Load the network of a task in `transformers`, with its weights, as the verb export writes them."""
+    if "export" not in VERBS:
+        raise InputError("--against transformers needs the verb export, of the extra huggingface, which is not here")
     try:
         import transformers
     except ImportError as error:
@@ -60,25 +49,31 @@ def counterpart(task: Task) -> nn.Module:
         except InputError as error:
             raise InputError(f"--against transformers: {error}; --model.config.norm and the like change it") from error
         (name,) = json.loads((exported / "config.json").read_text(encoding="utf-8"))["architectures"]
-        model = getattr(transformers, name).from_pretrained(exported)
+        network = getattr(transformers, name)
+        if "global_attention_mask" in signature(network.forward).parameters:
+            raise InputError("--against transformers: its Longformer expects the global tokens in each batch")
+        model = network.from_pretrained(exported)
     for name, parameter in model.named_parameters():
         if name.endswith("embed_positions.weight"):  # sines, which `from_pretrained` would let train
             parameter.requires_grad_(False)
     return model.to(task.device)
 
 
-def arguments(task: Task, batch: Batch) -> Batch:
-    """A batch as the network of `transformers` takes it."""
-    return {theirs: batch[ours] for theirs, ours in ARGUMENTS[task.architecture].items()}
+def arguments(model: nn.Module, batch: Batch) -> Batch:
+    """Select what a network of `transformers` takes of a batch, whose names are the same here."""
+    taken = {name: tensor for name, tensor in batch.items() if name in signature(type(model).forward).parameters}
+    # a decoder alone would shift the labels, which are shifted already here
+    return taken if "attention_mask" in batch else {**taken, "shift_labels": batch["labels"]}
 
 
-def n_parameters(model: nn.Module) -> int:
-    """Those that are trained."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+def about_network(model: nn.Module) -> dict[str, Any]:
+    """Describe a network by its class and the number of parameters that are trained."""
+    n_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return {"network": type(model).__name__, "parameters": n_parameters}
 
 
 class _Replay(IterableDataset[Batch]):
-    """Batches that lie in memory, again and again."""
+    """Repeat batches that lie in memory."""
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []
@@ -88,7 +83,7 @@ class _Replay(IterableDataset[Batch]):
 
 
 class HuggingFaceTraining:
-    """``Trainer`` (of an encoder-decoder ``Seq2SeqTrainer``) on the batches of the run here, which lie in memory.
+    """Train with ``Trainer`` (an encoder-decoder with ``Seq2SeqTrainer``) on the batches of the run here, in memory.
 
     With the precision, clipping, accumulation, label smoothing and compilation of the run, PyTorch's fused AdamW,
     and nothing reported or saved.
@@ -106,7 +101,7 @@ class HuggingFaceTraining:
             raise InputError(
                 "--against transformers: it reads a row as one document: set --data.separate_documents false"
             )
-        self.model = counterpart(task)
+        self.model: Any = counterpart(task)
         self.task, self.warmup, self.steps = task, warmup, steps
         self.accumulate = trainer.accumulate_grad_batches
         self._data, self._folder = _Replay(), tempfile.TemporaryDirectory()
@@ -114,8 +109,7 @@ class HuggingFaceTraining:
         self.trainer = self._make(trainer)
         self.about = {
             "program": f"transformers {version('transformers')}, {type(self.trainer).__name__}",
-            "network": type(self.model).__name__,
-            "parameters": n_parameters(self.model),
+            **about_network(self.model),
             "loss_here": loss_here(task, batch),  # on the same weights, in float32
             "loss_there": self.loss(batch),
         }
@@ -130,8 +124,7 @@ class HuggingFaceTraining:
                 if state.global_step in (warmup, warmup + steps):
                     times.append(clock(device))
 
-        sequences = self.task.architecture == "transformer"
-        prefix = "Seq2Seq" if sequences else ""
+        prefix = "Seq2Seq" if self.model.config.is_encoder_decoder else ""
         settings = getattr(transformers, f"{prefix}TrainingArguments")(
             output_dir=self._folder.name,
             max_steps=warmup + steps,
@@ -163,8 +156,8 @@ class HuggingFaceTraining:
         return trainer
 
     def rate(self, batches: list[Batch]) -> float:
-        """Tokens a second in training on these, the warm-up among them."""
-        self._data.batches = [arguments(self.task, batch) for batch in batches]
+        """Train on these; return tokens a second, those of the warm-up left out."""
+        self._data.batches = [arguments(self.model, batch) for batch in batches]
         self._times.clear()
         self.trainer.train()
         start, end = self._times
@@ -174,43 +167,38 @@ class HuggingFaceTraining:
         return sum(int(self.task.count_tokens(batch)) for batch in counted) / (end - start)
 
     def loss(self, batch: Batch) -> float:
-        """Of a batch, in evaluation mode, as the Trainer computes it."""
+        """Compute the loss of a batch, in evaluation mode, as the Trainer does."""
         self.model.eval()
         with torch.no_grad():
-            loss = self.trainer.compute_loss(self.model, arguments(self.task, batch))
+            loss = self.trainer.compute_loss(self.model, arguments(self.model, batch))
         self.model.train()
         return float(loss)
 
 
 @torch.no_grad()
 def loss_here(task: Task, batch: Batch) -> float:
-    """Of a batch alone, in evaluation mode."""
+    """Compute the loss here of a batch alone, in evaluation mode."""
     task.model.eval()
-    alone = {**batch, **targets_of(batch)}
+    counts = {name: (batch[labels] != IGNORED).sum() for name, labels in TARGETS.items() if labels in batch}
+    alone = {**batch, **counts}
     parts = task.loss_parts(task.outputs(alone), alone)
     task.model.train()
     return float(torch.stack(list(parts.values())).sum())
 
 
-def targets_of(batch: Batch) -> Batch:
-    """What its losses are divided by, if the batch stands alone."""
-    return {name: (batch[labels] != IGNORED).sum() for name, labels in TARGETS.items() if labels in batch}
-
-
 class HuggingFaceDecoding:
-    """``generate`` with its cache, on the weights and in the type of the task."""
+    """Decode by ``generate`` with its cache, on the weights and in the type of the task."""
 
     def __init__(self, task: Task) -> None:
         dtype = next(task.model.parameters()).dtype
         self.model: Any = counterpart(task).to(dtype).eval()
         self.about = {
             "program": f"transformers {version('transformers')}, generate",
-            "network": type(self.model).__name__,
-            "parameters": n_parameters(self.model),
+            **about_network(self.model),
         }
 
     def decode(self, batch: Batch, search: Search) -> list[list[int]]:
-        """Token ids without start, prompt and end token."""
+        """Return token ids without start, prompt and end token."""
         settings: dict[str, Any] = {"do_sample": False, "num_beams": search.beam, "max_new_tokens": search.max_len}
         if search.beam > 1:
             settings |= {"early_stopping": "never", "length_penalty": search.alpha}

@@ -1,9 +1,11 @@
-"""Where the time of a training step goes."""
+"""Where the time of a training step goes, and the peak memory of it."""
 
+import resource
 import time
 from collections import defaultdict
+from contextlib import suppress
 from functools import cache
-from typing import Any
+from pathlib import Path
 
 import lightning as L
 import torch
@@ -23,21 +25,22 @@ ENDS = {
     "configure_gradient_clipping": "optimizer",
     "lr_scheduler_step": "optimizer",
 }
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @cache
 def part_of(action: str) -> str:
-    """The part of a step that one of Lightning's actions belongs to; ``lightning`` itself if to none."""
+    """Return the part of a step that one of Lightning's actions belongs to; ``lightning`` itself if to none."""
     if action.startswith(("[Callback]", "[Logger]")):
         return "logging"
     return next((part for end, part in ENDS.items() if action.endswith(end)), "lightning")
 
 
 class StepProfiler(Profiler):
-    """Give every moment to one part: that of the innermost action, so that the parts sum to the whole.
+    """Charge every moment to the part of the innermost action, so that the parts sum to the whole.
 
     What is no action of another part, Lightning's own loops and bookkeeping, is ``lightning``. On a GPU each boundary
-    waits for the device: the parts are right, and their sum is a little more than an unobserved step takes.
+    waits for the device: the parts are right, and their sum is a little more than an unprofiled step takes.
     """
 
     def __init__(self) -> None:
@@ -65,39 +68,50 @@ class StepProfiler(Profiler):
                 pass
 
     def begin(self, device: torch.device) -> float:
-        """Observe from now on; gives the time."""
+        """Profile from now on; return the time."""
         self.device, self.seconds = device, dict.fromkeys(PARTS, 0.0)
         self.running, self._last = True, clock(device)
         return self._last
 
     def end(self) -> float:
-        """Observe no more; gives the time."""
+        """Profile no more; return the time."""
         self._charge()
         self.running = False
         return self._last
 
-    def summary(self) -> str:
-        """Nothing: :class:`src.extras.bench.record.Steps` has it."""
-        return ""
-
 
 def clock(device: torch.device) -> float:
-    """The time in seconds, once the device has done what it was given."""
+    """Return the time in seconds, once the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def profile_loggers(trainer: L.Trainer, profiler: StepProfiler) -> None:
-    """Make actions of what the loggers do, of which Lightning makes none."""
+    """Make actions of what the loggers do, which are none of Lightning's."""
     for logger in trainer.loggers:
         for name in ("log_metrics", "save"):
-            setattr(logger, name, _profiled(getattr(logger, name), f"[Logger]{name}", profiler))
+            # a context manager made by a generator is a decorator too
+            setattr(logger, name, profiler.profile(f"[Logger]{name}")(getattr(logger, name)))
 
 
-def _profiled(function: Any, action: str, profiler: StepProfiler) -> Any:
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with profiler.profile(action):
-            return function(*args, **kwargs)
+class PeakMemory:
+    """The peak from the making of this on: of a GPU what torch has allocated, else what of the process is resident."""
 
-    return call
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        elif RESET.exists():
+            with suppress(OSError):  # it is then that of the whole process
+                RESET.write_text("5")  # Linux: start the high-water mark anew
+
+    def bytes(self) -> int:
+        """Return the peak so far."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        if STATUS.exists():
+            line = next((line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM")), None)
+            if line is not None:
+                return int(line.split()[1]) * 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -202,9 +202,9 @@ class Queue:
         """Give up the trials whose machine has no heartbeat, or whose process on this machine is gone."""
         self.heartbeat()  # first: its own must not be taken for lost after the machine has slept
         fail_stale_trials(self.study)
-        for trial in self.trials():
-            worker = trial.user_attrs.get("worker")
-            if trial.state == TrialState.RUNNING and worker not in (None, self.worker) and self._has_ended(worker):
+        for trial in self.storage.get_all_trials(self._study_id, deepcopy=False, states=(TrialState.RUNNING,)):
+            worker = trial.user_attrs.get("worker", self.worker)
+            if worker != self.worker and self._has_ended(worker):
                 self._give_up(trial._trial_id)
 
     def _has_ended(self, worker: str) -> bool:

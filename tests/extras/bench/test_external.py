@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.errors import InputError
-from src.extras.bench.external import External, read_rate
+from src.extras.bench.peers import External, read_rate
 
 
 @given(st.floats(0.001, 1e9), st.sampled_from(["{:.3f}", "{:,.3f}", "{:e}"]), st.sampled_from([" ", "", "  "]))

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import decoders
 
 from docs.extras.bench.peers.joeynmt import write_pieces
-from src.extras.bench.external import External
+from src.extras.bench.peers import External
 
 PEERS = Path(__file__).parents[3] / "docs/extras/bench/peers"
 

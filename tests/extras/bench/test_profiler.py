@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from src.extras.bench import profiler as module
-from src.extras.bench.memory import PeakMemory
-from src.extras.bench.profiler import PARTS, StepProfiler, part_of
+from src.extras.bench.profiler import PARTS, PeakMemory, StepProfiler, part_of
 
 CPU = torch.device("cpu")
 

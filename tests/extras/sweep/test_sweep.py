@@ -21,6 +21,7 @@ from src.extras.sweep.trial import visible_device
 from tests.callbacks.test_hparams import tab
 from tests.extras.sweep import pretend
 
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 ROOT = Path(__file__).parents[3]
 OPTIMIZERS = {
     "model.optimizer": [

@@ -1,6 +1,6 @@
 """Multi30k as JoeyNMT reads it: pieces of our tokenizer with spaces between.
 
-    python -m docs.peers.joeynmt --source MULTI30K --output joeynmt
+    python -m docs.extras.bench.peers.joeynmt --source MULTI30K --output joeynmt
 
 writes train.de, train.en, val.de, val.en and vocab.txt there, for joeynmt.yaml beside this file.
 """

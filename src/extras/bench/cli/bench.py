@@ -20,12 +20,11 @@ from src.cli.parser import VerbParser, positive
 from src.cli.quiet import quieten
 from src.cli.training import TrainingCLI
 from src.errors import InputError
-from src.extras.bench.decoding import DecodingBench
-from src.extras.bench.external import External
+from src.extras.bench.benchmark import Machine, Record, check_output, show, write
+from src.extras.bench.decoding_bench import DecodingBench
+from src.extras.bench.peers import External
 from src.extras.bench.profiler import StepProfiler, profile_loggers
-from src.extras.bench.record import Machine, Record
-from src.extras.bench.report import check_output, show, write
-from src.extras.bench.training import TrainingBench
+from src.extras.bench.training_bench import TrainingBench
 
 # of a run's callbacks, what writes at its start and end
 LEFT_OUT = (Checkpoint, EndWithValidation, Predictions, Report, SaveConfigCallback)
@@ -127,7 +126,6 @@ class BenchCLI(TrainingCLI):
         bench = TrainingBench(
             options.warmup,
             options.steps,
-            options.rounds,
             peer if options.against else None,
             self.profiler,
             self.record.machine.peaks,
@@ -139,8 +137,7 @@ class BenchCLI(TrainingCLI):
             **self._settings(bench.first_batch),
             "steps a round": f"{options.steps}, after {options.warmup} that do not count",
         }
-        record.steps, record.rounds = bench.profiled, bench.rounds
-        record.own = [each.tokens_per_second for each in bench.measured]
+        record.steps, record.own, record.theirs = bench.profiled, bench.own, bench.theirs
         record.against = bench.peer.about if bench.peer else {}
 
     def _decode(self) -> None:
@@ -163,8 +160,7 @@ class BenchCLI(TrainingCLI):
             "weights": weights,
             "search": f"beam {search.beam}, length penalty {search.alpha:g}, {len(bench.work)} batches a round",
         }
-        record.rounds, record.decoded = bench.rounds, bench.decoded
-        record.own = [each.sentences_per_second for each in bench.measured]
+        record.decoded, record.own, record.theirs = bench.decoded, bench.own, bench.theirs
         record.against = bench.peer.about if bench.peer else {}
 
 

@@ -1,32 +1,17 @@
 """Training steps of a run, timed within the run itself."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import lightning as L
 import torch
 
 from src.callbacks.throughput import Throughput, training_flops
-from src.extras.bench.memory import PeakMemory
-from src.extras.bench.profiler import StepProfiler, clock
-from src.extras.bench.record import Measured, Round, Steps
+from src.extras.bench.benchmark import Steps
+from src.extras.bench.peers import Batch, TrainingPeer
+from src.extras.bench.profiler import PeakMemory, StepProfiler, clock
 from src.hardware import compute_dtype, matmul_peak
 from src.tasks import Task
-
-Batch = dict[str, torch.Tensor]
-
-
-class Peer(Protocol):
-    """Another program that trains.
-
-    Attributes:
-        about: what is known of it, by name, for people.
-    """
-
-    about: dict[str, Any]
-
-    def rate(self, batches: list[Batch]) -> float:
-        """Tokens a second in training on the batches of a round, of which those of the warm-up do not count."""
 
 
 class TrainingBench(L.Callback):
@@ -39,8 +24,7 @@ class TrainingBench(L.Callback):
     Args:
         warmup: optimizer steps.
         steps: optimizer steps.
-        rounds: after the profiled one.
-        peer: makes the other program, once the run is set up; none if there is none.
+        make_peer: makes the other program, once the run is set up; None where there is none.
         profiler: the run's.
         peaks: FLOP/s of matrix products by type.
     """
@@ -49,25 +33,19 @@ class TrainingBench(L.Callback):
         self,
         warmup: int,
         steps: int,
-        rounds: int,
-        peer: Callable[[L.Trainer, Task, Batch], Peer] | None,
+        make_peer: Callable[[L.Trainer, Task, Batch], TrainingPeer] | None,
         profiler: StepProfiler,
         peaks: dict[str, float],
     ) -> None:
-        self.warmup, self.steps, self.n_rounds, self.make_peer = warmup, steps, rounds, peer
+        self.warmup, self.steps, self.make_peer = warmup, steps, make_peer
         self.profiler, self.peaks = profiler, peaks
-        self.total_steps = (1 + rounds) * (warmup + steps)
         self.profiled: Steps | None = None
-        self.measured: list[Measured] = []
-        self.rounds: list[Round] = []
-        self.peer: Peer | None = None
+        self.own: list[float] = []
+        self.theirs: list[float] = []
+        self.peer: TrainingPeer | None = None
         self.first_batch: Batch = {}
         self._batches: list[Batch] = []
         self._step = 0
-
-    @property
-    def _profiling(self) -> bool:
-        return self.profiled is None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -82,30 +60,30 @@ class TrainingBench(L.Callback):
         if done == self.warmup:
             self._warm_batches = len(self._batches)
             self._memory = PeakMemory(device)
-            self._start = self.profiler.begin(device) if self._profiling else clock(device)
+            self._start = clock(device) if self.profiled else self.profiler.begin(device)
         elif done == 0:
             self._end_round(trainer, pl_module)
 
     def _end_round(self, trainer: L.Trainer, task: Task) -> None:
         device = trainer.strategy.root_device
-        seconds = (self.profiler.end() if self._profiling else clock(device)) - self._start
+        seconds = (clock(device) if self.profiled else self.profiler.end()) - self._start
         batches = self._batches[self._warm_batches :]
         tokens = sum(int(task.count_tokens(batch)) for batch in batches)
-        if self._profiling:
+        if self.profiled is None:
+            dtype = compute_dtype(str(trainer.precision))
             self.profiled = Steps(
+                self.steps,
                 tokens,
                 seconds,
-                steps=self.steps,
                 parts=dict(self.profiler.seconds),
-                peak_memory=self._memory.bytes(),
                 flops=flops_of(task, batches),
-                peak=self._peak(trainer),
+                peak=self.peaks.get(str(dtype).removeprefix("torch.")) or matmul_peak(dtype, device),
+                peak_memory=self._memory.bytes(),
             )
         else:
-            ours = Measured(tokens, seconds)
-            self.measured.append(ours)
+            self.own.append(tokens / seconds)
             if self.peer is not None:
-                self.rounds.append(Round(ours.tokens_per_second, self.peer.rate(self._batches)))
+                self.theirs.append(self.peer.rate(self._batches))
         if self.peer is None and self.make_peer is not None:
             self.peer = self.make_peer(trainer, task, self._batches[0])
         self._batches = []
@@ -113,13 +91,9 @@ class TrainingBench(L.Callback):
             if isinstance(callback, Throughput):
                 callback.restart()  # the other program's turn is no time of the run
 
-    def _peak(self, trainer: L.Trainer) -> float:
-        dtype = compute_dtype(str(trainer.precision))
-        return self.peaks.get(str(dtype).removeprefix("torch.")) or matmul_peak(dtype, trainer.strategy.root_device)
-
 
 def flops_of(task: Task, batches: list[Batch]) -> int:
-    """FLOP of training on these batches; those of equal shapes are counted once."""
+    """Count the FLOP of training on these batches; those of equal shapes are counted once."""
     known: dict[tuple[torch.Size, ...], int] = {}
     total = 0
     for batch in batches:
