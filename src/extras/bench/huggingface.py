@@ -49,7 +49,10 @@ def counterpart(task: Task) -> nn.Module:
         except InputError as error:
             raise InputError(f"--against transformers: {error}; --model.config.norm and the like change it") from error
         (name,) = json.loads((exported / "config.json").read_text(encoding="utf-8"))["architectures"]
-        model = getattr(transformers, name).from_pretrained(exported)
+        network = getattr(transformers, name)
+        if "global_attention_mask" in signature(network.forward).parameters:
+            raise InputError("--against transformers: its Longformer expects the global tokens in each batch")
+        model = network.from_pretrained(exported)
     for name, parameter in model.named_parameters():
         if name.endswith("embed_positions.weight"):  # sines, which `from_pretrained` would let train
             parameter.requires_grad_(False)

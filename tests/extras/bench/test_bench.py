@@ -161,6 +161,12 @@ def test_decoding_with_the_weights_of_a_checkpoint(bench, run, tmp_path, monkeyp
             "'pre' cannot be exported",
             marks=NEEDS_EXPORT,
         ),
+        pytest.param(
+            "longformer",
+            ["--against", "transformers", "--model.config.dilation", "1"],
+            "its Longformer expects the global tokens in each batch",
+            marks=NEEDS_EXPORT,
+        ),
         ("bert", ["--decode"], "--decode is for networks that write text"),
     ],
 )
