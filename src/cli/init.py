@@ -22,7 +22,8 @@ from src.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("src", "tests", "configs", "docs")
-NAMED = ("pyproject.toml", "README.md", "CITATION.cff", "Dockerfile")  # what has the project's name in it
+NAMED = ("pyproject.toml", "README.md", "CITATION.cff", "Dockerfile")  # what has the project's name in it, and where:
+BEFORE_NAME = r"(?m)(^# |^title: |^name = \"|^    \"| -i?t )"
 
 
 def init(name: str, /, without: tuple[str, ...] | None = None, new_history: bool = False) -> None:
@@ -44,7 +45,9 @@ def init(name: str, /, without: tuple[str, ...] | None = None, new_history: bool
             raise InputError("git does not know who commits: set user.name and user.email by git config first")
     template = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
     for file in NAMED:
-        _edit(ROOT / file, lambda text: re.sub(rf"\b{re.escape(template)}\b(?! authors)", name, text))
+        _edit(
+            ROOT / file, lambda text: re.sub(rf"{BEFORE_NAME}{re.escape(template)}(?=[\"\[\s])", rf"\g<1>{name}", text)
+        )
     for extra in without or ():
         _take_out(extra)
         print(f"took out the extra {extra}")

@@ -18,7 +18,6 @@ pytestmark = pytest.mark.skipif(not HERE.issuperset(EXTRAS), reason="this projec
 BARE = [sys.executable, "-S", "-m", "src"]  # with nothing installed
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
 QUICK = (
-    "tests/test_citation.py",
     "tests/test_dependencies.py",
     "tests/cli/test_help.py::test_help_imports_nothing_heavy",
     "tests/test_readme.py::test_every_path_that_the_documents_name_exists",
@@ -66,6 +65,7 @@ def test_a_fork_has_its_name_and_the_extras_that_it_keeps(copy):
     readme = (copy / "README.md").read_text()
     assert readme.startswith("# mine\n")
     assert "## Ablations" in readme
+    assert "--config mine.yaml" in readme
     assert not re.search(rf"^#+ (Retrieval|HuggingFace)|{verbs}|extras/({'|'.join(gone)})", readme, re.MULTILINE)
     assert "title: mine" in (copy / "CITATION.cff").read_text()
     for attribution in ("LICENSE", "CITATION.cff", "pyproject.toml"):
@@ -88,7 +88,14 @@ def test_no_page_tells_of_an_extra_that_is_gone(copy):
     done = run(*BARE, "init", "mine", "--without", *EXTRAS, folder=copy)
     assert (done.returncode, done.stderr) == (0, "")
     assert "git diff shows the changes" in done.stdout
-    assert len(run("git", "log", "--format=%s", folder=copy).stdout.splitlines()) == 1
+    assert run("git", "commit", "-am", "mine", folder=copy).returncode == 0
+    assert (
+        run(*BARE, "init", "2-ours", folder=copy).returncode == 0
+    )  # once more: a name that is also a word of the texts
+    changed = re.findall(r"^\+(?!\+)(.*)", run("git", "diff", folder=copy).stdout, re.MULTILINE)
+    docker = "# docker build -t 2-ours . && docker run -it 2-ours"
+    assert set(changed) == {docker, "# 2-ours", 'name = "2-ours"', "title: 2-ours"}
+    assert len(run("git", "log", "--format=%s", folder=copy).stdout.splitlines()) == 2
     for page in [*copy.glob("*.md"), *(copy / "docs").rglob("*.md"), copy / "pyproject.toml", copy / "run.sh"]:
         text = page.read_text()
         assert not re.findall(r"extras/\w|(?:<!--|#) (?:extra|end): \w", text), page
