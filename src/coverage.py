@@ -48,11 +48,7 @@ class MeasuredTokenizer:
         return sum(n * len(character.encode()) for character, n in self.lost.items())
 
     def encode(self, texts: Sequence[str], with_words: bool = False) -> list[Encoding]:
-        """The texts without special tokens; of the encodings only the ids are sure to be there, unless ``with_words``.
-
-        Raises:
-            InputError: the tokenizer has no way to write something, not even an unknown token.
-        """
+        """Encode texts without special tokens; only the ids are sure to be there, unless ``with_words``."""
         self.characters += sum(map(len, texts))
         is_fast = self._is_complete and not with_words
         encode = self.tokenizer.encode_batch_fast if is_fast else self.tokenizer.encode_batch
@@ -79,7 +75,7 @@ class MeasuredTokenizer:
         return Counter({c: n for c, n in found.items() if unicodedata.category(c) not in UNCOUNTED})
 
     def losses(self) -> str | None:
-        """What is lost, in words; nothing where nothing is."""
+        """Say what is lost; nothing where nothing is."""
         if not self.lost:
             return None
         commonest = ", ".join(f"{character!r} {n:,}" for character, n in self.lost.most_common(SHOWN))
@@ -90,11 +86,7 @@ class MeasuredTokenizer:
         )
 
     def check(self) -> None:
-        """Refuse a tokenizer that does not serve for the texts so far.
-
-        Raises:
-            InputError: it represents less than ``LEAST`` of them.
-        """
+        """Refuse a tokenizer that does not serve for the texts so far."""
         if self.coverage < LEAST:
             raise InputError(
                 f"{self.losses()}, which is more than {1 - LEAST:.0%}: take a tokenizer that was made for such text, "
@@ -103,7 +95,7 @@ class MeasuredTokenizer:
 
 
 def _depth(spans: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-    """How many spans each of so many characters is in."""
+    """Count the spans that each of so many characters is in."""
     change = np.zeros(length + 1, np.int64)
     np.add.at(change, spans[:, 0], 1)
     np.add.at(change, spans[:, 1], -1)
@@ -111,7 +103,7 @@ def _depth(spans: NDArray[np.int64], length: int) -> NDArray[np.int64]:
 
 
 def _is_complete(vocabulary: dict[str, int], state: dict[str, Any]) -> bool:
-    """Whether a tokenizer can write every byte, and so every text."""
+    """Tell whether a tokenizer can write every byte, and so every text."""
     if state["model"].get("byte_fallback"):
         return all(f"<0x{byte:02X}>" in vocabulary for byte in range(256))
     is_byte_level = '"ByteLevel"' in json.dumps([state["normalizer"], state["pre_tokenizer"]])
@@ -119,7 +111,7 @@ def _is_complete(vocabulary: dict[str, int], state: dict[str, Any]) -> bool:
 
 
 def _with_unknown(tokenizer: Tokenizer, state: dict[str, Any]) -> Tokenizer:
-    """A tokenizer that shows as an unknown token what byte-pair encoding without such a token drops; ``state`` is its.
+    """Show as an unknown token what byte-pair encoding without such a token drops; ``state`` is the tokenizer's.
 
     Where a character was dropped, the offsets of those behind it are wrong, so that it cannot be told from a gap.
     """
@@ -132,7 +124,7 @@ def _with_unknown(tokenizer: Tokenizer, state: dict[str, Any]) -> Tokenizer:
 
 
 def _unknown_id(tokenizer: Tokenizer, model: dict[str, Any]) -> int:
-    """The id of the unknown token; -1 where there is none."""
+    """Find the id of the unknown token; -1 where there is none."""
     if model.get("unk_id") is not None:  # of a unigram model
         return model["unk_id"]
     found = tokenizer.token_to_id(model.get("unk_token") or "")

@@ -34,11 +34,7 @@ def check_folder_of(path: Path) -> None:
 
 
 def check_file(path: Path, is_text: bool, encoding: str = UTF8) -> None:
-    """Refuse a file that is missing, empty, or (where it should be text) not in its encoding.
-
-    Raises:
-        InputError: with the position of the first bad byte.
-    """
+    """Refuse a file that is missing, empty, or (where it should be text) not in its encoding."""
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     if path.stat().st_size == 0:

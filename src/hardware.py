@@ -17,15 +17,15 @@ WORTHWHILE = 1.3
 
 @cache
 def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
-    """The rate of a large square matrix product, in FLOP/s: the best of several, measured once a process.
+    """Measure the rate of a large square matrix product, in FLOP/s: the best of several, measured once a process.
 
-    Takes about 0.1 seconds on a processor.
+    Takes about 0.1 seconds on a CPU.
     """
     return matmul_rates((dtype,), device)[0]
 
 
 def matmul_rates(dtypes: tuple[torch.dtype, ...], device: torch.device, rounds: int = 10) -> list[float]:
-    """The best rate of each type, taken in turns: what else the machine is doing then slows all of them alike."""
+    """Measure the best rate of each type, in turns: what else the machine is doing then slows all of them alike."""
     size = 8192 if device.type == "cuda" else 1024
     best = [float("inf")] * len(dtypes)
     for _ in range(rounds):
@@ -40,9 +40,9 @@ def matmul_rates(dtypes: tuple[torch.dtype, ...], device: torch.device, rounds: 
 
 
 def native_precision(accelerator: str = "auto") -> Precision:
-    """``bf16-mixed`` where the hardware multiplies bfloat16 matrices natively and faster, else ``32-true``.
+    """Choose ``bf16-mixed`` where the hardware multiplies bfloat16 matrices natively and faster, else ``32-true``.
 
-    A GPU that has bfloat16 has it for speed. A processor may list the instruction and still be slower with it (an
+    A GPU that has bfloat16 has it for speed. A CPU may list the instruction and still be slower with it (an
     AVX512-BF16 Xeon without AMX: 167 GFLOP/s against 326 in float32), so there the two are measured.
 
     Args:
@@ -60,11 +60,7 @@ def native_precision(accelerator: str = "auto") -> Precision:
 
 
 def to_device(model: nn.Module, name: str) -> torch.device:
-    """Move a network to a device by its name, and give the device.
-
-    Raises:
-        InputError: there is no such device.
-    """
+    """Move a network to a device by its name, and give the device."""
     try:
         device = torch.device(name)
         torch.Generator(device)  # refuses what cannot compute, such as meta
@@ -75,7 +71,7 @@ def to_device(model: nn.Module, name: str) -> torch.device:
 
 
 def compute_dtype(precision: str) -> torch.dtype:
-    """The type in which a run of Lightning's ``precision`` multiplies its matrices."""
+    """Give the type in which a run of Lightning's ``precision`` multiplies its matrices."""
     if precision.startswith("bf16"):
         return torch.bfloat16
     return torch.float16 if precision.startswith("16") else torch.float32

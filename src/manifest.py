@@ -18,7 +18,7 @@ NO_DIFFERENCE = ("started", "command", "resumed", "checkpoint")
 
 
 def manifest(command: list[str], seed: int, data_fingerprint: str, tokenizer: str) -> dict[str, Any]:
-    """The record of a run that starts now.
+    """Make the record of a run that starts now.
 
     Args:
         command: its command line.
@@ -41,7 +41,7 @@ def manifest(command: list[str], seed: int, data_fingerprint: str, tokenizer: st
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit, what differs from it and which files it does not know; nothing outside a repository."""
+    """Read the commit, what differs from it and which files it does not know; nothing outside a repository."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=True)
@@ -58,12 +58,12 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 
 def hardware() -> dict[str, Any]:
-    """What results may depend on: the processor and how many of it, the GPUs, and how many threads compute."""
+    """Record what results may depend on: the CPU and its cores, the GPUs, and how many threads compute."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
-        "processor": _processor(),
+        "processor": _cpu(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -72,7 +72,7 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def _cpu() -> str:
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -80,7 +80,7 @@ def _processor() -> str:
 
 
 def differences(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What of two records differs, a line each."""
+    """List what of two records differs, a line each."""
     lines = []
     for key in (key for key in now if key not in NO_DIFFERENCE):
         old, new = recorded.get(key), now[key]

@@ -26,11 +26,11 @@ BERT_SPELLINGS = {
 }
 LENGTH_STEP = 8  # rows are padded to a multiple of it: few shapes, and aligned ones
 PRIVATE = 0xF0000  # the first of 131,000 characters that Unicode leaves to private use
-ASCII_SHARE = 0.995  # of the letters of a text in English; in German it is about 0.98
+ASCII_FRACTION = 0.995  # of the letters of a text in English; in German it is about 0.98
 
 
 def make_tokenizer(kind: str, vocab_size: int, texts: Iterable[str], cased: bool | None = None) -> Tokenizer:
-    """A tokenizer of a kind, trained on texts where it needs that.
+    """Make a tokenizer of a kind, trained on texts where it needs that.
 
     Args:
         kind: ``bpe``, ``wordpiece``, ``char``, ``byte``, or the path of a ``tokenizer.json`` or of a folder that holds
@@ -38,9 +38,6 @@ def make_tokenizer(kind: str, vocab_size: int, texts: Iterable[str], cased: bool
         vocab_size: of a trained ``bpe`` or ``wordpiece``.
         texts: the training documents.
         cased: of a trained ``wordpiece``: see :func:`train_wordpiece`.
-
-    Raises:
-        InputError: an unknown kind, or a file that is no tokenizer.
     """
     if kind == "bpe":
         return train_bpe(texts, vocab_size)
@@ -56,7 +53,7 @@ def make_tokenizer(kind: str, vocab_size: int, texts: Iterable[str], cased: bool
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Byte-level byte-pair encoding (Sennrich et al. 2016, Radford et al. 2019): loses nothing of any text."""
+    """Train byte-level byte-pair encoding (Sennrich et al. 2016, Radford et al. 2019): loses nothing of any text."""
     tokenizer = _byte_level(models.BPE())
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocab_size <= len(alphabet):
@@ -69,7 +66,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def train_unigram(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A unigram language model over bytes (Kudo 2018): the likeliest pieces, not the most frequent merges."""
+    """Train a unigram language model over bytes (Kudo 2018): the likeliest pieces, not the most frequent merges."""
     tokenizer = _byte_level(models.Unigram())
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocab_size <= len(alphabet):
@@ -83,7 +80,7 @@ def train_unigram(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int, cased: bool | None = None) -> Tokenizer:
-    """WordPiece as BERT's (Devlin et al. 2018, section 3), uncased or cased.
+    """Train WordPiece as BERT's (Devlin et al. 2018, section 3), uncased or cased.
 
     The library's own trainer numbers the characters within words in an order that differs from run to run, and breaks
     ties by it. So byte-pair encoding is trained instead, which is the same, on words whose characters after the first
@@ -92,7 +89,7 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int, cased: bool | None = 
     Args:
         texts: the training documents.
         vocab_size: with the special tokens.
-        cased: whether case and accents are kept. If None, they are unless ``ASCII_SHARE`` of the letters are ASCII:
+        cased: whether case and accents are kept. If None, they are unless ``ASCII_FRACTION`` of the letters are ASCII:
             English loses little without them, where German loses the difference of schön and schon.
     """
     special = [spellings[0] for spellings in BERT_SPELLINGS.values()]
@@ -127,7 +124,7 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int, cased: bool | None = 
 
 
 def _count_words(normalizer: normalizers.Normalizer, texts: Iterable[tuple[str, int]]) -> Counter[str]:
-    """The words of texts, each text that many times."""
+    """Count the words of texts, each text that many times."""
     pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     words: Counter[str] = Counter()
     for text, n in texts:
@@ -141,11 +138,11 @@ def _is_nearly_ascii(words: Counter[str]) -> bool:
     for word, n in words.items():
         found = [character.isascii() for character in word if character.isalpha()]
         letters, ascii_letters = letters + n * len(found), ascii_letters + n * sum(found)
-    return ascii_letters >= ASCII_SHARE * letters
+    return ascii_letters >= ASCII_FRACTION * letters
 
 
 def byte_tokenizer() -> Tokenizer:
-    """One token a byte of UTF-8, and the end token."""
+    """Make one token a byte of UTF-8, and the end token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     return _byte_level(models.BPE(vocab={token: i for i, token in enumerate([END_OF_TEXT, *alphabet])}, merges=[]))
 
@@ -159,7 +156,7 @@ def _byte_level(model: models.Model) -> Tokenizer:
 
 
 def character_tokenizer(texts: Iterable[str]) -> Tokenizer:
-    """One token a character of the texts, the end token, and one for every other character."""
+    """Make one token a character of the texts, the end token, and one for every other character."""
     characters = sorted(set().union(*texts))
     vocabulary = {token: i for i, token in enumerate([END_OF_TEXT, UNKNOWN, *characters])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
@@ -170,11 +167,7 @@ def character_tokenizer(texts: Iterable[str]) -> Tokenizer:
 
 
 def bert_tokens(tokenizer: Tokenizer) -> dict[str, str]:
-    """A tokenizer's own tokens for what BERT needs, by HuggingFace's names: as BERT writes them, or as RoBERTa does.
-
-    Raises:
-        InputError: it lacks one.
-    """
+    """Find a tokenizer's own tokens for what BERT needs, by HuggingFace's names: as BERT or RoBERTa writes them."""
     found = {}
     for name, spellings in BERT_SPELLINGS.items():
         held = [token for token in spellings if tokenizer.token_to_id(token) is not None]
@@ -188,22 +181,18 @@ def bert_tokens(tokenizer: Tokenizer) -> dict[str, str]:
 
 
 def bert_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    """The ids of :func:`bert_tokens`."""
+    """Find the ids of :func:`bert_tokens`."""
     return {name: require_token(tokenizer, token, name) for name, token in bert_tokens(tokenizer).items()}
 
 
 def text_ids(tokenizer: Tokenizer) -> list[int]:
-    """The ids of the tokens that stand for text, in order: not those of special tokens, nor any that is left out."""
+    """List the ids of the tokens that stand for text, in order: no special tokens, and none that is left out."""
     special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     return sorted(set(tokenizer.get_vocab().values()) - special)
 
 
 def load_tokenizer(path: str) -> Tokenizer:
-    """The tokenizer of a ``tokenizer.json``, or of a folder that holds one.
-
-    Raises:
-        InputError: there is none, or the file is no tokenizer.
-    """
+    """Load the tokenizer of a ``tokenizer.json``, or of a folder that holds one."""
     file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
     if not file.is_file():
         raise InputError(
@@ -220,22 +209,18 @@ def load_tokenizer(path: str) -> Tokenizer:
 
 
 def vocabulary_size(tokenizer: Tokenizer) -> int:
-    """The highest id and one: more than the number of tokens where a tokenizer leaves ids out."""
+    """Give the highest id and one: more than the number of tokens where a tokenizer leaves ids out."""
     return max(tokenizer.get_vocab().values()) + 1
 
 
 def tokenizer_text(kind: str) -> str:
-    """The text of a given ``tokenizer.json``, to tell whether it has changed; empty for what is trained."""
+    """Read the text of a given ``tokenizer.json``, to tell whether it has changed; empty for what is trained."""
     path = Path(kind) / "tokenizer.json" if Path(kind).is_dir() else Path(kind)
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def require_token(tokenizer: Tokenizer, token: str, option: str) -> int:
-    """The id of a special token.
-
-    Raises:
-        InputError: the tokenizer has no such token; those that it has are named.
-    """
+    """Find the id of a special token; refuse a tokenizer without it."""
     found = tokenizer.token_to_id(token)
     if found is None:
         special = [added.content for added in tokenizer.get_added_tokens_decoder().values() if added.special]
@@ -244,7 +229,7 @@ def require_token(tokenizer: Tokenizer, token: str, option: str) -> int:
 
 
 def bert_row(parts: Sequence[Sequence[int]], seq_len: int, special_ids: dict[str, int]) -> tuple[list[int], int]:
-    """``[CLS] text [SEP]`` or ``[CLS] first [SEP] second [SEP]`` in at most ``seq_len`` tokens.
+    """Make ``[CLS] text [SEP]`` or ``[CLS] first [SEP] second [SEP]`` in at most ``seq_len`` tokens.
 
     Returns:
         The ids, and where the second text begins: at the end of the row, where there is none.
@@ -255,7 +240,7 @@ def bert_row(parts: Sequence[Sequence[int]], seq_len: int, special_ids: dict[str
 
 
 def cut_parts(parts: Sequence[Sequence[int]], room: int) -> list[Sequence[int]]:
-    """The beginnings of one or two texts that fit together; of two, the longer is cut first."""
+    """Cut one or two texts so that they fit together; of two, the longer is cut first."""
     if len(parts) == 1:
         return [parts[0][:room]]
     first, second = map(len, parts)
@@ -266,7 +251,7 @@ def cut_parts(parts: Sequence[Sequence[int]], room: int) -> list[Sequence[int]]:
 def pad_rows(
     rows: Sequence[Sequence[int] | NDArray[np.integer]], pad_id: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows as one array, padded on the right, and its attention mask, 1 at real tokens: (rows, width) each."""
+    """Stack rows as one array, padded on the right, and its attention mask, 1 at real tokens: (rows, width) each."""
     lengths = np.array([len(row) for row in rows])
     width = -(-int(lengths.max()) // LENGTH_STEP) * LENGTH_STEP
     input_ids = np.full((len(rows), width), pad_id, np.int64)

@@ -39,18 +39,18 @@ class Baselines(NamedTuple):
 
 
 def extent(most: int, total: int, what: str) -> str:
-    """Which part of a split is counted, where it is not all."""
+    """Say which part of a split is counted, where it is not all."""
     return f"the first {most:,} of {total:,} {what}" if total > most else ""
 
 
 def note(*extents: str) -> str:
-    """What the counts were bounded to, where they were."""
+    """Say what the counts were bounded to, where they were."""
     bounds = " and ".join(filter(None, extents))
     return f"the baselines are of {bounds}" if bounds else ""
 
 
 def unigram(ids: NDArray[np.integer], n_ids: int) -> NDArray[np.float64]:
-    """The probability of each id by its frequency plus one (Laplace), so that one never met has some; (n_ids,)."""
+    """Estimate the probability of each id by its frequency plus one (Laplace), (n_ids,): one never met has some."""
     counts = np.bincount(ids, minlength=n_ids) + 1
     return counts / counts.sum()
 
@@ -78,16 +78,16 @@ class Bigram:
         return contexts.astype(np.int64) * self.n_ids + ids
 
     def probabilities(self, contexts: NDArray[np.integer], ids: NDArray[np.integer]) -> NDArray[np.float64]:
-        """The probability of each target after its context, (targets,)."""
+        """Estimate the probability of each target after its context, (targets,)."""
         wanted = self._pair(contexts, ids)
-        places = np.searchsorted(self.pairs, wanted).clip(max=len(self.pairs) - 1)
-        counts = np.where(self.pairs[places] == wanted, self.counts[places], 0)
+        positions = np.searchsorted(self.pairs, wanted).clip(max=len(self.pairs) - 1)
+        counts = np.where(self.pairs[positions] == wanted, self.counts[positions], 0)
         met = np.maximum(self.met[contexts], 1)
         rest = np.where(self.met[contexts] > 0, DISCOUNT * self.followers[contexts] / met, 1.0)
         return np.maximum(counts - DISCOUNT, 0) / met + rest * self.unigram[ids]
 
     def mean_loss(self, contexts: NDArray[np.integer], ids: NDArray[np.integer]) -> float:
-        """The mean cross-entropy in nats of targets after their contexts."""
+        """Average the cross-entropy in nats of targets after their contexts."""
         # each different pair once, and in the order of those to be searched: many times faster than one by one
         pairs, counts = np.unique(self._pair(contexts, ids), return_counts=True)
         losses = -np.log(self.probabilities(*np.divmod(pairs, self.n_ids)))
@@ -95,7 +95,7 @@ class Bigram:
 
 
 def mean_losses(train: Targets, validation: Targets, n_ids: int) -> dict[str, float]:
-    """The mean cross-entropy in nats per target of each model; of the bigram where the targets have contexts."""
+    """Average the cross-entropy in nats per target of each model; of the bigram where the targets have contexts."""
     losses = {
         "uniform": float(np.log(n_ids)),
         "unigram": float(-np.log(unigram(train.ids, n_ids))[validation.ids].mean()),
@@ -107,5 +107,5 @@ def mean_losses(train: Targets, validation: Targets, n_ids: int) -> dict[str, fl
 
 
 def majority_accuracy(train: Targets, validation: Targets) -> float:
-    """How often the most frequent target of training is the right one."""
+    """Compute how often the most frequent target of training is the right one."""
     return float((validation.ids == np.bincount(train.ids).argmax()).mean())

@@ -336,7 +336,7 @@ def check_coverage(tokenizer: MeasuredTokenizer, kind: str) -> None:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether a prepared folder is as it was written."""
+    """Tell whether a prepared folder is as it was written."""
     described = folder / INFO
     try:
         files = json.loads(described.read_bytes())["files"]

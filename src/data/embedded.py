@@ -204,7 +204,7 @@ def _prose_sections(markup: str) -> Iterator[str]:
 
 
 def _is_media(link: Wikilink) -> bool:
-    """Images, categories and the same article in other languages; ``[[:File:X]]`` is an ordinary link to one."""
+    """Tell images, categories and the same article in other languages; ``[[:File:X]]`` is an ordinary link to one."""
     namespace = str(link.title).partition(":")
     return bool(namespace[1]) and (namespace[0].strip().lower() in ("file", "image", "category") or not link.text)
 
@@ -218,7 +218,7 @@ def _remove(code: Wikicode, node: Tag | Wikilink) -> None:
 
 
 def _clean(line: str) -> str:
-    """What the removal of templates leaves behind: empty brackets, doubled blanks, blanks before a comma."""
+    """Clean a line of what removed templates leave behind: empty brackets, doubled blanks, blanks before a comma."""
     line = re.sub(r"</?ref[^>]*>|\[\[.*?\]\]|\{\{.*?\}\}|'{2,}", "", line.replace("\xa0", " "))
     line = re.sub(r"\([\s;,:]*", "(", line)
     line = re.sub(r"[\s;,]*\)", ")", line).replace("()", "")

@@ -38,7 +38,7 @@ class Reading:
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_malformed <= 1:
-            raise InputError(f"max_malformed is {self.max_malformed}: it is a share, from 0 to 1")
+            raise InputError(f"max_malformed is {self.max_malformed}: it is a fraction, from 0 to 1")
         if self.delimiter is not None and len(unescaped(self.delimiter)) != 1:
             raise InputError(f"delimiter is {self.delimiter!r}: it must be one character")
         codec_of(self.encoding or UTF8)  # refuses an unknown one
@@ -48,7 +48,7 @@ DEFAULT = Reading()
 
 
 class Malformed:
-    """Counts malformed rows by reason; the first of each are kept as examples.
+    """Count malformed rows by reason, and keep the first of each as examples.
 
     Args:
         source: where the rows come from, for people.

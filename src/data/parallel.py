@@ -165,10 +165,10 @@ class ParallelCorpus:
         if self.max_pairs is not None:
             train = Pairs(partial(_first, train, self.max_pairs))
         start = 0.0
-        for split, share in (("validation", self.validation_fraction), ("test", self.test_fraction)):
-            if split not in found and share:
-                found[split] = Pairs(partial(_between, train, start, start + share))
-                start += share
+        for split, fraction in (("validation", self.validation_fraction), ("test", self.test_fraction)):
+            if split not in found and fraction:
+                found[split] = Pairs(partial(_between, train, start, start + fraction))
+                start += fraction
         return {**found, "train": Pairs(partial(_between, train, start, 1.0)) if start else train}
 
 

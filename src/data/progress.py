@@ -14,7 +14,7 @@ PATIENCE = 2.0  # seconds before anything is shown
 
 
 def with_progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """The items as they are, under a bar on standard error once they have taken more than two seconds.
+    """Yield the items as they are, under a bar on standard error once they have taken more than two seconds.
 
     Args:
         items: to go through.

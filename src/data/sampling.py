@@ -38,7 +38,7 @@ class ResumableBatchSampler(Sampler[list[Key]], ABC):
 
     @abstractmethod
     def batches(self, epoch: int) -> list[np.ndarray]:
-        """The indices of each batch of this rank in an epoch, padded with -1."""
+        """Give the indices of each batch of this rank in an epoch, padded with -1."""
 
     @property
     def data_epoch(self) -> int:
@@ -51,7 +51,7 @@ class ResumableBatchSampler(Sampler[list[Key]], ABC):
             yield [(epoch, int(index)) for index in batch]
 
     def __len__(self) -> int:
-        """Batches of the whole epoch, wherever it starts."""
+        """Count the batches of the whole epoch, wherever it starts."""
         return len(self.batches(self.data_epoch))
 
 
@@ -77,7 +77,7 @@ class EpochBatchSampler(ResumableBatchSampler):
         self.n_items, self.batch_size, self.shuffle = n_items, batch_size, shuffle
 
     def global_batches(self, epoch: int) -> np.ndarray:
-        """The indices of an epoch over all ranks, padded with -1: (batches, world_size, batch_size)."""
+        """Give the indices of an epoch over all ranks, padded with -1: (batches, world_size, batch_size)."""
         order = np.full(len(self) * self.batch_size * self.world_size, PADDING)
         if self.shuffle:
             order[: self.n_items] = np.random.default_rng([self.seed, epoch]).permutation(self.n_items)
@@ -132,7 +132,7 @@ class BucketBatchSampler(EpochBatchSampler):
                 yield [(epoch, int(index)) for index in batch]
 
     def _pool(self, rows: np.ndarray, epoch: int, start: int) -> np.ndarray:
-        """The batches of this rank in the pool that begins with batch ``start``: (batches, batch_size)."""
+        """Make the batches of this rank in the pool that begins with batch ``start``: (batches, batch_size)."""
         flat = rows[start : start + POOL].reshape(-1)
         lengths = [0 if index == PADDING else self.length((epoch, int(index))) for index in flat]
         in_order = flat[np.argsort(lengths, kind="stable")].reshape(-1, self.batch_size, self.world_size)
@@ -196,7 +196,7 @@ class TokenBatchSampler(ResumableBatchSampler):
 
 
 def _cut(ascending: NDArray[np.int64], max_tokens: int) -> list[int]:
-    """Where each batch but the first begins, in rows sorted by length."""
+    """Find where each batch but the first begins, in rows sorted by length."""
     cuts, start = [], 0
     for row, longest in enumerate(ascending.tolist()):
         if row > start and (row + 1 - start) * longest > max_tokens:

@@ -39,7 +39,7 @@ SPACE = regex.compile(r"(?<=[\p{Thai}\p{Lao}])\s+(?=[\p{Thai}\p{Lao}])")
 
 
 def split_sentences(document: str) -> list[str]:
-    """The sentences of a document in order, each with its punctuation, none empty.
+    """Split a document into its sentences, in order, each with its punctuation, none empty.
 
     A line break always ends a sentence: a heading and an item of a list are sentences of their own.
     """
@@ -58,7 +58,7 @@ def _split_line(line: str) -> list[str]:
 
 
 def _ends_sentence(before: str, end: regex.Match[str]) -> bool:
-    """Whether marks that follow ``before`` end a sentence, by what is on either side of them."""
+    """Tell whether marks that follow ``before`` end a sentence, by what is on either side of them."""
     marks, following = end["marks"], end["next"] or ""
     is_number = before[-1:].isdigit()
     if not marks.isascii():
@@ -71,12 +71,12 @@ def _ends_sentence(before: str, end: regex.Match[str]) -> bool:
 
 
 def _is_caseless(letter: str) -> bool:
-    """Whether a letter is of a script without capitals, such as Arabic, where any word may begin a sentence."""
+    """Tell whether a letter is of a script without capitals, such as Arabic, where any word may begin a sentence."""
     return letter.isalpha() and letter.lower() == letter.upper()
 
 
 def _abbreviated(before: str, mark: str) -> bool:
-    """Whether a mark that follows ``before`` belongs to an abbreviation."""
+    """Tell whether a mark that follows ``before`` belongs to an abbreviation."""
     word = before.rpartition(" ")[2].lstrip("\"'“‘([").lower()
     return mark.strip() == "." and (ABBREVIATION.fullmatch(word) is not None or (len(word) == 1 and word.isalpha()))
 
@@ -157,7 +157,7 @@ def read_sentences(folder: Path, split: str) -> SentenceTokens:
 
 
 class Pair(NamedTuple):
-    """Two segments as places in ``tokens``, and whether the second follows the first in its document."""
+    """Two segments as positions in ``tokens``, and whether the second follows the first in its document."""
 
     first: slice
     second: slice
@@ -184,11 +184,8 @@ class SentencePairs:
     Args:
         data: the documents.
         room: tokens of a pair at most, without the special ones.
-        short_share: share of the pairs that are shorter, of any length, so that the fine-tuned model has seen some
+        short_share: fraction of the pairs that are shorter, of any length, so that the fine-tuned model has seen some
             (0.1 in the paper).
-
-    Raises:
-        ValueError: fewer than two documents with two sentences: there are no pairs.
     """
 
     def __init__(self, data: SentenceTokens, room: int, short_share: float = 0.1) -> None:
@@ -207,14 +204,14 @@ class SentencePairs:
         return self.count
 
     def draw(self, index: int, rng: np.random.Generator) -> Pair:
-        """Pair ``index`` of the epoch that ``rng`` belongs to."""
+        """Draw pair ``index`` of the epoch that ``rng`` belongs to."""
         low, high = index * self.boundaries // self.count, (index + 1) * self.boundaries // self.count
         here = int(rng.integers(low, high))
         document = self._document(here)
         there = self._elsewhere(document, rng)
         other = self._document(there)
         room = int(rng.integers(2, self.room + 1)) if rng.random() < self.short_share else self.room
-        # the share of A is spread about the half, since a segment of a few words tells nothing of what follows it
+        # the length of A is spread about the half, since a segment of a few words tells nothing of what follows it
         split = min(max(1, round(room * rng.uniform(0.25, 0.75))), room - 1)
         end_of_first, alternative = self._token(here, document), self._token(there, other)
         start_of_first = max(end_of_first - split, int(self.token_of[document]))
@@ -226,15 +223,15 @@ class SentencePairs:
         return Pair(slice(start_of_first, end_of_first), slice(second, second + length), is_next)
 
     def _elsewhere(self, document: int, rng: np.random.Generator) -> int:
-        """A boundary of any other document, all equally likely."""
+        """Draw a boundary of any other document, all equally likely."""
         begin, end = int(self.boundary_of[document]), int(self.boundary_of[document + 1])
         there = int(rng.integers(self.boundaries - (end - begin)))
         return there if there < begin else there + end - begin
 
     def _document(self, boundary: int) -> int:
-        """The document that a boundary stands in."""
+        """Find the document that a boundary stands in."""
         return int(np.searchsorted(self.boundary_of, boundary, side="right")) - 1
 
     def _token(self, boundary: int, document: int) -> int:
-        """The token that a boundary stands before."""
+        """Find the token that a boundary stands before."""
         return int(self.data.sentences[boundary + document + 1])

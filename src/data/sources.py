@@ -41,12 +41,12 @@ class Source(NamedTuple):
 
 
 def format_of(path: Path) -> str | None:
-    """How a file is read, by its ending, in capitals or not; None where it is no kind of file that can be."""
+    """Tell how a file is read, by its ending, in capitals or not; None where it cannot be."""
     return FORMATS.get(Path(path.name.lower().removesuffix(".gz")).suffix)
 
 
 def walk(folder: Path) -> list[Path]:
-    """The files of a folder and of those in it, without hidden ones; symbolic links are followed."""
+    """List the files of a folder and of those in it, without hidden ones; symbolic links are followed."""
     found, seen = [], set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         seen.add(os.path.realpath(parent))
@@ -61,11 +61,7 @@ def walk(folder: Path) -> list[Path]:
 
 
 def files_of(source: str | list[str]) -> dict[Path, str]:
-    """The files of a local source, with their names in it; none where it is the name of a dataset on the hub.
-
-    Raises:
-        InputError: it is a path and nothing is there, or an empty folder.
-    """
+    """List the files of a local source, with their names in it; none where it is the name of a dataset on the hub."""
     if isinstance(source, list):
         files = {one: files_of(one) for one in source}
         if missing := [one for one in source if not files[one]]:
@@ -86,11 +82,7 @@ def files_of(source: str | list[str]) -> dict[Path, str]:
 
 
 def locate(source: str | list[str]) -> Source:
-    """Find a source, and say what it is.
-
-    Raises:
-        InputError: nothing is there, or its files are of no kind that can be read, or of several.
-    """
+    """Find a source, and say what it is."""
     label = label_of(source)
     files = files_of(source)
     if not files:
@@ -113,17 +105,17 @@ def locate(source: str | list[str]) -> Source:
 
 
 def label_of(source: str | list[str]) -> str:
-    """A source, for people."""
+    """Name a source for people."""
     return source if isinstance(source, str) else ", ".join(source)
 
 
 def is_saved(files: Iterable[Path]) -> bool:
-    """Whether `Dataset.save_to_disk` wrote the files of a folder."""
+    """Tell whether `Dataset.save_to_disk` wrote the files of a folder."""
     return any(file.name in SAVED for file in files)
 
 
 def is_described(folder: Path) -> bool:
-    """Whether a README says which files are what, as on the hub."""
+    """Tell whether a README says which files are what, as on the hub."""
     readme = folder / "README.md"
     if not readme.is_file():
         return False
@@ -132,7 +124,7 @@ def is_described(folder: Path) -> bool:
 
 
 def fingerprint(arguments: dict[str, Any], files: Iterable[Path]) -> str:
-    """A hash of all that shapes what is read: arguments, and names, sizes and times of files.
+    """Hash all that shapes what is read: arguments, and the names, sizes and times of files.
 
     Equal while nothing has changed; every cache of what was read has it in its key.
     """
@@ -151,7 +143,7 @@ def load_rows(
     revision: str | None = None,
     streaming: bool = False,
 ) -> Parts:
-    """The rows of a source by its own names for its parts; files are split by their names.
+    """Read the rows of a source by its own names for its parts; files are split by their names.
 
     Args:
         source: with columns.
@@ -162,9 +154,6 @@ def load_rows(
         name: configuration of a hub dataset, or of a folder that a README describes.
         revision: of a hub dataset.
         streaming: read rows as they are needed.
-
-    Raises:
-        InputError: it cannot be read, has no columns, or too many malformed rows.
     """
     if source.kind == "saved":
         return _from_disk(source.label)
@@ -188,7 +177,7 @@ def load_rows(
 def _readable(
     file: Path, kind: str, columns: tuple[str, ...], texts: tuple[str, ...], reading: Reading, cache_dir: Path
 ) -> Path:
-    """A file that `datasets` can read: the file itself, or a copy of its rows without malformed ones.
+    """Find a file that `datasets` can read: the file itself, or a copy of its rows without malformed ones.
 
     Malformed is what is not in the encoding, no JSON, of the wrong type in a column of text, and a row of a table with
     another number of fields than its header or a quote that nothing closes. Null and empty texts are read well, and
@@ -214,7 +203,7 @@ def _from_disk(source: str) -> Parts:
 
 
 def load_dataset(source: str, path: str, cache_dir: Path, **arguments: Any) -> Parts:
-    """`datasets.load_dataset`, whose many errors become one line."""
+    """Call `datasets.load_dataset`, whose many errors become one line."""
     import datasets
     import huggingface_hub
 
@@ -234,11 +223,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def check_columns(source: str, rows: Any, columns: Iterable[str]) -> None:
-    """Refuse rows without one of some columns.
-
-    Raises:
-        InputError: naming it, and the columns there are.
-    """
+    """Refuse rows without one of some columns."""
     found = rows.column_names or list(next(iter(rows), {}))
     for column in columns:
         if column not in found:

@@ -20,13 +20,10 @@ NAMED = 3  # of the files that are not used
 
 
 def split_of(name: str) -> str | None:
-    """The split that a relative path or a name is of: of the first folder or the file that says so by whole words.
+    """Tell the split of a relative path or a name: of the first folder or the file that says so by whole words.
 
     ``data/train-00000-of-00002.parquet``, ``dev/en.txt`` and ``my_val.jsonl.gz`` are train, validation, validation;
     ``devices.txt`` and ``contest.txt`` are none.
-
-    Raises:
-        InputError: one name says two different splits.
     """
     for part in PurePath(name).parts:
         found = {WORDS[word] for word in re.split(r"[^a-z]+", part.lower()) if word in WORDS}
@@ -38,7 +35,7 @@ def split_of(name: str) -> str | None:
 
 
 def split_files(files: Mapping[Path, str], source: str) -> dict[str, list[Path]]:
-    """The files of each split, in order.
+    """Divide files into splits by their names, in order.
 
     Files whose names say no split are for training, unless others say that they are. What is not used, and which files
     are held out by their names, is told.
@@ -46,9 +43,6 @@ def split_files(files: Mapping[Path, str], source: str) -> dict[str, list[Path]]
     Args:
         files: with their names, relative to the folder that was given.
         source: that folder, for people.
-
-    Raises:
-        InputError: a name says two splits, or there is nothing to train on but two splits for something else.
     """
     found: dict[str, list[Path]] = {}
     for file, name in files.items():
@@ -68,15 +62,12 @@ def split_files(files: Mapping[Path, str], source: str) -> dict[str, list[Path]]
 
 
 def split_parts(parts: Mapping[str, T], source: str, asked: Mapping[str, str] | None = None) -> dict[str, T]:
-    """The part of a dataset that is each split: the one of just that name, or the only one whose name says so.
+    """Choose the part of a dataset that is each split: the one of just that name, or the only one whose name says so.
 
     Args:
         parts: by their own names.
         source: of them, for people, who are told which parts are not used.
         asked: split -> the name of its part, where that is known.
-
-    Raises:
-        InputError: there is no part that was asked for, or none to train on among several.
     """
     asked = asked or {}
     if missing := [name for name in asked.values() if name not in parts]:
@@ -103,7 +94,7 @@ def _place_eval(found: dict[str, T]) -> dict[str, T]:
 
 
 def _only(found: Mapping[str, T], source: str, tell: bool) -> T:
-    """What is to be trained on where no name says so: all there is, if it is one split."""
+    """Choose what is to be trained on where no name says so: all there is, if it is one split."""
     if len(found) != 1:
         raise InputError(f"{source} has the splits {', '.join(found)}: one of them must be 'train'")
     if tell:
@@ -121,30 +112,22 @@ def _tell_unused(source: str, names: list[str]) -> None:
 
 
 def check_fractions(validation_fraction: float, test_fraction: float) -> None:
-    """Refuse shares for validation and test that leave nothing to train on.
-
-    Raises:
-        InputError: naming both.
-    """
-    shares = validation_fraction, test_fraction
-    if min(shares) < 0 or sum(shares) >= 1:
+    """Refuse fractions for validation and test that leave nothing to train on."""
+    fractions = validation_fraction, test_fraction
+    if min(fractions) < 0 or sum(fractions) >= 1:
         raise InputError(
-            f"validation_fraction {shares[0]} and test_fraction {shares[1]} must be at least 0 and leave "
+            f"validation_fraction {fractions[0]} and test_fraction {fractions[1]} must be at least 0 and leave "
             "something to train on"
         )
 
 
 def cut_rows(source: str, splits: dict[str, Any], validation_fraction: float, test_fraction: float) -> dict[str, Any]:
-    """Cut the splits that are missing out of the training rows, always the same ones whatever the seed of a run.
-
-    Raises:
-        InputError: none of the rows is left.
-    """
+    """Cut the splits that are missing out of the training rows, always the same ones whatever the seed of a run."""
     train = splits["train"]
     order = np.random.default_rng(0).permutation(len(train))  # not the run's seed: runs must compare
-    for name, share in {"validation": validation_fraction, "test": test_fraction}.items():
-        if name not in splits and share:
-            n = max(1, round(len(train) * share))
+    for name, fraction in {"validation": validation_fraction, "test": test_fraction}.items():
+        if name not in splits and fraction:
+            n = max(1, round(len(train) * fraction))
             splits[name], order = train.select(np.sort(order[:n])), order[n:]
     if not len(order):
         raise InputError(f"{source} has {len(train)} rows: none is left to train on")
@@ -155,13 +138,13 @@ def cut_by_position(documents: list[str], wanted: dict[str, float]) -> dict[str,
     """Take training text from the front of each document, then validation, then test."""
     from datasets import Dataset
 
-    shares = {"train": 1 - sum(wanted.values()), **wanted}
-    parts: dict[str, list[str]] = {name: [] for name in shares}
+    fractions = {"train": 1 - sum(wanted.values()), **wanted}
+    parts: dict[str, list[str]] = {name: [] for name in fractions}
     for document in documents:
-        start, share = 0, 0.0
-        for name in shares:
-            share += shares[name]
-            end = int(round(len(document) * share, 6))
+        start, end_fraction = 0, 0.0
+        for name in fractions:
+            end_fraction += fractions[name]
+            end = int(round(len(document) * end_fraction, 6))
             parts[name].append(document[start:end])
             start = end
     return {name: Dataset.from_dict({"text": texts}) for name, texts in parts.items()}

@@ -75,7 +75,7 @@ def _write_parquet(header: list[str], file: BinaryIO, rows: Iterator[Row]) -> No
 
 
 def _dialect(file: Path, columns: tuple[str, ...], reading: Reading) -> Dialect:
-    """Delimiter, quoting and encoding: as asked, or as the ending and the header say; what is not usual is told."""
+    """Choose delimiter, quotes and encoding: as asked, or as ending and header say; what is not usual is told."""
     encoding = encoding_of(file, reading)
     with open_binary(file) as opened:
         start = opened.read(1 << 16)
@@ -161,7 +161,7 @@ def _written(fields: list[str], delimiter: str) -> str:
 
 
 def table_rows(file: Path, dialect: Dialect) -> Iterator[Row]:
-    """The rows of a table, the header first: its value is the names."""
+    """Yield the rows of a table, the header first: its value is the names."""
     csv.field_size_limit(sys.maxsize)
     lines = raw_lines(open_binary(file), dialect.encoding, dialect.line_end)
     records = _quoted(lines, dialect.delimiter) if dialect.quoted else _unquoted(lines, dialect.delimiter)
@@ -187,7 +187,7 @@ def _unquoted(lines: Iterable[str], delimiter: str) -> Iterator[tuple[list[str],
 
 
 def _quoted(lines: Iterator[str], delimiter: str) -> Iterator[tuple[list[str] | None, str]]:
-    """Records whose fields may be in quotes, with line feeds in them.
+    """Yield records whose fields may be in quotes, with line feeds in them.
 
     Where a quote is not closed as it should be, its line alone is given up, and reading goes on with the next: else it
     would swallow all rows up to another quote.

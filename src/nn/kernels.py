@@ -47,18 +47,8 @@ def decoded_by_dense(kernel: Kernel) -> Kernel:
     """Let :func:`dense` decode, where queries are few: for a kernel that equals it and does not take a cache's keys."""
 
     @wraps(kernel)
-    def either(
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        mask: Mask,
-        span: AttentionSpan,
-        dropout: float,
-        keys: KeyPositions | None = None,
-    ) -> Tensor:
-        if keys is None:
-            return kernel(q, k, v, mask, span, dropout)
-        return dense(q, k, v, mask, span, dropout, keys)
+    def either(q: Tensor, k: Tensor, v: Tensor, *arguments: Any) -> Tensor:
+        return (dense if isinstance(arguments[-1], KeyPositions) else kernel)(q, k, v, *arguments)
 
     return either
 

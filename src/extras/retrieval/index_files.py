@@ -75,7 +75,7 @@ class Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Make a change happen, whole or not at all."""
+    """Make a change happen, atomically."""
     content = {"format": FORMAT, **asdict(manifest)}
     write_text(folder / MANIFEST, json.dumps({"content": content, "crc32": _crc32(content)}, indent=1))
 

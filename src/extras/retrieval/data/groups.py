@@ -71,7 +71,7 @@ class RankingGroups(BatchedRows):
         return len(self.examples)
 
     def group(self, key: Key) -> Group:
-        """The tokens of a group."""
+        """Draw the tokens of a group."""
         epoch, index = key
         size = 1 + self.negatives
         if index < 0:
@@ -92,7 +92,7 @@ class RankingGroups(BatchedRows):
         )
 
     def __getitems__(self, keys: list[Key]) -> dict[str, Tensor]:
-        """A batch: ``labels`` (batch,), the place of the own passage, ``passage_numbers`` (batch, group), and rows."""
+        """Give a batch: rows, ``labels`` (batch,), the right position, and ``passage_numbers`` (batch, group)."""
         groups = [self.group(key) for key in keys]
         batch = {
             **self.rows(groups),
@@ -102,7 +102,7 @@ class RankingGroups(BatchedRows):
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 
     def rows(self, groups: list[Group]) -> dict[str, NDArray[np.int64]]:
-        """The arrays that a network reads.
+        """Make the arrays that a network reads.
 
         Returns:
             ``query_input_ids`` and ``query_attention_mask``, (batch, seq) each; ``input_ids`` and ``attention_mask``
@@ -125,15 +125,15 @@ class PairGroups(RankingGroups):
     """Groups whose rows are pairs, ``[CLS] query [SEP] passage [SEP]``."""
 
     def rows(self, groups: list[Group]) -> dict[str, NDArray[np.int64]]:
-        """``input_ids``, ``attention_mask`` and ``token_type_ids``, (batch, group, seq) each."""
+        """Make ``input_ids``, ``attention_mask`` and ``token_type_ids``, (batch, group, seq) each."""
         pairs = [
             bert_row([group.query, passage], self.seq_len, self.special_ids)
             for group in groups
             for passage in group.passages
         ]
         input_ids, attention_mask = pad_rows([ids for ids, _ in pairs], self.special_ids["pad_token"])
-        places, begins = np.arange(input_ids.shape[1]), np.array([begin for _, begin in pairs])[:, None]
-        segments = ((places >= begins) & (attention_mask > 0)).astype(np.int64)
+        positions, begins = np.arange(input_ids.shape[1]), np.array([begin for _, begin in pairs])[:, None]
+        segments = ((positions >= begins) & (attention_mask > 0)).astype(np.int64)
         shape = (len(groups), 1 + self.negatives, -1)
         return {
             "input_ids": input_ids.reshape(shape),

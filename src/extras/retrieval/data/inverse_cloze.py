@@ -24,7 +24,7 @@ class Example(NamedTuple):
 
 
 def cut_passages(data: SentenceTokens, passage_len: int) -> NDArray[np.int64]:
-    """Runs of two sentences or more within a document, of up to ``passage_len`` tokens: (passages, 2), by sentence.
+    """Cut runs of two sentences or more within a document, of up to ``passage_len`` tokens: (passages, 2), by sentence.
 
     A sentence longer than that ends its passage, which is cut when it is read.
     """
@@ -72,7 +72,7 @@ class InverseCloze:
         return int(np.diff(self.data.sentences[self.passages]).sum())
 
     def draw(self, index: int, rng: np.random.Generator) -> Example:
-        """The example of passage ``index``."""
+        """Draw the example of passage ``index``."""
         sentence = self._sentence(index, rng)
         begin, end = self.data.sentences[[sentence, sentence + 1]]
         query = self.data.tokens[begin:end]
@@ -80,12 +80,12 @@ class InverseCloze:
         return Example(query, self.whole(index) if kept else self._without(index, sentence), index)
 
     def whole(self, number: int) -> NDArray[np.integer]:
-        """A passage with all its sentences."""
+        """Give a passage with all its sentences."""
         begin, end = self.data.sentences[self.passages[number]]
         return self.data.tokens[begin:end]
 
     def candidate(self, number: int, rng: np.random.Generator) -> NDArray[np.integer]:
-        """A passage that is not the answer, with a gap as the answer has: nothing but its words tells them apart."""
+        """Draw a passage that is not the answer, with a gap as the answer has: only its words tell them apart."""
         return self._without(number, self._sentence(number, rng))
 
     def _sentence(self, number: int, rng: np.random.Generator) -> int:
@@ -95,6 +95,6 @@ class InverseCloze:
         return int(first + (rng.choice(fit) if len(fit) else rng.integers(last - first)))
 
     def _without(self, number: int, sentence: int) -> NDArray[np.integer]:
-        (first, last), places = self.passages[number], self.data.sentences
+        (first, last), starts = self.passages[number], self.data.sentences
         tokens = self.data.tokens
-        return np.concatenate([tokens[places[first] : places[sentence]], tokens[places[sentence + 1] : places[last]]])
+        return np.concatenate([tokens[starts[first] : starts[sentence]], tokens[starts[sentence + 1] : starts[last]]])
