@@ -91,6 +91,8 @@ def run_verb(arguments: list[str], verbs: Verbs = VERBS, program: str = "python 
         raise InputError(f"unknown verb {verb!r}; {hint}")
     module, _, function = verbs[verb][0].partition(":")
     try:
+        if module != "src.cli.training":  # whose configurations have to name a module as well
+            arguments = _with_own_modules(arguments)
         call(f"{program} {verb}", getattr(import_module(module), function), arguments)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "src":
@@ -98,6 +100,20 @@ def run_verb(arguments: list[str], verbs: Verbs = VERBS, program: str = "python 
         raise InputError(
             f"the package {error.name} is not installed: EXTRAS=dev ./run.sh {verb} installs all there is"
         ) from error
+
+
+def _with_own_modules(arguments: list[str]) -> list[str]:
+    """Import the modules of ``--allow_class_paths``, which register architectures of one's own, and take it out."""
+    option, kept, modules = "--allow_class_paths", list(arguments), []
+    for i in reversed(range(len(kept))):
+        if kept[i] == option and i + 1 < len(kept):
+            modules.append(kept.pop(i + 1))
+            del kept[i]
+        elif kept[i].startswith(f"{option}="):
+            modules.append(kept.pop(i).partition("=")[2])
+    if modules:
+        import_module("src.cli.class_names").import_modules(modules)
+    return kept
 
 
 def _for_the_user(error: Exception) -> str | None:

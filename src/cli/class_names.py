@@ -5,9 +5,11 @@ packages only. Two functions of jsonargparse are replaced where its own answer w
 every release.
 """
 
+from importlib import import_module
 from typing import Any
 
 from jsonargparse import Namespace, _typehints, set_parsing_settings
+from jsonargparse._util import import_object
 
 from src.errors import InputError
 
@@ -33,13 +35,15 @@ DENIED = [
 
 _allowed_before: set[str] = set()
 _resolve = _typehints.resolve_class_path_by_name
+_discard = _typehints.discard_init_args_on_class_path_change
 
 
 def allow_class_paths(more: list[str]) -> None:
     """Restrict what a configuration may name to those packages, before anything is imported for it.
 
     Args:
-        more: modules of the user's own, for this command; those of the one before are forgotten.
+        more: modules of the user's own, for this command; those of the one before are forgotten. They are imported, so
+            that they register their architectures.
     """
     forgotten = _allowed_before - {*more, *ALLOWED}
     try:
@@ -47,6 +51,18 @@ def allow_class_paths(more: list[str]) -> None:
     except ValueError as error:
         raise InputError(f"--allow_class_paths {' '.join(more)}: {error}") from error
     _allowed_before.update(more)
+    import_modules(more)
+
+
+def import_modules(names: list[str]) -> None:
+    """Import modules of the user's own."""
+    for name in names:
+        try:
+            import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name not in name:
+                raise
+            raise InputError(f"--allow_class_paths {name}: there is no such module") from error
 
 
 def check_order(arguments: list[str]) -> None:
@@ -73,9 +89,14 @@ def _forget_arguments_of_another_class(parser_or_action: Any, previous: Any, val
     """Let a class that takes another's place start from its own defaults.
 
     Where both have an argument, jsonargparse would keep its value: SGD in place of AdamW would decay the weights as
-    AdamW did, which nobody has asked for.
+    AdamW did, which nobody has asked for. A class of one's own keeps the arguments of the parent that it extends.
     """
     if previous and "init_args" in previous and previous["class_path"] != value["class_path"]:
+        if not value["class_path"].startswith("src."):
+            own, parent = import_object(value["class_path"]), import_object(previous["class_path"])
+            if issubclass(own, parent) and parent.__module__.startswith("src."):
+                _discard(parser_or_action, previous, value)
+                return
         previous["init_args"] = Namespace() if isinstance(previous, Namespace) else {}
 
 

@@ -123,7 +123,7 @@ def _file_with(key: str, arguments: list[str]) -> str:
     """Return `` in FILE`` for the configuration file that has a key, or nothing where it is on the command line."""
     if any(key in argument.partition("=")[0].split(".") for argument in arguments):
         return ""
-    for config in values_of(("--config", "-c"), arguments):
+    for config in reversed(values_of(("--config", "-c"), arguments)):  # the last one rules
         path = Path(config)
         # it may also be a configuration itself, as a checkpoint's is
         if (
