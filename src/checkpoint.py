@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from src.architectures import architectures
 from src.atomic import atomic_file
+from src.discovery import parts
 from src.errors import InputError
 from src.files import check_folder_of
-from src.tokenization import BERT_SPELLINGS
 
 # without these a file is no checkpoint of this project
 REQUIRED_KEYS = {
@@ -30,8 +30,6 @@ REQUIRED_KEYS = {
     "state_dict": dict,
     "config": str,
 }
-# architecture -> the special tokens that its checkpoints name; those of the others are BERT's
-SPECIAL_TOKENS = {"gpt": ("eos_token",), "transformer": ("eos_token", "decoder_start_token")}
 HEADER = "meta.pt"  # in the folder of a sharded checkpoint: all but weights and optimizer state
 AVERAGED = "averaged.pt"  # in that folder: averaged weights, where those that are trained lie in the shards
 CHECKSUMS = "checksums.json"  # in that folder: the size and the CRC of each of its files, by their names
@@ -48,11 +46,7 @@ class Trained(NamedTuple, Generic[M]):
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What a checkpoint holds. Only tensors and plain types are read: no code in the file can run.
-
-    Raises:
-        InputError: the file is missing, damaged, or no checkpoint of this project.
-    """
+    """Read a checkpoint. Only tensors and plain types are read: no code in the file can run."""
     path = Path(path)
     if path.is_dir():
         sharded = (path / HEADER).is_file()
@@ -81,11 +75,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def check_content(checkpoint: Any, path: Path, keys: Iterable[str]) -> None:
-    """Whether what was read is a checkpoint, and its parts fit together: configuration, weights, tokenizer.
-
-    Raises:
-        InputError: naming the first thing that is wrong.
-    """
+    """Refuse what is no checkpoint, or whose parts do not fit together: configuration, weights, tokenizer."""
     if not isinstance(checkpoint, dict):
         raise InputError(f"{path} is no checkpoint of this project: it holds a {type(checkpoint).__name__}")
     for key in keys:
@@ -93,10 +83,15 @@ def check_content(checkpoint: Any, path: Path, keys: Iterable[str]) -> None:
             raise InputError(f"{path} is no checkpoint of this project: it has no {key!r}, or none that is meant")
     architecture = checkpoint["architecture"]
     if architecture not in architectures():
+        module = checkpoint.get("module")
+        hint = f"; it is of the module {module}: name that by --allow_class_paths {module}" if module else ""
         raise InputError(
-            f"checkpoint {path} holds a {architecture}: what is known here is {', '.join(architectures())}"
+            f"checkpoint {path} holds a {architecture}: what is known here is {', '.join(architectures())}{hint}"
         )
     _check_tokenizer(checkpoint, path)
+    for part in parts("architectures"):
+        for before, now in getattr(part, "MOVED", {}).items():
+            checkpoint["config"] = checkpoint["config"].replace(f"class_path: {before}\n", f"class_path: {now}\n")
     try:
         settings = yaml.safe_load(checkpoint["config"])
     except yaml.YAMLError as error:
@@ -107,16 +102,14 @@ def check_content(checkpoint: Any, path: Path, keys: Iterable[str]) -> None:
 
 
 def _check_tokenizer(checkpoint: dict[str, Any], path: Path) -> None:
-    architecture = checkpoint["architecture"]
+    architecture = architectures()[checkpoint["architecture"]]
     try:
-        tokenizer = Tokenizer.from_str(checkpoint["tokenizer"])
-        if architecture == "transformer":
-            Tokenizer.from_str(checkpoint.get("source_tokenizer", ""))
+        tokenizer, *_ = [Tokenizer.from_str(checkpoint.get(key, "")) for key in architecture.tokenizers]
     except Exception as error:  # the library raises nothing narrower
         raise InputError(f"checkpoint {path} has a tokenizer that cannot be read: {error}") from error
-    for name in SPECIAL_TOKENS.get(architecture, BERT_SPELLINGS):
+    for name in architecture.special_tokens:
         if name not in checkpoint["special_tokens"]:
-            raise InputError(f"checkpoint {path} names no {name}, which a {architecture} needs")
+            raise InputError(f"checkpoint {path} names no {name}, which a {checkpoint['architecture']} needs")
     for name, token in checkpoint["special_tokens"].items():
         is_known = isinstance(token, str) and (
             tokenizer.token_to_id(token) is not None or name == "decoder_start_token"
@@ -126,15 +119,15 @@ def _check_tokenizer(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def network_names(header: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors, without their content, of the network that a checkpoint describes, by their names in it."""
-    config_class, model_class = architectures()[header["architecture"]]
+    """List the tensors, without their content, of the network that a checkpoint describes, by their names in it."""
+    entry = architectures()[header["architecture"]]
     with torch.device("meta"):
-        network = model_class(config_class(**header["model_config"]))
+        network = entry.network(entry.config(**header["model_config"]))
     return {f"model.{name}": tensor for name, tensor in network.state_dict(keep_vars=True).items()}
 
 
 def tied_names(header: dict[str, Any]) -> list[list[str]]:
-    """The names of each tensor that the network of a checkpoint has under several of them."""
+    """List the names of each tensor that the network of a checkpoint has under several of them."""
     groups: dict[int, list[str]] = {}
     if header.get("architecture") in architectures():
         for name, tensor in network_names(header).items():
@@ -143,11 +136,7 @@ def tied_names(header: dict[str, Any]) -> list[list[str]]:
 
 
 def check_tied(checkpoint: dict[str, Any], path: Path) -> None:
-    """Whether a tied tensor has one value under all its names: else the name that is loaded last would win.
-
-    Raises:
-        InputError: naming the first two that differ.
-    """
+    """Refuse two values of a tied tensor under its names: the name that is loaded last would win."""
     for first, *others in tied_names(checkpoint):
         for weights in (checkpoint["state_dict"], checkpoint.get("plain_weights", {})):
             for name in others:
@@ -158,7 +147,7 @@ def check_tied(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def _repair_average(checkpoint: dict[str, Any], path: Path) -> None:
-    """Where one name of a tied weight was averaged and another was not, the average is the value of both.
+    """Let an average that stands under one name of a tied weight be the value of its other names.
 
     It is certain which is which: the plain weight stands beside the average, and is what the other name has.
     """
@@ -191,11 +180,7 @@ def _check_network(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """What a checkpoint holds beside its weights; it may also be the folder of a sharded one.
-
-    Raises:
-        InputError: as :func:`read_checkpoint`.
-    """
+    """Read what a checkpoint holds beside its weights; it may also be the folder of a sharded one."""
     path = Path(path)
     if not path.is_dir():
         return read_checkpoint(path)
@@ -211,7 +196,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
 
 def checksum(path: Path) -> int:
-    """The CRC-32 of a file."""
+    """Compute the CRC-32 of a file."""
     value = 0
     with path.open("rb") as file:
         while chunk := file.read(1 << 24):
@@ -220,11 +205,7 @@ def checksum(path: Path) -> int:
 
 
 def check_shards(folder: Path) -> None:
-    """Whether the files of a sharded checkpoint are as they were written; each is read once.
-
-    Raises:
-        InputError: one is missing or damaged, or the checkpoint was never finished.
-    """
+    """Refuse a sharded checkpoint whose files are not as they were written; each is read once."""
     try:
         expected = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
         for name, (size, crc) in expected.items():
@@ -238,31 +219,28 @@ def check_shards(folder: Path) -> None:
 
 
 def load_trained(path: str | Path, model_class: type[M]) -> Trained[M]:
-    """The network of a checkpoint, on the CPU in float32.
-
-    Raises:
-        InputError: as :func:`read_checkpoint`, or for a checkpoint of another architecture.
-    """
-    return restore(read_checkpoint(path), path, model_class)
+    """Load the network of a checkpoint, of a class or a subclass of it, on the CPU in float32."""
+    names = [name for name, entry in architectures().items() if issubclass(entry.network, model_class)]
+    return restore(read_checkpoint(path), path, names)
 
 
-def restore(checkpoint: dict[str, Any], path: str | Path, model_class: type[M]) -> Trained[M]:
-    """As :func:`load_trained`, from a checkpoint that was read already; ``path`` names it in errors."""
-    architecture, config_class = next((name, c) for name, (c, m) in architectures().items() if m is model_class)
-    if checkpoint["architecture"] != architecture:
-        raise InputError(f"checkpoint {path} holds a {checkpoint['architecture']}: this needs a {architecture}")
-    model = model_class(config_class(**checkpoint["model_config"]))
-    weights = {key.removeprefix("model."): tensor for key, tensor in checkpoint["state_dict"].items()}
-    model.load_state_dict(weights)
+def load_writer(checkpoint: dict[str, Any], path: str | Path, verb: str) -> Trained[Any]:
+    """Load the network of a checkpoint for a verb that writes text with it."""
+    return restore(checkpoint, path, [name for name, entry in architectures().items() if entry.writes == verb])
+
+
+def restore(checkpoint: dict[str, Any], path: str | Path, names: list[str]) -> Trained[Any]:
+    """Make the network of a checkpoint, of one of some architectures; ``path`` names it in errors."""
+    held = checkpoint["architecture"]
+    if held not in names:
+        raise InputError(f"checkpoint {path} holds a {held}: this needs a {' or a '.join(names)}")
+    model = architectures()[held].network(architectures()[held].config(**checkpoint["model_config"]))
+    model.load_state_dict({key.removeprefix("model."): value for key, value in checkpoint["state_dict"].items()})
     return Trained(model.eval(), Tokenizer.from_str(checkpoint["tokenizer"]), checkpoint["special_tokens"])
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint, whole or not at all.
-
-    Raises:
-        InputError: there is no folder to write it into, or no room, or it is not fit to be read.
-    """
+    """Write a checkpoint, whole or not at all."""
     check_folder_of(path)
     check_tied(checkpoint, path)
     with atomic_file(path) as file:
@@ -270,11 +248,7 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def check_compatible(checkpoint: dict[str, Any], architecture: str, config: dict[str, Any], tokenizer: str) -> None:
-    """Whether a run with this network and tokenizer can go on from a checkpoint.
-
-    Raises:
-        InputError: naming the first thing that differs.
-    """
+    """Refuse to go on from a checkpoint with another network or tokenizer, naming the first thing that differs."""
     held = checkpoint.get("architecture")
     if held != architecture:
         raise InputError(f"the checkpoint holds a {held}: this configuration trains a {architecture}")
@@ -284,7 +258,7 @@ def check_compatible(checkpoint: dict[str, Any], architecture: str, config: dict
             "import wrote beside it, by --data.tokenizer"
         )
     # through its class, which knows what older checkpoints did not say
-    was = _shape(asdict(architectures()[architecture][0](**checkpoint["model_config"])))
+    was = _shape(asdict(architectures()[architecture].config(**checkpoint["model_config"])))
     now = _shape(config)
     for key, value in now.items():
         if was.get(key) != value:
@@ -294,7 +268,7 @@ def check_compatible(checkpoint: dict[str, Any], architecture: str, config: dict
 
 
 def _shape(config: dict[str, Any]) -> dict[str, Any]:
-    """What of a network's configuration its weights depend on."""
+    """Take what of a network's configuration its weights depend on."""
     free = ["init_std", "attention", "window", "dilation", "global_tokens"]
     if config.get("positions", "learned") != "learned":
         free.append("max_seq_len")

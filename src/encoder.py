@@ -13,14 +13,13 @@ from rich.progress import track
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from src.architectures import architectures
 from src.checkpoint import read_checkpoint
 from src.errors import InputError
 from src.hardware import to_device
-from src.models import BERTConfig, BERTEncoder, LongformerConfig, mean_pool
-from src.models.longformer import LongformerEncoder
+from src.models import BERTEncoder, mean_pool
 from src.tokenization import bert_ids, bert_row, pad_rows
 
-KINDS = ("bert", "bi_encoder", "longformer")  # the networks that have an encoder to take
 PREFIX = "model.encoder."
 
 
@@ -95,11 +94,11 @@ def load_encoder(path: str | Path, device: str = "cpu") -> Encoder:
         InputError: there is none in it, it cannot be read, or there is no such device.
     """
     checkpoint = read_checkpoint(path)
-    held, shape = checkpoint["architecture"], checkpoint["model_config"]
-    if held not in KINDS:
-        raise InputError(f"checkpoint {path} holds a {held}: this needs one of {', '.join(KINDS)}")
-    longformer = held == "longformer"
-    model = LongformerEncoder(LongformerConfig(**shape)) if longformer else BERTEncoder(BERTConfig(**shape), False)
+    held = architectures()[checkpoint["architecture"]]
+    if held.encoder is None:
+        known = ", ".join(name for name, entry in architectures().items() if entry.encoder is not None)
+        raise InputError(f"checkpoint {path} holds a {checkpoint['architecture']}: this needs one of {known}")
+    model = held.encoder(held.config(**checkpoint["model_config"]))
     names = model.state_dict()
     model.load_state_dict({name: checkpoint["state_dict"][PREFIX + name] for name in names})
     tokenizer = Tokenizer.from_str(checkpoint["tokenizer"])

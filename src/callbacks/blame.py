@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 import lightning as L
 import torch
 import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils._pytree import tree_leaves
 
+from src.data.loader import target_counts
 from src.tasks import Task
 from src.tasks.base import Batch
 
@@ -89,7 +91,7 @@ def _first_output(task: Task) -> Fault | None:
     try:
         with _aside(task):
             for _, batch, _ in task.batches:
-                loss = torch.stack(list(task.losses(batch).values()))
+                loss = torch.stack(list(task.losses(batch, target_counts(batch)).values()))
                 if not found and not _is_finite(loss):
                     what = "the first module whose output is not finite is the loss itself, out of finite outputs"
                     found.append(Fault(calls, what, place_of(task.trainer, task)))
@@ -147,7 +149,7 @@ def cause_of_spike(task: Task, before: Sequence[Batches], limit: float, margin: 
         limit: the loss above which a step is a spike.
         margin: how far that is above the mean.
     """
-    if not task.whole_head:
+    if type(task.trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):
         return "its cause is looked for on one device and under DDP alone"
     if not before:
         return "there are no rows of steps before it to compare with"
@@ -171,7 +173,8 @@ def _losses_without_dropout(task: Task, steps: Sequence[Batches]) -> list[float]
     try:
         with _aside(task):
             losses = [
-                [torch.stack(list(task.losses(batch).values())).sum() for _, batch, _ in batches] for batches in steps
+                [torch.stack(list(task.losses(batch, target_counts(batch)).values())).sum() for _, batch, _ in batches]
+                for batches in steps
             ]
     finally:
         for module in training:

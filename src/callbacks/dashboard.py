@@ -8,11 +8,9 @@ from torch import nn
 from src.callbacks.summary import baselines_of
 from src.callbacks.tensorboard import tensorboards
 from src.data import Baselines
-from src.tasks import Task
+from src.tasks.base import Charts, Task
 
-Layout = dict[str, dict[str, list[str]]]  # section -> chart -> tags of its curves
-
-TRAINING: Layout = {
+TRAINING: Charts = {
     "Optimisation": {
         "Learning rate": ["train/learning_rate"],
         "Gradient norm before clipping": ["train/gradient_norm"],
@@ -20,47 +18,6 @@ TRAINING: Layout = {
     "Speed": {
         "Tokens a second": ["throughput/tokens_per_second"],
         "Utilisation of the hardware": ["throughput/hardware_utilisation", "throughput/mfu"],
-    },
-}
-# architecture -> the charts of its own, which stand first
-LAYOUTS: dict[str, Layout] = {
-    "gpt": {
-        "Loss": {"Training and validation": ["train/loss", "val/loss"]},
-        "Quality": {"Perplexity": ["val/perplexity"], "Bits a byte": ["val/bits_per_byte"]},
-    },
-    "bert": {
-        "Loss": {
-            "Training and validation": ["train/loss", "val/loss"],
-            "Masked words": ["train/mlm_loss", "val/mlm_loss"],
-            "Next sentences": ["train/nsp_loss", "val/nsp_loss"],
-        },
-        "Quality": {
-            "Accuracy": ["val/mlm_accuracy", "val/nsp_accuracy"],
-            "Perplexity of masked words": ["val/mlm_perplexity"],
-        },
-    },
-    "longformer": {
-        "Loss": {
-            "Training and validation": ["train/loss", "val/loss"],
-            "Masked words": ["train/mlm_loss", "val/mlm_loss"],  # the same, beside a BERT's
-        },
-        "Quality": {"Accuracy": ["val/mlm_accuracy"], "Perplexity of masked words": ["val/mlm_perplexity"]},
-    },
-    "bert_classifier": {
-        "Loss": {"Training and validation": ["train/loss", "val/loss"]},
-        "Quality": {"Accuracy and F1": ["val/accuracy", "val/f1"]},
-    },
-    "bi_encoder": {
-        "Loss": {"Training and validation": ["train/loss", "val/loss"]},
-        "Quality": {"Rank of the passage": ["val/mrr", "val/accuracy"]},
-    },
-    "transformer": {
-        "Loss": {"Training and validation": ["train/loss", "val/loss"]},
-        "Quality": {
-            "BLEU and chrF": ["val/bleu", "val/chrf"],
-            "Token accuracy": ["val/token_accuracy"],
-            "Perplexity": ["val/perplexity"],
-        },
     },
 }
 
@@ -113,7 +70,7 @@ class Dashboard(L.Callback):
     @rank_zero_only
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Task)
-        layout = {**LAYOUTS.get(pl_module.architecture, {}), **TRAINING}
+        layout = {**pl_module.charts, **TRAINING}
         charts: dict[str, dict[str, list[str | list[str]]]] = {}
         for section, found in layout.items():
             charts[section] = {}

@@ -20,14 +20,14 @@ from src.callbacks.checkpoints import ends, last_checkpoint, save_last, validati
 from src.callbacks.ema import EMA
 from src.distributed import ZeroStrategy
 from src.errors import Diverged, InputError, Preempted
-from src.tasks import Task
+from src.tasks.base import NormCallback, Task
 
 WINDOW, ENOUGH = 100, 20  # steps that a spike is compared with, and the fewest that suffice
 BEFORE = 4  # steps whose rows are kept, to find the cause of a spike
 EVERY = 10  # batches of a validation between two checks for a signal, where several processes must agree
 
 
-class Guard(L.Callback):
+class Guard(NormCallback):
     """Catch a loss or gradient that is not finite before the optimizer uses it, and signals that ask the run to end.
 
     Before each optimizer step the loss is averaged over the processes, with whether one of them was asked to end; so
@@ -81,7 +81,8 @@ class Guard(L.Callback):
         return {"faults": self.faults, "lr_scale": self._lr_scale, "losses": list(self._losses)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.faults, self._lr_scale = state_dict["faults"], state_dict["lr_scale"]
+        self.faults = state_dict["faults"]
+        self._lr_scale = state_dict["lr_scale"] if "lr_scale" in state_dict else state_dict["rate_factor"]  # once
         self._losses.extend(state_dict["losses"])
 
     _lr_scale = 1.0
@@ -90,8 +91,7 @@ class Guard(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Task)
-        pl_module.lr_scale = self._lr_scale
-        pl_module.guard = lambda norm: self._inspect(trainer, pl_module, norm)
+        pl_module.configure_rates(self._lr_scale)
         self._signal, self._ending = None, False
         # instead of Lightning's handlers, which end with status 0 and no checkpoint, or save in the middle of a step;
         # its teardown restores the handlers from before the run
@@ -110,8 +110,7 @@ class Guard(L.Callback):
 
     # ---- each step
 
-    def _inspect(self, trainer: L.Trainer, task: Task, norm: Tensor) -> None:
-        """Before the optimizer's step."""
+    def on_gradient_norm(self, trainer: L.Trainer, task: Task, norm: Tensor) -> None:
         loss = torch.stack([loss for _, _, loss in task.batches]).mean().float()
         asked = torch.tensor(float(self._signal is not None), device=loss.device)
         figures = torch.stack([loss, asked])
@@ -174,8 +173,7 @@ class Guard(L.Callback):
             if isinstance(callback, EMA):
                 callback.on_load_checkpoint(trainer, task, checkpoint)
         self._lr_scale *= self.rollback_factor
-        task.lr_scale = self._lr_scale
-        task.configure_rates()
+        task.configure_rates(self._lr_scale)
         return f"back to the weights of step {checkpoint['global_step']}, rates x {self._lr_scale:g} from here"
 
     # ---- ending

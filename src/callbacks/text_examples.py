@@ -8,9 +8,11 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from src.architectures import architectures
 from src.callbacks.tensorboard import tensorboards
 from src.decoding import decode_continuation, encode_prompt, generate
 from src.distributed import unsharded_model
+from src.errors import InputError
 from src.tasks import Task
 from src.tasks.base import Batch
 
@@ -20,6 +22,7 @@ LINE = 110  # characters of a line in TensorBoard, which does not break any
 class TextExamples(L.Callback):
     """Write texts after each validation, to ``samples/step_N.txt`` in the run's folder and to TensorBoard."""
 
+    verb: str  # the architecture's `writes`, in the registry, that the callback is for
     needs_model = True  # whether `texts` runs the network, which has to be gathered where it is sharded
     separator = "\n\n"
 
@@ -29,6 +32,13 @@ class TextExamples(L.Callback):
     def texts(self, task: Task, model: Any) -> list[str]:
         """Make the texts, on the first rank, with the whole network in evaluation mode."""
         raise NotImplementedError
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        assert isinstance(pl_module, Task)
+        if architectures()[pl_module.architecture].writes != self.verb:
+            able = ", ".join(entry.task for entry in architectures().values() if entry.writes == self.verb)
+            name = type(self).__name__
+            raise InputError(f"{name} is for {able}, not for {type(pl_module).__name__}: leave it out")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Task)
@@ -61,6 +71,7 @@ class TextSamples(TextExamples):
         top_k: draw from the k likeliest tokens only.
     """
 
+    verb = "generate"
     separator = "\n\n--------\n\n"
 
     def __init__(
@@ -100,6 +111,7 @@ class TranslationSamples(TextExamples):
         examples: how many sentences, spread evenly over the split.
     """
 
+    verb = "translate"
     needs_model = False  # the validation has translated all of them
 
     def __init__(self, examples: int = 5) -> None:
@@ -119,6 +131,8 @@ class MaskFills(TextExamples):
         examples: how many rows, the first of the validation split.
         top_k: words for each mask.
     """
+
+    verb = "fill-mask"
 
     def __init__(self, examples: int = 3, top_k: int = 3) -> None:
         super().__init__()

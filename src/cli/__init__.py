@@ -91,9 +91,7 @@ def run_verb(arguments: list[str], verbs: Verbs = VERBS, program: str = "python 
         raise InputError(f"unknown verb {verb!r}; {hint}")
     module, _, function = verbs[verb][0].partition(":")
     try:
-        if module != "src.cli.training":  # whose configurations have to name a module as well
-            arguments = _with_own_modules(arguments)
-        call(f"{program} {verb}", getattr(import_module(module), function), arguments)
+        call(f"{program} {verb}", getattr(import_module(module), function), _with_own_modules(module, arguments))
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "src":
             raise
@@ -102,8 +100,10 @@ def run_verb(arguments: list[str], verbs: Verbs = VERBS, program: str = "python 
         ) from error
 
 
-def _with_own_modules(arguments: list[str]) -> list[str]:
+def _with_own_modules(module: str, arguments: list[str]) -> list[str]:
     """Import the modules of ``--allow_class_paths``, which register architectures of one's own, and take it out."""
+    if module == "src.cli.training":  # whose configurations have to name a module as well
+        return arguments
     option, kept, modules = "--allow_class_paths", list(arguments), []
     for i in reversed(range(len(kept))):
         if kept[i] == option and i + 1 < len(kept):

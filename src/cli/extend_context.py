@@ -16,11 +16,6 @@ from src.errors import InputError
 from src.models import BERTConfig, LongformerConfig
 
 Weights = dict[str, Tensor]
-# architecture before -> after
-EXTENDED = {"bert": "longformer", "longformer": "longformer", "gpt": "gpt"}
-
-# architecture -> what trains it, and on what
-TASKS = {"longformer": ("LongformerModule", "MLMDataModule"), "gpt": ("GPTModule", "LMDataModule")}
 
 
 def extend_context(checkpoint: str, max_seq_len: Positive, output: Path, window: Positive | None = None) -> None:
@@ -36,15 +31,14 @@ def extend_context(checkpoint: str, max_seq_len: Positive, output: Path, window:
     """
     check_output(output)
     content = extend(read_checkpoint(checkpoint), max_seq_len, window)
-    config = content["model_config"]
+    config, entry = content["model_config"], architectures()[content["architecture"]]
     data = {"seq_len": max_seq_len}
-    if content["architecture"] == "gpt":
+    if entry.data == "LMDataModule":
         data["end_token"] = content["special_tokens"]["eos_token"]
     shape = {name: value for name, value in config.items() if name != "vocab_size"}
-    task, source = TASKS[content["architecture"]]
     overrides = {
-        "model": {"class_path": task, "init_args": {"config": shape}},
-        "data": {"class_path": source, "init_args": data},
+        "model": {"class_path": entry.task, "init_args": {"config": shape}},
+        "data": {"class_path": entry.data, "init_args": data},
     }
     content["config"] = yaml.safe_dump(overrides)
     save_starting_point(content, overrides, output)
@@ -63,14 +57,16 @@ def extend(checkpoint: dict[str, Any], max_seq_len: int, window: int | None) -> 
     training mends. A Longformer's global projections start as those of its windows.
     """
     before = checkpoint["architecture"]
-    if before not in EXTENDED:
-        raise InputError(f"the checkpoint holds a {before}: only {', '.join(EXTENDED)} can be given a longer context")
-    old = architectures()[before][0](**checkpoint["model_config"])
+    after = architectures()[before].extended
+    if after is None:
+        known = ", ".join(name for name, entry in architectures().items() if entry.extended)
+        raise InputError(f"the checkpoint holds a {before}: only {known} can be given a longer context")
+    old = architectures()[before].config(**checkpoint["model_config"])
     if max_seq_len <= old.max_seq_len:
         raise InputError(f"--max-seq-len {max_seq_len} is not more than the {old.max_seq_len} positions that there are")
     settings: dict[str, Any] = {**asdict(old), "max_seq_len": max_seq_len}
     weights = {name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()}
-    if before == "bert":
+    if after != before:  # a BERT becomes a Longformer
         settings |= {"attention": "sliding_window", "window": old.max_seq_len // 2, "global_tokens": [0]}
         settings = {field.name: settings[field.name] for field in fields(LongformerConfig)}
         weights = _with_global_projections(weights, old)
@@ -80,7 +76,7 @@ def extend(checkpoint: dict[str, Any], max_seq_len: int, window: int | None) -> 
     kept = {key: checkpoint[key] for key in (*REQUIRED_KEYS, "untrained") if key in checkpoint}
     return {
         **kept,
-        "architecture": EXTENDED[before],
+        "architecture": after,
         "model_config": settings,
         "state_dict": {f"model.{name}": tensor for name, tensor in weights.items()},
         # what Lightning needs of a file to evaluate it

@@ -2,11 +2,10 @@
 
 import torch
 
-from src.checkpoint import read_checkpoint, restore
+from src.checkpoint import load_writer, read_checkpoint
 from src.cli.verb import Positive
 from src.errors import InputError
 from src.hardware import to_device
-from src.models import BERT, Longformer
 from src.tokenization import bert_ids
 
 
@@ -26,8 +25,7 @@ def fill_mask(checkpoint: str, text: str, top_k: Positive = 5, device: str = "cp
             f"checkpoint {checkpoint} was imported from {content['imported_from']}, which has no head for "
             "masked words: train one first"
         )
-    kind: type[BERT | Longformer] = Longformer if content["architecture"] == "longformer" else BERT
-    model, tokenizer, special_tokens = restore(content, checkpoint, kind)
+    model, tokenizer, special_tokens = load_writer(content, checkpoint, "fill-mask")
     special, mask = bert_ids(tokenizer), special_tokens["mask_token"]
     ids = [special["cls_token"], *tokenizer.encode(text, add_special_tokens=False).ids, special["sep_token"]]
     positions = [i for i, token in enumerate(ids) if token == special["mask_token"]]

@@ -2,14 +2,13 @@
 
 import torch
 
-from src.checkpoint import load_trained
+from src.checkpoint import load_writer, read_checkpoint
 from src.cli.verb import Fraction, NonNegative, NonNegativeFloat, Positive
 from src.coverage import MeasuredTokenizer
 from src.decoding import decode_continuation, encode_prompt
 from src.decoding import generate as continuations_of
 from src.errors import InputError
 from src.hardware import to_device
-from src.models import GPT
 
 
 def generate(
@@ -34,7 +33,7 @@ def generate(
         seed: of the draws
         device: cpu, cuda, cuda:1, mps, ...
     """
-    model, tokenizer, special_tokens = load_trained(checkpoint, GPT)
+    model, tokenizer, special_tokens = load_writer(read_checkpoint(checkpoint), checkpoint, "generate")
     eos = tokenizer.token_to_id(special_tokens["eos_token"])
     assert eos is not None
     texts = prompt or [""]

@@ -12,7 +12,7 @@ from rich.progress import track
 from tokenizers import Tokenizer
 
 from src.atomic import atomic_file
-from src.checkpoint import Trained, read_checkpoint, restore
+from src.checkpoint import Trained, load_writer, read_checkpoint
 from src.cli.verb import NonNegative, NonNegativeFloat, Positive
 from src.decoding import Hypothesis, beam_search, greedy_search, wu_penalty
 from src.errors import InputError
@@ -71,7 +71,7 @@ def translate(
     if text and input_:
         raise InputError("argument --input: not allowed with argument --text (see python -m src translate --help)")
     content = read_checkpoint(checkpoint)
-    trained = restore(content, checkpoint, Transformer)
+    trained = load_writer(content, checkpoint, "translate")
     source = Tokenizer.from_str(content["source_tokenizer"])
     if input_:
         check_file(input_, is_text=True)

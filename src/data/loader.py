@@ -85,6 +85,11 @@ class TokenCountingLoader:
         self.sampler.first = state.get("first", 0)
 
 
+def target_counts(batch: Batch) -> dict[str, Tensor]:
+    """Take the counts that the loader has added to a batch, 0-dim tensors on its device."""
+    return {count: batch[count] for count in _counted(batch)}
+
+
 def count_targets(batch: Batch) -> Tensor:
     """How many labels of each kind are targets: (kinds of labels in the batch,)."""
     return torch.stack([(batch[TARGETS[count]] != IGNORED).sum() for count in _counted(batch)])

@@ -1,11 +1,9 @@
 """Strategies: how a run is spread over processes, chosen by one more configuration file."""
 
-from src.distributed.data_parallel import data_parallel_group, data_parallel_size
-from src.distributed.gradients import clip_by_global_norm
 from src.distributed.mesh import MeshStrategy
 from src.distributed.pipeline import PipelineStrategy
 from src.distributed.saving import AtomicCheckpointIO
-from src.distributed.unsharded import unsharded_model
+from src.distributed.whole import clip_by_global_norm, data_parallel_group, data_parallel_size, unsharded_model
 from src.distributed.zero import ZeroStrategy
 
 __all__ = [

@@ -1,6 +1,7 @@
 """Fully sharded data parallelism (FSDP2), tensor parallelism, or both on a two-dimensional mesh of processes."""
 
 import atexit
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,8 +36,8 @@ class MeshStrategy(ModelParallelStrategy):
             memory (the verb ``consolidate`` makes a file of it); else one file, as without this strategy.
         reshard_after_forward: free the gathered parameters after the forward pass and gather them again for the
             backward one: less memory, more communication.
-        cpu_offload: keep shards and optimizer state in the processors' memory, and step the optimizer there.
-        process_group_backend: ``gloo`` on processors and ``nccl`` on GPUs if null.
+        cpu_offload: keep shards and optimizer state in the CPU's memory, and step the optimizer there.
+        process_group_backend: ``gloo`` on CPUs and ``nccl`` on GPUs if null.
     """
 
     is_sharded = True  # a process holds parts of the weights only
@@ -54,12 +55,13 @@ class MeshStrategy(ModelParallelStrategy):
         self.reshard_after_forward, self.cpu_offload = reshard_after_forward, cpu_offload
         self._sharded = False
 
-    def sizes(self, world_size: int) -> tuple[int, int]:
-        """How many processes there are along each dimension.
+    @property
+    def replicas(self) -> Any:
+        """The group of processes that have rows of their own."""
+        return self.device_mesh["data_parallel"].get_group()
 
-        Raises:
-            InputError: they do not multiply to the number of processes.
-        """
+    def sizes(self, world_size: int) -> tuple[int, int]:
+        """Count the processes along each dimension."""
         data, tensor = self._data_parallel_size, self._tensor_parallel_size
         if tensor == "auto":
             tensor = world_size if data == "auto" else world_size // data
@@ -73,11 +75,7 @@ class MeshStrategy(ModelParallelStrategy):
         return data, tensor
 
     def check(self, trainer: L.Trainer, task: Any) -> None:
-        """Refuse what cannot work, before any process is started.
-
-        Raises:
-            InputError: naming it.
-        """
+        """Refuse what cannot work, before any process is started."""
         _, tensor = self.sizes(trainer.world_size)
         if tensor > 1:
             with torch.device("meta"):
@@ -175,18 +173,22 @@ def parallelize(model: nn.Module, mesh: DeviceMesh) -> None:
 
 def _draw_apart(module: SelfAttention | CrossAttention, mesh: DeviceMesh) -> None:
     """Let the heads of each rank drop weights of their own, and all ranks go on from the same random state."""
-    attend = module.forward
     devices = [torch.cuda.current_device()] if mesh.device_type == "cuda" else []
+    forks: list[AbstractContextManager[None]] = []
 
-    def forward(*inputs: Any, **options: Any) -> Tensor:
-        if not (module.training and module.dropout):
-            return attend(*inputs, **options)
-        seed = int(torch.randint(1 << 62, ()))  # the same on each
-        with torch.random.fork_rng(devices):
+    def enter(*_: Any) -> None:
+        if module.training and module.dropout:
+            seed = int(torch.randint(1 << 62, ()))  # the same on each
+            forks.append(torch.random.fork_rng(devices))
+            forks[-1].__enter__()
             torch.manual_seed(seed + mesh.get_local_rank())
-            return attend(*inputs, **options)
 
-    module.forward = forward  # type: ignore[method-assign]
+    def leave(*_: Any) -> None:
+        if forks:
+            forks.pop().__exit__(None, None, None)
+
+    module.register_forward_pre_hook(enter)
+    module.register_forward_hook(leave)
 
 
 def _tied(model: nn.Module) -> list[list[tuple[nn.Module, str]]]:

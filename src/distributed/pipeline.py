@@ -17,44 +17,26 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
 from torch.optim import Optimizer
 
-from src.distributed.stages import Layer, State, empty_state, keep, layers, output_of, partition, rows_of
+from src.distributed.saving import named_state, numbered_state
+from src.distributed.stages import ScheduledLoss, cost, keep, partition, steps_of
 from src.errors import InputError
+from src.models.network import run
 from src.optim import parameter_groups
 
 Batch = dict[str, Tensor]
+State = tuple[Tensor, ...]
 IGNORED = -100  # the label of a row that only fills up a micro-batch
 
 
-class _Gradients(torch.autograd.Function):
-    """A loss whose backward pass hands out gradients that a schedule has computed already.
-
-    A schedule runs the forward and backward passes of the micro-batches in turns, where Lightning does one step after
-    the other. To Lightning this is a loss as any other, so that zeroing, accumulating and scaling stay its own.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor | None], *parameters: Tensor) -> Tensor:
-        ctx.gradients = gradients
-        return loss.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *scales: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *(None if g is None else g * scales[0] for g in ctx.gradients)
-
-
 class _Stage(nn.Module):
-    """A run of layers, as the schedule calls it: with the number of a micro-batch, and the state before it."""
+    """A run of steps, as the schedule calls it: with the number of a micro-batch, and the state before it."""
 
     def __init__(self, strategy: "PipelineStrategy", k: int) -> None:
         super().__init__()
         self.strategy, self.k = strategy, k
 
     def forward(self, *state: Tensor, number: Tensor) -> State | Tensor:
-        strategy: PipelineStrategy = self.strategy
-        micro_batch = strategy.micro_batch(int(number))
-        inputs = strategy.task.inputs(micro_batch)
-        found = strategy.run_stage(self.k, () if self.k == 0 else state, inputs)
-        return found if self.k < strategy.n_stages - 1 else strategy.objective(found, micro_batch)
+        return self.strategy.run_micro_batch(self.k, int(number), () if self.k == 0 else state)
 
 
 class PipelineStrategy(DDPStrategy):
@@ -71,7 +53,7 @@ class PipelineStrategy(DDPStrategy):
             turn, with as many micro-batches in memory as there are stages (Narayanan et al. 2019); ``Interleaved1F1B``
             with several stages a process and so shorter waits (Narayanan et al. 2021).
         stages_per_process: more than one with ``Interleaved1F1B`` only.
-        process_group_backend: ``gloo`` on processors and ``nccl`` on GPUs if null.
+        process_group_backend: ``gloo`` on CPUs and ``nccl`` on GPUs if null.
     """
 
     is_sharded = True  # a process holds parts of the weights only
@@ -89,16 +71,11 @@ class PipelineStrategy(DDPStrategy):
         self.schedule_name, self.stages_per_process = schedule, stages_per_process
         self._cut: list[range] | None = None
         self._scheduled: tuple[tuple[torch.Size, ...], Any] | None = None
-        self._names: list[str] | None = None  # of the parts of the loss
 
     # ---- setting up
 
     def check(self, trainer: L.Trainer, task: Any) -> None:
-        """Refuse what cannot work, before any process is started.
-
-        Raises:
-            InputError: naming it.
-        """
+        """Refuse what cannot work, before any process is started."""
         size = self.pipeline_size or trainer.world_size
         n_stages = size * self.stages_per_process
         if size < 1 or trainer.world_size % size:
@@ -120,9 +97,9 @@ class PipelineStrategy(DDPStrategy):
                 "micro_batches to 1 and schedule to GPipe"
             )
         with torch.device("meta"):
-            n_layers = len(layers(task.build_model()))
-        if n_stages > n_layers:
-            raise InputError(f"the network has {n_layers} layers, too few for {n_stages} stages")
+            n_steps = len(steps_of(task.build_model()))
+        if n_stages > n_steps:
+            raise InputError(f"the network has {n_steps} layers, too few for {n_stages} stages")
 
     def setup_environment(self) -> None:
         super().setup_environment()
@@ -156,7 +133,6 @@ class PipelineStrategy(DDPStrategy):
         self.setup_precision_plugin()
         if trainer.state.fn == TrainerFn.FITTING:
             _optimizers_to_device(self.optimizers, self.root_device)
-        self.task.pipeline = self
 
     def _cut_network(self) -> None:
         model = self.task.model
@@ -164,10 +140,10 @@ class PipelineStrategy(DDPStrategy):
         # of the whole network: what a checkpoint is ordered by
         self._groups = [[names[id(p)] for p in group["params"]] for group in parameter_groups(model)]
         self._keys = list(self.task.state_dict())
-        self._layers = layers(model)
-        self._cut = partition([layer.cost for layer in self._layers], self.n_stages)
+        steps = steps_of(model)
+        self._cut = partition([cost(step) for step in steps], self.n_stages)
         self._mine = [k for k in range(self.n_stages) if k % self.size == self.place]
-        keep(model, [self._layers[i] for k in self._mine for i in self._cut[k]])
+        keep(model, [steps[i] for k in self._mine for i in self._cut[k]])
         self._share()
 
     def _share(self) -> None:
@@ -189,62 +165,55 @@ class PipelineStrategy(DDPStrategy):
 
     # ---- running
 
-    def run_stage(self, k: int, state: State, inputs: Batch) -> State:
-        """The state after a stage; after the last one, what the network gives."""
+    def _run_stage(self, k: int, state: State, arguments: dict[str, Any]) -> Any:
+        """Compute the state after a stage; after the last one, the network's output."""
         assert self._cut is not None
-        for i in self._cut[k]:
-            state = self._layers[i].run(state, inputs)
-        return state
+        steps = self.task.model.steps(**arguments)
+        return run(steps[self._cut[k].start : self._cut[k].stop], *state)
 
-    def _last_layer(self, k: int) -> Layer:
+    def _empty(self, k: int, arguments: dict[str, Any], device: torch.device | str) -> State:
+        """Make room for the state after a stage. Under mixed precision the residual stream is kept in float32."""
         assert self._cut is not None
-        return self._layers[self._cut[k][-1]]
+        shapes = self.task.model.steps(**arguments)[self._cut[k].stop - 1].shapes
+        dtype, d_model = next(self.task.model.parameters()).dtype, self.task.config.d_model
+        return tuple(torch.empty(*shape, d_model, dtype=dtype, device=device) for shape in shapes)
 
-    def _empty(self, k: int, inputs: Batch, device: torch.device | str) -> State:
-        """Room for the state after a stage. Under mixed precision the residual stream is kept in float32."""
-        dtype = next(self.task.model.parameters()).dtype
-        return empty_state(self._last_layer(k), inputs, self.task.config.d_model, dtype, device)
+    def _arguments(self, micro_batch: Batch) -> dict[str, Any]:
+        return {**self.task.inputs(micro_batch), **self.task.targets(micro_batch)}
 
-    def micro_batch(self, number: int) -> Batch:
-        """A part of the batch at hand."""
-        return self._parts[number]
-
-    def objective(self, state: State, micro_batch: Batch) -> Tensor:
-        """The loss of a micro-batch, a 0-dim tensor; its parts are kept."""
-        parts = self.task.loss_parts(output_of(self.task.model, state), micro_batch)
-        self._found = list(parts)
+    def run_micro_batch(self, k: int, number: int, state: State) -> State | Tensor:
+        """Compute the state after a stage; after the last one the loss, 0-dim, whose parts are kept."""
+        micro_batch = self._parts[number]
+        found = self._run_stage(k, state, self._arguments(micro_batch))
+        if k < self.n_stages - 1:
+            return found
+        parts = self.task.mean_losses(found, micro_batch, self._counts)
         values = torch.stack(list(parts.values()))
         self._losses.append(values.detach())
         return values.sum()
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The parts of the loss of a batch, on every process of the pipeline, whose backward gives all gradients."""
-        self._parts = self._split(batch)
+    def losses(self, batch: Batch, counts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Compute the parts of the loss on every process of the pipeline; their backward gives all gradients."""
+        self._parts, self._counts = self._split(batch), counts
         self._losses: list[Tensor] = []
         parameters = [p for p in self.task.model.parameters() if p.requires_grad]
         held = [p.grad for p in parameters]
         for p in parameters:
             p.grad = None
         numbers = torch.arange(self.micro_batches)
-        first, last = self.place == 0, self.place == self.size - 1
-        schedule = self._schedule()
-        schedule.step(
-            *([numbers] if first else []),
-            number=numbers,
-            target=numbers if last else None,
-            return_outputs=False,
-        )
+        inputs, target = [numbers] if self.place == 0 else [], numbers if self.place == self.size - 1 else None
+        self._schedule().step(*inputs, number=numbers, target=target, return_outputs=False)
         gradients = [p.grad for p in parameters]
         for p, gradient in zip(parameters, held, strict=True):
             p.grad = gradient
         self._sum_gradients(gradients)
-        names, values = self._broadcast_losses()
-        values[0] = _Gradients.apply(values[0], gradients, *parameters)
-        return dict(zip(names, values, strict=True))
+        first_part, *others = self._broadcast_losses()
+        values = [ScheduledLoss.apply(first_part, gradients, *parameters), *others]
+        return dict(zip(self.task.averaged_over, values, strict=True))
 
     def _split(self, batch: Batch) -> list[Batch]:
-        """Equal parts by rows, filled up with rows that have no labels."""
-        rows = rows_of(batch)
+        """Cut into equal parts by rows, filled up with rows that have no labels."""
+        rows = len(batch["input_ids"])
         size = -(-rows // self.micro_batches)
         missing = size * self.micro_batches - rows
         parts: list[Batch] = [{} for _ in range(self.micro_batches)]
@@ -257,11 +226,11 @@ class PipelineStrategy(DDPStrategy):
         return parts
 
     def _schedule(self) -> Any:
-        """A schedule for batches of this shape: its stages have room for no other."""
-        inputs = self.task.inputs(self._parts[0])
-        shapes = tuple(tensor.shape for tensor in inputs.values())
+        """Take a schedule for batches of this shape: its stages have room for no other."""
+        arguments = self._arguments(self._parts[0])
+        shapes = tuple(value.shape for value in arguments.values() if isinstance(value, Tensor))
         if self._scheduled is None or self._scheduled[0] != shapes:
-            stages = [self._pipeline_stage(k, inputs) for k in self._mine]
+            stages = [self._pipeline_stage(k, arguments) for k in self._mine]
             options = {"loss_fn": lambda loss, _: loss, "scale_grads": False}
             if self.schedule_name == "Interleaved1F1B":
                 schedule: Any = ScheduleInterleaved1F1B(stages, self.micro_batches, **options)  # type: ignore[arg-type]
@@ -271,9 +240,9 @@ class PipelineStrategy(DDPStrategy):
             self._scheduled = shapes, schedule
         return self._scheduled[1]
 
-    def _pipeline_stage(self, k: int, inputs: Batch) -> PipelineStage:
-        before = self._empty(k - 1, inputs, "meta") if k else (torch.empty(1, dtype=torch.long, device="meta"),)
-        after = self._empty(k, inputs, "meta") if k < self.n_stages - 1 else (torch.empty((), device="meta"),)
+    def _pipeline_stage(self, k: int, arguments: dict[str, Any]) -> PipelineStage:
+        before = self._empty(k - 1, arguments, "meta") if k else (torch.empty(1, dtype=torch.long, device="meta"),)
+        after = self._empty(k, arguments, "meta") if k < self.n_stages - 1 else (torch.empty((), device="meta"),)
         before = tuple(tensor.requires_grad_(k > 0) for tensor in before)
         after = tuple(tensor.requires_grad_() for tensor in after)
         return PipelineStage(_Stage(self, k), k, self.n_stages, self.root_device, before, after, group=self.group)
@@ -291,37 +260,29 @@ class PipelineStrategy(DDPStrategy):
             flat /= self.mesh["dp"].size()
             torch._foreach_copy_(found, list(_unflatten_dense_tensors(flat, found)))
 
-    def _broadcast_losses(self) -> tuple[list[str], list[Tensor]]:
-        """The parts of the loss by name, from the last stage to all."""
-        source = dist.get_global_rank(self.group, self.size - 1)
-        if self._names is None:
-            names = [list(self._found) if self._losses else None]
-            dist.broadcast_object_list(names, source, group=self.group)
-            self._names = names[0] or []
-        values = torch.zeros(len(self._names), device=self.root_device)
+    def _broadcast_losses(self) -> list[Tensor]:
+        """Send the parts of the loss from the last stage to all."""
+        values = torch.zeros(len(self.task.averaged_over), device=self.root_device)
         if self._losses:
             values = torch.stack(self._losses).sum(0).float()
-        dist.broadcast(values, source, group=self.group)
-        return self._names, list(values.unbind())
+        dist.broadcast(values, dist.get_global_rank(self.group, self.size - 1), group=self.group)
+        return list(values.unbind())
 
-    def forward(self, batch: Batch) -> Any:
-        """What the network says of a batch, in evaluation: on the last process of the pipeline, and null on others."""
-        inputs: Batch = self.task.inputs(batch)
-        state: State = ()
-        for k in range(self.n_stages):
-            owner, previous = k % self.size, (k - 1) % self.size
-            if owner != self.place:
-                continue
-            if k and previous != self.place:
-                state = self._empty(k - 1, inputs, self.root_device)
+    def outputs(self, arguments: dict[str, Any]) -> Any:
+        """Run the network, in evaluation: its output on the last process of the pipeline, and None on others."""
+        found: Any = ()
+        for k in self._mine:
+            state = found if isinstance(found, tuple) else (found,)
+            if k and self.size > 1:
+                state = self._empty(k - 1, arguments, self.root_device)
                 for tensor in state:
-                    dist.recv(tensor, dist.get_global_rank(self.group, previous), group=self.group)
-            state = self.run_stage(k, state, inputs)
-            following = (k + 1) % self.size
-            if k < self.n_stages - 1 and following != self.place:
-                for tensor in state:
-                    dist.send(tensor.contiguous(), dist.get_global_rank(self.group, following), group=self.group)
-        return output_of(self.task.model, state) if self.n_stages - 1 in self._mine else None
+                    dist.recv(tensor, dist.get_global_rank(self.group, (k - 1) % self.size), group=self.group)
+            found = self._run_stage(k, state, arguments)
+            if k < self.n_stages - 1 and self.size > 1:
+                for tensor in found if isinstance(found, tuple) else (found,):
+                    following = dist.get_global_rank(self.group, (k + 1) % self.size)
+                    dist.send(tensor.contiguous(), following, group=self.group)
+        return found if self.n_stages - 1 in self._mine else None
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:
@@ -369,31 +330,14 @@ class PipelineStrategy(DDPStrategy):
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         if isinstance(optimizer, LightningOptimizer):
             optimizer = optimizer._optimizer
-        held, local = optimizer.state_dict(), [name for group in self._local_groups(optimizer) for name in group]
-        firsts = [names[0] for names in self._local_groups(optimizer)]
-        groups = dict(zip(firsts, held["param_groups"], strict=True))
-        mine = {local[i]: state for i, state in held["state"].items()}
-        whole: dict[str, Any] = {}
+        states: dict[str, Any] = {}
         settings: dict[str, Any] = {}
-        for states, found in self._gather((mine, groups)):
-            whole |= states
-            settings |= found
-        numbers = {name: i for i, name in enumerate(name for group in self._groups for name in group)}
-        merged = []
-        for names in self._groups:
-            group = next(group for name, group in settings.items() if name in names)
-            merged.append({**group, "params": [numbers[name] for name in names]})
-        return {"state": {numbers[name]: whole[name] for name in numbers if name in whole}, "param_groups": merged}
+        for found, groups in self._gather(named_state(optimizer.state_dict(), self._local_groups(optimizer))):
+            states |= found
+            settings |= groups
+        return numbered_state(states, settings, self._groups)
 
     def load_optimizer_state_dict(self, checkpoint: Any) -> None:
         for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            groups = list(zip(saved["param_groups"], self._groups, strict=True))
-            numbers = {name: i for group, names in groups for i, name in zip(group["params"], names, strict=True)}
-            local = self._local_groups(optimizer)
-            places = {name: i for i, name in enumerate(name for group in local for name in group)}
-            states = {i: saved["state"][numbers[name]] for name, i in places.items() if numbers[name] in saved["state"]}
-            mine = [
-                {**next(group for group, whole in groups if names[0] in whole), "params": [places[n] for n in names]}
-                for names in local
-            ]
-            optimizer.load_state_dict({"state": states, "param_groups": mine})
+            states, settings = named_state(saved, self._groups)
+            optimizer.load_state_dict(numbered_state(states, settings, self._local_groups(optimizer)))

@@ -8,7 +8,7 @@ from torch.distributed.tensor import Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel
 
 from src.errors import InputError
-from src.nn import Block, CrossAttention, FeedForward, GlobalSelfAttention, LearnedPositions, SelfAttention
+from src.nn import Block, CrossAttention, FeedForward, GlobalSelfAttention, Head, LearnedPositions, SelfAttention
 
 
 def shard_units(model: nn.Module) -> list[nn.Module]:
@@ -38,7 +38,7 @@ def tensor_plan(model: nn.Module) -> dict[str, ParallelStyle]:
                 plan[f"{name}.gate"] = ColwiseParallel()
         elif isinstance(module, nn.Embedding) and _is_vocabulary(name, module):
             plan[name] = RowwiseParallel(input_layouts=Replicate())
-        elif isinstance(module, nn.Linear) and name.rpartition(".")[2] in ("head", "decoder"):
+        elif isinstance(module, Head):
             plan[name] = ColwiseParallel(output_layouts=Replicate())
     return plan
 

@@ -86,3 +86,25 @@ def atomic_folder(path: Path, barrier: Callable[[], Any]) -> Iterator[Path]:
         write_text(aside / CHECKSUMS, json.dumps({name: sums for part in parts for name, sums in part.items()}))
         replace_folder(aside, path)
     barrier()
+
+
+def named_state(state: dict[str, Any], groups: list[list[str]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Take an optimizer's state apart: what it keeps of each parameter, and the settings of its group, by its name.
+
+    Args:
+        state: ``Optimizer.state_dict()``.
+        groups: the names of the parameters of each of its groups.
+    """
+    pairs = list(zip(state["param_groups"], groups, strict=True))
+    found = [(i, name, group) for group, names in pairs for i, name in zip(group["params"], names, strict=True)]
+    states = {name: state["state"][i] for i, name, _ in found if i in state["state"]}
+    return states, {name: group for _, name, group in found}
+
+
+def numbered_state(states: dict[str, Any], settings: dict[str, Any], groups: list[list[str]]) -> dict[str, Any]:
+    """Put such parts together as the state of an optimizer over these groups, which may be fewer of them."""
+    numbers = {name: i for i, name in enumerate(name for names in groups for name in names)}
+    return {
+        "state": {i: states[name] for name, i in numbers.items() if name in states},
+        "param_groups": [{**settings[names[0]], "params": [numbers[name] for name in names]} for names in groups],
+    }

@@ -1,4 +1,4 @@
-"""DeepSpeed's ZeRO (Rajbhandari et al. 2020), on GPUs and, to try and to test it, on processors."""
+"""DeepSpeed's ZeRO (Rajbhandari et al. 2020), on GPUs and, to try and to test it, on CPUs."""
 
 import atexit
 import os
@@ -31,10 +31,10 @@ class ZeroStrategy(DeepSpeedStrategy):
 
     Args:
         stage: 1, 2 or 3.
-        offload_optimizer: keep the optimizer state in the processors' memory, and step the optimizer there.
+        offload_optimizer: keep the optimizer state in the CPU's memory, and step the optimizer there.
         offload_parameters: keep the parameters there too (stage 3).
         bucket_size: elements that are reduced or gathered at once.
-        process_group_backend: ``gloo`` on processors and ``nccl`` on GPUs if null.
+        process_group_backend: ``gloo`` on CPUs and ``nccl`` on GPUs if null.
     """
 
     def __init__(
@@ -63,11 +63,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         self.stage = stage
 
     def check(self, trainer: L.Trainer, task: Any) -> None:
-        """Refuse what cannot work, before any process is started.
-
-        Raises:
-            InputError: naming it.
-        """
+        """Refuse what cannot work, before any process is started."""
         optimizer = task.make_optimizer([{"params": [nn.Parameter(torch.zeros(2, 2))]}])
         kind = type(optimizer).__name__
         if kind in NEED_WHOLE_MATRICES:
@@ -78,12 +74,12 @@ class ZeroStrategy(DeepSpeedStrategy):
         if trainer.gradient_clip_algorithm == "value":
             raise InputError("ZeRO clips gradients by their norm only: set trainer.gradient_clip_algorithm to norm")
 
-    # ---- on processors
+    # ---- on CPUs
 
     @property
     def root_device(self) -> torch.device:
         device = super().root_device
-        # deepspeed is told its rank by the index of the device, and Lightning's processors have none
+        # deepspeed is told its rank by the index of the device, and Lightning's CPUs have none
         return torch.device("cpu", self.local_rank) if device.type == "cpu" else device
 
     def setup_environment(self) -> None:

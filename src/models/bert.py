@@ -4,15 +4,18 @@ Shape letters: B batch, T tokens, M predicted positions, C = d_model, V = vocab_
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from src.models.config import check, self_attention
+from src.models.network import Network, Step
 from src.nn import (
     Block,
     Dropout,
+    Head,
     LearnedPositions,
     Mask,
     NormPlacement,
@@ -106,7 +109,7 @@ def at(hidden: Tensor, positions: Tensor | None) -> Tensor:
     return hidden if positions is None else hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[2]))
 
 
-class BERTEncoder(nn.Module):
+class BERTEncoder(Network):
     """Token ids (B, T) to vectors (B, T, C).
 
     Args:
@@ -116,7 +119,7 @@ class BERTEncoder(nn.Module):
 
     attention: type[SelfAttention] = SelfAttention
 
-    def __init__(self, config: BERTConfig, pooler: bool = True) -> None:
+    def __init__(self, config: BERTConfig, pooler: bool = False) -> None:
         super().__init__()
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
@@ -154,105 +157,129 @@ class BERTEncoder(nn.Module):
         return self.dropout(self.embedding_norm(x + self.position_embedding(position_ids(input_ids))))
 
     def mask(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Mask:
-        """Which tokens each block may look at."""
+        """Say which tokens each block may look at."""
         return Mask(input_ids.shape[1], attention_mask=attention_mask)
 
-    def encode(self, x: Tensor, mask: Mask) -> Tensor:
-        """Run the blocks: (B, T, C) to the same."""
-        for block in self.blocks:
-            x = block(x, mask)
-        return self.final_norm(x)
-
-    def forward(
-        self, input_ids: Tensor, token_type_ids: Tensor | None = None, attention_mask: Tensor | None = None
-    ) -> Tensor:
+    def steps(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **masks: Tensor | None,
+    ) -> list[Step]:
         """Read each token in the light of all.
 
         Args:
             input_ids: (B, T), padded on the right.
-            token_type_ids: (B, T), the segment of each token; all 0 if null.
+            token_type_ids: (B, T), the segment of each token; all 0 if None.
             attention_mask: (B, T), 1 at real tokens and 0 at padding; every row has a real token.
+            masks: what else :meth:`mask` takes.
 
         Returns:
-            (B, T, C).
-
-        Raises:
-            ValueError: more tokens than positions.
+            The steps to (B, T, C).
         """
-        return self.encode(self.embed(input_ids, token_type_ids), self.mask(input_ids, attention_mask))
+        mask, shape = self.mask(input_ids, attention_mask, **masks), [input_ids.shape]
+        embeddings = [self.token_embedding, self.segment_embedding, self.position_embedding, self.embedding_norm]
+        return [
+            Step(lambda: self.embed(input_ids, token_type_ids), embeddings, shape),
+            *(Step(partial(block, mask=mask), [block], shape) for block in self.blocks),
+            Step(self.final_norm, [self.final_norm], shape),
+        ]
 
     def pool(self, hidden: Tensor) -> Tensor:
-        """The vector of the whole input, from that of [CLS]: (B, T, C) to (B, C)."""
+        """Make the vector of the whole input of that of [CLS]: (B, T, C) to (B, C)."""
         assert self.pooler is not None
         return torch.tanh(self.pooler(hidden[:, 0]))
 
 
 class MaskedWordHead(nn.Module):
-    """Which word stands behind each vector: (..., C) to logits (..., V), by the token embeddings and a bias."""
+    """Which word stands behind each vector: (..., C) to logits (..., V), by the token embeddings and a bias.
+
+    Given labels (...), their summed loss instead: see :class:`Head`.
+    """
 
     def __init__(self, config: BERTConfig, token_embedding: nn.Embedding) -> None:
         super().__init__()
         self.dense = nn.Linear(config.d_model, config.d_model)
         self.activation = activation(config.activation)
         self.norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
-        self.decoder = nn.Linear(config.d_model, config.vocab_size)
+        self.decoder = Head(config.d_model, config.vocab_size)
         self.decoder.weight = token_embedding.weight
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.decoder(self.norm(self.activation(self.dense(x))))
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.decoder(self.norm(self.activation(self.dense(x))), labels=labels)
 
 
 class BERTOutput(NamedTuple):
-    """The logits of both heads."""
+    """The output of both heads."""
 
-    masked_words: Tensor  # (B, M, V), or (B, T, V) at all positions
-    next_sentence: Tensor | None  # (B, 2): 0 says that B follows A, 1 that it does not; null without that head
+    masked_words: Tensor  # logits (B, M, V), or (B, T, V) at all positions; given labels their summed loss, 0-dim
+    next_sentence: Tensor | None  # logits (B, 2): 0 says that B follows A, 1 that it does not; None without that head
 
 
-class BERT(nn.Module):
+MASKED = 0.15  # of the positions are predicted
+
+
+class BERT(Network):
     """The encoder with both heads of its pretraining."""
 
     def __init__(self, config: BERTConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = BERTEncoder(config)
+        self.encoder = BERTEncoder(config, pooler=True)
         self.masked_words = MaskedWordHead(config, self.encoder.token_embedding)
         self.next_sentence = nn.Linear(config.d_model, 2)
         init_weights(self, config.init_std)
 
-    def forward(
+    def steps(
         self,
         input_ids: Tensor,
         token_type_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         masked_positions: Tensor | None = None,
-    ) -> BERTOutput:
+        labels: Tensor | None = None,
+    ) -> list[Step]:
         """Predict the masked words, and whether the second segment follows the first.
 
         Args:
-            input_ids: (B, T), as the other inputs of :meth:`BERTEncoder.forward`.
-            masked_positions: (B, M), the positions to predict; the projection onto the vocabulary, the dearest part
-                of the network, is computed there alone. All positions if null.
+            input_ids: (B, T), as the next two in :meth:`BERTEncoder.steps`.
+            token_type_ids: (B, T).
+            attention_mask: (B, T).
+            masked_positions: (B, M), the positions to predict; the projection onto the vocabulary, the most expensive
+                part of the network, is computed there alone. All positions if None.
+            labels: (B, M), the words there; -100 where none is to be predicted.
+
+        Returns:
+            The steps to a :class:`BERTOutput`.
         """
-        hidden = self.encoder(input_ids, token_type_ids, attention_mask)
-        next_sentence = self.next_sentence(self.encoder.pool(hidden))
-        return BERTOutput(self.masked_words(at(hidden, masked_positions)), next_sentence)
+
+        def predict(hidden: Tensor) -> BERTOutput:
+            next_sentence = self.next_sentence(self.encoder.pool(hidden))
+            return BERTOutput(self.masked_words(at(hidden, masked_positions), labels), next_sentence)
+
+        heads = [self.encoder.pooler, self.masked_words, self.next_sentence]
+        encoder = self.encoder.steps(input_ids, token_type_ids, attention_mask)
+        return [*encoder, Step(predict, heads, fraction=MASKED)]
 
 
-class BERTClassifier(nn.Module):
+class BERTClassifier(Network):
     """The encoder with a classifier on [CLS] (section 4.1)."""
 
     def __init__(self, config: BERTClassifierConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = BERTEncoder(config)
+        self.encoder = BERTEncoder(config, pooler=True)
         self.dropout = Dropout(config.dropout)
         self.classifier = nn.Linear(config.d_model, config.n_labels)
         init_weights(self, config.init_std)
 
-    def forward(
+    def steps(
         self, input_ids: Tensor, token_type_ids: Tensor | None = None, attention_mask: Tensor | None = None
-    ) -> Tensor:
-        """Classify each input: logits (B, L). Arguments as :meth:`BERTEncoder.forward`."""
-        pooled = self.encoder.pool(self.encoder(input_ids, token_type_ids, attention_mask))
-        return self.classifier(self.dropout(pooled))
+    ) -> list[Step]:
+        """Classify each input: the steps to logits (B, L). Arguments as :meth:`BERTEncoder.steps`."""
+
+        def classify(hidden: Tensor) -> Tensor:
+            return self.classifier(self.dropout(self.encoder.pool(hidden)))
+
+        encoder = self.encoder.steps(input_ids, token_type_ids, attention_mask)
+        return [*encoder, Step(classify, [self.encoder.pooler, self.classifier])]

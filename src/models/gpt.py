@@ -5,14 +5,18 @@ Shape letters: B batch, T tokens, C = d_model, V = vocab_size.
 
 import math
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 from typing import Literal
 
 from torch import Tensor, nn
 
 from src.models.config import attention_span, check, self_attention
+from src.models.network import Network, Step, run
 from src.nn import (
     Block,
     Dropout,
+    Head,
     KVCache,
     LearnedPositions,
     Mask,
@@ -80,7 +84,7 @@ class GPTConfig:
         return None if self.positions in ("rotary", "alibi") and self.window is not None else self.max_seq_len
 
 
-class GPT(nn.Module):
+class GPT(Network):
     """Token ids (B, T) to next-token logits (B, T, V)."""
 
     def __init__(self, config: GPTConfig) -> None:
@@ -107,7 +111,7 @@ class GPT(nn.Module):
         )
         # the last block of a post-norm stack has normed its output already
         self.final_norm = nn.LayerNorm(config.d_model, bias=config.bias) if config.norm == "pre" else nn.Identity()
-        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.head = Head(config.d_model, config.vocab_size, bias=False)
         self._init_weights()
         if config.tie_embeddings:
             self.head.weight = self.token_embedding.weight
@@ -122,7 +126,7 @@ class GPT(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.n_layers) if residual else 0.02)
 
     def new_cache(self, max_len: int | None = None) -> list[KVCache]:
-        """An empty cache for :meth:`forward`, one entry a block, for ``max_len`` tokens (the whole context if null).
+        """An empty cache for :meth:`steps`, one entry a block, for ``max_len`` tokens (the whole context if null).
 
         With a window a block keeps no more than that: the cache of any number of tokens has one size.
         """
@@ -136,7 +140,7 @@ class GPT(nn.Module):
         past: int = 0,
         documents: Tensor | None = None,
     ) -> Tensor:
-        """What the first block sees: (B, T, C)."""
+        """Compute what the first block sees: (B, T, C)."""
         length, context = past + input_ids.shape[1], self.config.context
         if context is not None and length > context:
             raise ValueError(f"{length} tokens are more than the {context} positions of this model")
@@ -147,38 +151,14 @@ class GPT(nn.Module):
             x = x + self.position_embedding(position_ids(input_ids, attention_mask, past, documents))
         return self.dropout(x)
 
-    def mask(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        past: int = 0,
-        documents: Tensor | None = None,
-    ) -> Mask:
-        """Which tokens each block may look at."""
-        return Mask(past + input_ids.shape[1], True, past, attention_mask, documents)
-
-    def hidden(
+    def steps(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         cache: list[KVCache] | None = None,
         documents: Tensor | None = None,
-    ) -> Tensor:
-        """What the output layer sees: (B, T, C). Arguments as in :meth:`forward`."""
-        past = cache[0].length if cache else 0
-        x = self.embed(input_ids, attention_mask, past, documents)
-        mask = self.mask(input_ids, attention_mask, past, documents)
-        for i, block in enumerate(self.blocks):
-            x = block(x, mask, cache[i] if cache else None)
-        return self.final_norm(x)
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        cache: list[KVCache] | None = None,
-        documents: Tensor | None = None,
-    ) -> Tensor:
+        labels: Tensor | None = None,
+    ) -> list[Step]:
         """Predict the token after each position.
 
         Args:
@@ -187,11 +167,25 @@ class GPT(nn.Module):
             cache: from :meth:`new_cache`; holds the keys and values of the tokens before these.
             documents: (B, T), the number of each token's document in a row of several, each of which is then read as
                 if it stood alone; without a cache and padding.
+            labels: (B, T), the token after each position; -100 where none is to be predicted.
 
         Returns:
-            Logits (B, T, V).
-
-        Raises:
-            ValueError: more tokens than positions.
+            The steps to the logits (B, T, V); given labels, to their summed cross-entropy in nats, 0-dim.
         """
-        return self.head(self.hidden(input_ids, attention_mask, cache, documents))
+        past = cache[0].length if cache else 0
+        mask = Mask(past + input_ids.shape[1], True, past, attention_mask, documents)
+        shape, caches = [input_ids.shape], cache or repeat(None, len(self.blocks))
+        embeddings = [self.token_embedding, self.position_embedding]
+        return [
+            Step(lambda: self.embed(input_ids, attention_mask, past, documents), embeddings, shape),
+            *(Step(partial(b, mask=mask, cache=c), [b], shape) for b, c in zip(self.blocks, caches, strict=True)),
+            Step(self.final_norm, [self.final_norm], shape),
+            Step(lambda x: self.head(x, labels=labels), [self.head]),
+        ]
+
+    def hidden(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: list[KVCache] | None = None
+    ) -> Tensor:
+        """Compute what the output layer sees: (B, T, C). Arguments as in :meth:`steps`."""
+        hidden: Tensor = run(self.steps(input_ids, attention_mask, cache)[:-1])
+        return hidden

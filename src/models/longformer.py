@@ -9,9 +9,10 @@ Shape letters: B batch, T tokens, M predicted positions, C = d_model, V = vocab_
 
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from src.models.bert import BERTConfig, BERTEncoder, BERTOutput, MaskedWordHead, at, init_weights
+from src.models.bert import MASKED, BERTConfig, BERTEncoder, BERTOutput, MaskedWordHead, at, init_weights
+from src.models.network import Network, Step
 from src.nn import GlobalSelfAttention, GlobalTokens, Mask
 
 
@@ -51,16 +52,13 @@ class LongformerEncoder(BERTEncoder):
     attention = GlobalSelfAttention
     config: LongformerConfig
 
-    def __init__(self, config: LongformerConfig) -> None:
-        super().__init__(config, pooler=False)
-
     def mask(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         global_attention_mask: Tensor | None = None,
     ) -> Mask:
-        """Which tokens each block may look at."""
+        """Say which tokens each block may look at."""
         if global_attention_mask is None:
             global_tokens = GlobalTokens.at(self.config.global_tokens, input_ids, attention_mask)
         elif global_attention_mask.shape != input_ids.shape:
@@ -72,30 +70,8 @@ class LongformerEncoder(BERTEncoder):
             global_tokens = GlobalTokens.where(global_attention_mask, attention_mask)
         return Mask(input_ids.shape[1], attention_mask=attention_mask, global_tokens=global_tokens)
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        token_type_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        global_attention_mask: Tensor | None = None,
-    ) -> Tensor:
-        """Read each token in the light of its window and the global tokens.
 
-        Args:
-            input_ids: (B, T), as the next two as in :meth:`BERTEncoder.forward`; of any length up to ``max_seq_len``.
-            global_attention_mask: (B, T), 1 at global tokens; those of the configuration if null.
-
-        Returns:
-            (B, T, C).
-
-        Raises:
-            ValueError: more tokens than positions.
-        """
-        x = self.embed(input_ids, token_type_ids)
-        return self.encode(x, self.mask(input_ids, attention_mask, global_attention_mask))
-
-
-class Longformer(nn.Module):
+class Longformer(Network):
     """The encoder with the head for masked words."""
 
     def __init__(self, config: LongformerConfig) -> None:
@@ -105,22 +81,32 @@ class Longformer(nn.Module):
         self.masked_words = MaskedWordHead(config, self.encoder.token_embedding)
         init_weights(self, config.init_std)
 
-    def forward(
+    def steps(
         self,
         input_ids: Tensor,
         token_type_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         masked_positions: Tensor | None = None,
         global_attention_mask: Tensor | None = None,
-    ) -> BERTOutput:
+        labels: Tensor | None = None,
+    ) -> list[Step]:
         """Predict the masked words.
 
         Args:
-            input_ids: (B, T), as the next two and the last as in :meth:`LongformerEncoder.forward`.
-            masked_positions: (B, M), the positions to predict; all if null.
+            input_ids: (B, T), as the next two in :meth:`BERTEncoder.steps`; of any length up to ``max_seq_len``.
+            token_type_ids: (B, T).
+            attention_mask: (B, T).
+            masked_positions: (B, M), the positions to predict; all if None.
+            global_attention_mask: (B, T), 1 at global tokens; those of the configuration if None.
+            labels: (B, M), the words there; -100 where none is to be predicted.
 
         Returns:
-            Logits (B, M, V), and nothing of next sentences.
+            The steps to a :class:`BERTOutput` without next sentences.
         """
-        hidden = self.encoder(input_ids, token_type_ids, attention_mask, global_attention_mask)
-        return BERTOutput(self.masked_words(at(hidden, masked_positions)), None)
+
+        def predict(hidden: Tensor) -> BERTOutput:
+            return BERTOutput(self.masked_words(at(hidden, masked_positions), labels), None)
+
+        masks = {"attention_mask": attention_mask, "global_attention_mask": global_attention_mask}
+        encoder = self.encoder.steps(input_ids, token_type_ids, **masks)
+        return [*encoder, Step(predict, [self.masked_words], fraction=MASKED)]

@@ -5,12 +5,14 @@ Shape letters: B batch, S source tokens, T target tokens, C = d_model, V = vocab
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from src.models.config import attention_span, check, self_attention
-from src.nn import Block, Dropout, KVCache, Mask, NormPlacement, SinusoidalPositions, padding_mask, position_ids
+from src.models.network import Network, Step, run
+from src.nn import Block, Dropout, Head, KVCache, Mask, NormPlacement, SinusoidalPositions, padding_mask, position_ids
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class DecoderCache(NamedTuple):
     source: KVCache
 
 
-class Transformer(nn.Module):
+class Transformer(Network):
     """Source ids (B, S) and target ids (B, T) to the logits of the token after each of the target's (B, T, V)."""
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -92,7 +94,7 @@ class Transformer(nn.Module):
         # the last block of a post-norm stack has normed its output already
         self.encoder_norm = nn.LayerNorm(config.d_model) if config.norm == "pre" else nn.Identity()
         self.decoder_norm = nn.LayerNorm(config.d_model) if config.norm == "pre" else nn.Identity()
-        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.head = Head(config.d_model, config.vocab_size, bias=False)
         self._init_weights()
         if config.tie_embeddings:
             self.head.weight = self.target_embedding.weight
@@ -136,13 +138,46 @@ class Transformer(nn.Module):
         scaled = embedding(ids) * math.sqrt(self.config.d_model)
         return self.dropout(scaled + self.positions(position_ids(ids, offset=past)))
 
+    def encoder_steps(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> list[Step]:
+        """Read the source: the steps to (B, S, C). Arguments as in :meth:`steps`."""
+        mask, shape = Mask(input_ids.shape[1], attention_mask=attention_mask), [input_ids.shape]
+        return [
+            Step(lambda: self._embed(self.source_embedding, input_ids), [self.source_embedding], shape),
+            *(Step(partial(block, mask=mask), [block], shape) for block in self.encoder),
+            Step(self.encoder_norm, [self.encoder_norm], shape),
+        ]
+
+    def decoder_steps(
+        self,
+        decoder_input_ids: Tensor,
+        source_len: int,
+        attention_mask: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        cache: list[DecoderCache] | None = None,
+    ) -> list[Step]:
+        """Write the target: the steps from the memory (B, S, C), which they carry along, to (B, T, C)."""
+        past = cache[0].target.length if cache else 0
+        mask = Mask(past + decoder_input_ids.shape[1], True, past, decoder_attention_mask)
+        memory_mask = padding_mask(attention_mask)
+        shapes = [decoder_input_ids.shape, (len(decoder_input_ids), source_len)]
+
+        def embed(memory: Tensor) -> tuple[Tensor, Tensor]:
+            return self._embed(self.target_embedding, decoder_input_ids, past), memory
+
+        def through(i: int, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+            target, source = cache[i] if cache else (None, None)
+            return self.decoder[i](x, mask, target, memory, memory_mask, source), memory
+
+        return [
+            Step(embed, [self.target_embedding], shapes),
+            *(Step(partial(through, i), [block], shapes) for i, block in enumerate(self.decoder)),
+            Step(lambda x, memory: self.decoder_norm(x), [self.decoder_norm], shapes[:1]),
+        ]
+
     def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Read the source: (B, S) to (B, S, C). Padding, 0 in ``attention_mask`` (B, S), is on the right."""
-        x = self._embed(self.source_embedding, input_ids)
-        mask = Mask(input_ids.shape[1], attention_mask=attention_mask)
-        for block in self.encoder:
-            x = block(x, mask)
-        return self.encoder_norm(x)
+        memory: Tensor = run(self.encoder_steps(input_ids, attention_mask))
+        return memory
 
     def decode(
         self,
@@ -152,7 +187,7 @@ class Transformer(nn.Module):
         decoder_attention_mask: Tensor | None = None,
         cache: list[DecoderCache] | None = None,
     ) -> Tensor:
-        """What the output layer sees: (B, T, C).
+        """Compute what the output layer sees: (B, T, C).
 
         Args:
             decoder_input_ids: (B, T); B may be a multiple of the memory's, whose rows then serve several each.
@@ -162,22 +197,19 @@ class Transformer(nn.Module):
                 right is behind them all, and no token sees what is behind it.
             cache: from :meth:`new_cache`; holds the keys and values of the tokens before these, and of the source.
         """
-        past = cache[0].target.length if cache else 0
-        x = self._embed(self.target_embedding, decoder_input_ids, past)
-        mask = Mask(past + decoder_input_ids.shape[1], True, past, decoder_attention_mask)
-        memory_mask = padding_mask(attention_mask)
-        for i, block in enumerate(self.decoder):
-            target, source = cache[i] if cache else (None, None)
-            x = block(x, mask, target, memory, memory_mask, source)
-        return self.decoder_norm(x)
+        masks = attention_mask, decoder_attention_mask
+        hidden: Tensor = run(self.decoder_steps(decoder_input_ids, memory.shape[1], *masks, cache), memory)
+        return hidden
 
-    def forward(
+    def steps(
         self,
         input_ids: Tensor,
         decoder_input_ids: Tensor,
         attention_mask: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
-    ) -> Tensor:
+        labels: Tensor | None = None,
+        label_smoothing: float = 0.0,
+    ) -> list[Step]:
         """Predict the token after each of the target's.
 
         Args:
@@ -185,12 +217,15 @@ class Transformer(nn.Module):
             decoder_input_ids: (B, T), the target with a start token before it and without its last token.
             attention_mask: (B, S), 1 at real tokens of the source and 0 at padding; every row has a real token.
             decoder_attention_mask: (B, T), of the target: see :meth:`decode`.
+            labels: (B, T), the target with its last token; -100 where none is to be predicted.
+            label_smoothing: fraction of each label's probability that is spread over the vocabulary.
 
         Returns:
-            Logits (B, T, V).
-
-        Raises:
-            ValueError: more tokens than positions.
+            The steps to the logits (B, T, V); given labels, to their summed cross-entropy in nats, 0-dim.
         """
-        memory = self.encode(input_ids, attention_mask)
-        return self.head(self.decode(decoder_input_ids, memory, attention_mask, decoder_attention_mask))
+        masks = attention_mask, decoder_attention_mask
+        return [
+            *self.encoder_steps(input_ids, attention_mask),
+            *self.decoder_steps(decoder_input_ids, input_ids.shape[1], *masks),
+            Step(lambda x: self.head(x, labels=labels, label_smoothing=label_smoothing), [self.head]),
+        ]

@@ -4,7 +4,7 @@ from src.nn.attention import CrossAttention, GlobalSelfAttention, SelfAttention
 from src.nn.blocks import Block, NormPlacement
 from src.nn.cache import KVCache
 from src.nn.cpu import Dropout
-from src.nn.cross_entropy import summed_cross_entropy
+from src.nn.cross_entropy import Head, summed_cross_entropy
 from src.nn.feed_forward import ACTIVATIONS, GATED, FeedForward, activation
 from src.nn.kernels import KERNELS
 from src.nn.masks import AttentionSpan, GlobalTokens, Mask, padding_mask
@@ -21,6 +21,7 @@ __all__ = [
     "FeedForward",
     "GlobalSelfAttention",
     "GlobalTokens",
+    "Head",
     "KVCache",
     "LearnedPositions",
     "Mask",

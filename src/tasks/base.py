@@ -1,140 +1,212 @@
-"""What every task shares: optimizer, schedule, clipping, logging, and what a checkpoint carries beside the weights."""
+"""What every task shares: from a batch to the loss, optimizer, schedule, clipping, logging, and checkpoints."""
 
 import math
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils import cpp_extension
 from torch.utils.checkpoint import checkpoint
+from torchmetrics import Metric
 
+from src.architectures import architectures
 from src.checkpoint import check_compatible, read_checkpoint
 from src.data import Baselines, TextDataModule
+from src.data.loader import target_counts
 from src.distributed import PipelineStrategy, clip_by_global_norm
 from src.errors import InputError
+from src.models.network import Network
 from src.nn import Block
 from src.optim import Schedule, parameter_groups
 
 Batch = dict[str, Tensor]
+Charts = dict[str, dict[str, list[str]]]  # section -> chart -> tags of its curves
 
 
-def quote_path_of_torch() -> None:
-    """Quote the folder that ``torch.compile`` gives to the linker, so that the project's path may have spaces."""
-    cpp_extension.TORCH_LIB_PATH = shlex.quote(str(Path(torch.__file__).parent / "lib"))
+class NormCallback(L.Callback, ABC):
+    """A callback that a task shows the gradient norm of each optimizer step, before the step is made."""
+
+    @abstractmethod
+    def on_gradient_norm(self, trainer: L.Trainer, task: "Task", norm: Tensor) -> None:
+        """Look at the norm before clipping, 0-dim; change the gradients, or end the run."""
 
 
 class Task(L.LightningModule, ABC):
     """A network, its objective and its training.
 
-    A subclass names its ``architecture``, builds its network, and says what the network is given and what its output
-    costs. The two are apart so that a strategy can run them on different processes.
+    A subclass names its ``architecture``, builds its network, and says what the network is given and what it gives.
 
     Args:
-        config: shape of the network.
-        optimizer: makes the optimizer from parameter groups.
+        config: shape of the network; sizes that the data decide, as that of the vocabulary, come from them.
+        optimizer: class and arguments of the optimizer; ``lr`` is the peak of the schedule.
         schedule: of the learning rate, a factor at each optimizer step.
+        pretrained: a checkpoint whose weights training starts from; from scratch if null.
         compile: whether to compile each block with ``torch.compile``.
         activation_checkpointing: whether to compute what is in a block anew for its backward pass, instead of keeping
             it: a third more work, for the memory of all blocks but one (Chen et al. 2016).
     """
 
     architecture: str
-    model: nn.Module
+    model: Network
+    data_class: type[TextDataModule]  # what it trains on
     in_batch_negatives = False  # whether the loss of a row depends on the other rows of its batch
-    pretrained: str | None = None  # the checkpoint whose weights training starts from
+    # the parts of the loss by name -> the count of targets that each is averaged over
+    averaged_over: ClassVar[dict[str, str]] = {"loss": "target_tokens"}
+    charts: ClassVar[Charts] = {"Loss": {"Training and validation": ["train/loss", "val/loss"]}}  # of a dashboard
 
     def __init__(
         self,
         config: Any,
         optimizer: OptimizerCallable,
         schedule: Schedule,
-        compile: bool,  # noqa: A002
-        activation_checkpointing: bool,
+        pretrained: str | None = None,
+        compile: bool = False,  # noqa: A002
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.config = config
-        self.make_optimizer = optimizer
-        self.schedule = schedule
+        if self.architecture not in architectures():
+            raise InputError(f"{type(self).__name__} trains a {self.architecture}, which no module has registered")
+        self.config, self.pretrained = config, pretrained
+        self.make_optimizer, self.schedule = optimizer, schedule
         self.compile_blocks, self.activation_checkpointing = compile, activation_checkpointing
-        # figures of each batch since the last log: by name, and whether each is a share of its step
+        # figures of each batch since the last log, by name and whether each is a share of its step
         self.collected: dict[tuple[str, bool], list[Tensor]] = {}
         self.steps_since_log = 0
-        self.pipeline: PipelineStrategy | None = None  # set by it, where no process has the whole network
         self.batches: list[tuple[int, Batch, Tensor]] = []  # of the optimizer step at hand: index, batch and loss
-        self.guard: Callable[[Tensor], None] | None = None  # is shown the gradient norm of each step before it is made
-        self.lr_scale = 1.0  # on the learning rate, beside the schedule's
-
-    @abstractmethod
-    def build_model(self) -> nn.Module:
-        """The network of ``self.config``, with its initial weights."""
-
-    @abstractmethod
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """The network's arguments for a batch."""
-
-    @abstractmethod
-    def summed_loss(self, outputs: Any, batch: Batch) -> Tensor:
-        """The loss summed over the batch's target tokens, 0-dim."""
-
-    def loss_parts(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
-        """The parts of the loss by name, to be summed; each is this batch's share of a mean over the optimizer step.
-
-        ``batch["target_tokens"]`` is that step's count of targets over all accumulated batches and all ranks, divided
-        by the number of those: so k batches of B train as one of k·B, whatever the counts in each.
-        """
-        return {"loss": self.summed_loss(outputs, batch) / batch["target_tokens"]}
+        self._lr_scale = 1.0  # on the learning rate, beside the schedule's
 
     @property
     def data(self) -> TextDataModule:
         """The data that this task runs on."""
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
-    def count_tokens(self, batch: Batch) -> int | Tensor:
-        """The tokens of a batch that the network reads, for its speed; a 0-dim tensor, so as not to wait for a GPU."""
-        return batch["input_ids"].numel()
-
-    def outputs(self, batch: Batch) -> Any:
-        """What the network says of a batch; null where another process of a pipeline has it."""
-        return self.model(**self.inputs(batch)) if self.pipeline is None else self.pipeline.forward(batch)
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The parts of the loss of a batch."""
-        if self.pipeline is None:
-            return self.loss_parts(self.outputs(batch), batch)
-        return self.pipeline.losses(batch)  # which runs the backward pass between the forward ones
-
     @property
-    def whole_head(self) -> bool:
-        """Whether the output layer is whole in this process, so that a loss can be had from it without the logits."""
-        return type(self.trainer.strategy) in (SingleDeviceStrategy, DDPStrategy)
+    def pipeline(self) -> PipelineStrategy | None:
+        """The strategy, where no process has the whole network."""
+        strategy = self.trainer.strategy if self._trainer is not None else None
+        return strategy if isinstance(strategy, PipelineStrategy) else None
+
+    # ---- from a batch to its loss
+
+    @abstractmethod
+    def build_model(self) -> Network:
+        """Make the network of ``self.config``, with its initial weights."""
+
+    @abstractmethod
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Choose the network's arguments from a batch."""
+
+    def targets(self, batch: Batch) -> dict[str, Any]:
+        """Choose the further arguments with which the network gives a summed loss in place of logits."""
+        return {"labels": batch["labels"]}
+
+    def summed_losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        """Take the parts of the loss, each summed over its targets, from what the network gives with the targets."""
+        return {"loss": outputs}
+
+    def mean_losses(self, outputs: Any, batch: Batch, counts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Divide the summed losses by the targets of the whole optimizer step: see :meth:`losses`."""
+        summed = self.summed_losses(outputs, batch)
+        return {name: summed[name] / counts[count] for name, count in self.averaged_over.items()}
+
+    def outputs(self, batch: Batch, **targets: Any) -> Any:
+        """Run the network on a batch; None where another process of a pipeline has its output."""
+        arguments = {**self.inputs(batch), **targets}
+        return self.model(**arguments) if self.pipeline is None else self.pipeline.outputs(arguments)
+
+    def losses(self, batch: Batch, counts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Compute the parts of the loss by name, to be summed.
+
+        Args:
+            batch: with its labels.
+            counts: of the targets of the optimizer step, over all accumulated batches and all ranks, divided by the
+                number of those, 0-dim on the device. So each loss is the batch's share of a mean over the step, and k
+                batches of B train as one of k·B, whatever the counts in each.
+        """
+        if self.pipeline is not None:
+            return self.pipeline.losses(batch, counts)  # which runs the backward pass between the forward ones
+        return self.mean_losses(self.outputs(batch, **self.targets(batch)), batch, counts)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Compute the loss of the optimizer step, as this batch's share of it; its parts are logged apart."""
+        parts = self.losses(batch, target_counts(batch))
+        loss = torch.stack(list(parts.values())).sum()
+        for name, value in {**parts, "loss": loss}.items():
+            self.collect(name, value)
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.batches.clear()
+        self.batches.append((batch_idx, batch, loss.detach()))
+        return loss
+
+    def count_tokens(self, batch: Batch) -> int | Tensor:
+        """Count the tokens that the network reads, padding apart; a 0-dim tensor, so as not to wait for a GPU."""
+        return batch["attention_mask"].sum()
+
+    # ---- evaluation
+
+    @abstractmethod
+    def update_metrics(self, outputs: Any, batch: Batch) -> None:
+        """Add the network's output for a batch of an evaluation to the metrics."""
+
+    @abstractmethod
+    def log_metrics(self, split: str, prefix: str) -> None:
+        """Log the metrics of a whole split by names that begin with a prefix, and reset them."""
+
+    def evaluate(self, batch: Batch) -> None:
+        outputs = self.outputs(batch)
+        if outputs is not None:
+            self.update_metrics(outputs, batch)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.evaluate(batch)
+
+    test_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_metrics("validation", "val")
+
+    def on_test_epoch_end(self) -> None:
+        self.log_metrics("test", "test")
+
+    def log_means(self, prefix: str, *names: str) -> None:
+        """Log and reset the metrics of these names."""
+        for name in names:
+            metric = getattr(self, name)
+            self.log(f"{prefix}/{name}", metric.compute(), prog_bar=name == "loss")
+            metric.reset()
+
+    # ---- what is built
 
     def n_parameters(self) -> int:
-        """The parameters of the whole network, however many of them this process holds."""
+        """Count the parameters of the whole network, however many of them this process holds."""
         with torch.device("meta"):
             return sum(p.numel() for p in self.build_model().parameters())
 
     def check_data(self, data: TextDataModule) -> None:
-        """Refuse data that the network cannot be run on, before anything is made.
-
-        Raises:
-            InputError: naming both.
-        """
+        """Refuse data of another kind, and rows that are longer than the network has positions."""
+        kind = self.data_class
+        if not isinstance(data, kind):
+            raise InputError(
+                f"{type(self).__name__} trains on {kind.__name__}, not on {type(data).__name__}: change data"
+            )
+        positions = getattr(self.config, "context", self.config.max_seq_len)
+        seq_len = vars(data).get("seq_len")
+        if None not in (positions, seq_len) and seq_len > positions:
+            raise InputError(f"data.seq_len {seq_len} is more than the model's max_seq_len {positions}: change one")
 
     def baselines(self) -> Baselines:
-        """What models that only count reach on the validation split, by the names that a validation logs.
+        """Compute what models that only count reach on the validation split, by the names that a validation logs.
 
         Called by one process alone: it must wait for no other.
         """
@@ -147,44 +219,26 @@ class Task(L.LightningModule, ABC):
             # a run that goes on has weights of its own, and the other verbs evaluate a checkpoint
             if self.pretrained and self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.ckpt_path:
                 self.load_pretrained(read_checkpoint(self.pretrained))
-            # both in place: a wrapper would put its name into every key of the checkpoint
+                # both in place: a wrapper would put its name into every key of the checkpoint
             for block in self.model.modules():
                 if isinstance(block, Block) and self.activation_checkpointing:
                     block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
                 if isinstance(block, Block) and self.compile_blocks:
-                    quote_path_of_torch()
+                    # torch gives it to the linker as it is: the project's path may have spaces
+                    cpp_extension.TORCH_LIB_PATH = shlex.quote(str(Path(torch.__file__).parent / "lib"))
                     block.compile()
 
     def load_pretrained(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the weights of a checkpoint.
-
-        Raises:
-            InputError: it is of another architecture, shape or tokenizer.
-        """
+        """Take over the weights of a checkpoint."""
         self.check_pretrained(checkpoint, self.data)
         weights = checkpoint["state_dict"].items()
         self.model.load_state_dict({name.removeprefix("model."): weight for name, weight in weights})
 
     def check_pretrained(self, checkpoint: dict[str, Any], data: TextDataModule) -> None:
-        """Refuse a checkpoint whose weights cannot be taken over.
-
-        Raises:
-            InputError: it is of another architecture, shape or tokenizer.
-        """
+        """Refuse to take over the weights of another architecture, shape or tokenizer."""
         self.check_checkpoint(checkpoint, data)
 
-    # ---- training
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of the whole optimizer step, as this batch's share of it; its parts are logged apart."""
-        parts = self.losses(batch)
-        loss = torch.stack(list(parts.values())).sum()
-        for name, value in {**parts, "loss": loss}.items():
-            self.collect(name, value)
-        if batch_idx % self.trainer.accumulate_grad_batches == 0:
-            self.batches.clear()
-        self.batches.append((batch_idx, batch, loss.detach()))
-        return loss
+    # ---- the optimizer's step
 
     def collect(self, name: str, value: Tensor, share: bool = True) -> None:
         """Keep a batch's figure, to log ``train/NAME`` as the mean since it was last logged, over all ranks.
@@ -198,11 +252,7 @@ class Task(L.LightningModule, ABC):
         self.collected.setdefault((name, share), []).append(value.detach())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer over two parameter groups, and the schedule by optimizer steps.
-
-        Raises:
-            InputError: the schedule needs the length of the run, and only its time is limited.
-        """
+        """Make the optimizer over its parameter groups, and the schedule by optimizer steps."""
         steps = self.total_steps()
         if steps == -1 and self.schedule.needs_total_steps:
             raise InputError(
@@ -215,10 +265,10 @@ class Task(L.LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler, "interval": "step"}}
 
     def _factor(self, step: int, total_steps: int) -> float:
-        return self.lr_scale * self.schedule.factor(step, total_steps)
+        return self._lr_scale * self.schedule.factor(step, total_steps)
 
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run; -1 if only its time is limited."""
+        """Count the optimizer steps of the whole run; -1 if only its time is limited."""
         trainer = self.trainer
         if trainer.max_epochs in (None, -1):
             return trainer.max_steps
@@ -231,8 +281,13 @@ class Task(L.LightningModule, ABC):
     def on_train_start(self) -> None:
         self.configure_rates()
 
-    def configure_rates(self) -> None:
-        """Let the configuration rule over what a resumed checkpoint brought into the optimizer and the schedule."""
+    def configure_rates(self, lr_scale: float | None = None) -> None:
+        """Let the configuration rule over what a resumed checkpoint brought into the optimizer and the schedule.
+
+        Args:
+            lr_scale: multiplies the learning rate from now on; as before if None.
+        """
+        self._lr_scale = self._lr_scale if lr_scale is None else lr_scale
         scheduler = self._scheduler
         scheduler.base_lrs = [group["lr"] for group in self._configured]
         factor = self._factor(scheduler.last_epoch, self.total_steps())
@@ -242,14 +297,15 @@ class Task(L.LightningModule, ABC):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip by the global norm, show it to the guard, and log it as it was before clipping, with loss and rate."""
+        """Clip by the global norm, show it to callbacks, and log it as it was before clipping, with loss and rate."""
         self.steps_since_log += 1
         by_value = gradient_clip_algorithm == "value"
-        # a strategy whose processes hold parts of the network has its own way to the norm of the whole
+        # where processes hold parts of the network, the strategy has its own way to the norm of the whole
         clip = getattr(self.trainer.strategy, "clip_gradients", clip_by_global_norm)
         norm = clip(self.model.parameters(), None if by_value else gradient_clip_val)
-        if self.guard is not None:
-            self.guard(norm)
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, NormCallback):
+                callback.on_gradient_norm(self.trainer, self, norm)
         if by_value:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -271,7 +327,9 @@ class Task(L.LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what makes the file enough by itself: which network it is, its shape and its tokenizer."""
-        checkpoint["architecture"] = self.architecture
+        checkpoint["architecture"], module = self.architecture, type(self).__module__
+        if not module.startswith("src."):  # which registers the architecture on import
+            checkpoint["module"] = module
         checkpoint["model_config"] = asdict(self.config)
         checkpoint["tokenizer"] = self.data.tokenizer.to_str()
         checkpoint["special_tokens"] = dict(self.data.special_tokens)
@@ -280,9 +338,10 @@ class Task(L.LightningModule, ABC):
         self.check_checkpoint(checkpoint, self.data)
 
     def check_checkpoint(self, checkpoint: dict[str, Any], data: TextDataModule) -> None:
-        """Refuse a checkpoint of another architecture, shape or tokenizer.
-
-        Raises:
-            InputError: naming the first thing that differs.
-        """
+        """Refuse a checkpoint of another architecture, shape or tokenizer, naming the first thing that differs."""
         check_compatible(checkpoint, self.architecture, asdict(self.config), data.tokenizer.to_str())
+
+
+def update_mean(metric: Metric, summed: Tensor, count: Tensor) -> None:
+    """Add a sum over ``count`` targets, which may be 0: where ranks share a split, a batch may be all padding."""
+    metric.update(summed / count.clamp(min=1), weight=count)

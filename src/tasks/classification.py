@@ -1,10 +1,9 @@
 """Fine-tuning: classify texts with a pretrained BERT."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
@@ -13,44 +12,27 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from src.data import Baselines, ClassificationDataModule, TextDataModule
 from src.data.baselines import majority_accuracy, mean_losses
 from src.models import BERTClassifier, BERTClassifierConfig
-from src.optim import Schedule
-from src.tasks.base import Batch, Task
-from src.tasks.bert import check_encoder, check_lengths, load_encoder
+from src.tasks.base import Batch, Charts, Task, update_mean
+from src.tasks.bert import EncoderTask
 
 
-class ClassificationModule(Task):
+class ClassificationModule(EncoderTask):
     """Train a BERT with a classifier on [CLS] (Devlin et al. 2018, section 4.1).
 
-    Logs over the whole validation and test splits: loss, accuracy, and F1 averaged over the labels.
-
-    Args:
-        config: shape of the network; that of the pretrained one. Vocabulary size and labels come from the data.
-        optimizer: class and arguments of the optimizer; ``lr`` is the peak of the schedule.
-        schedule: of the learning rate.
-        pretrained: the checkpoint of a pretrained BERT or a retriever, whose encoder is taken over, or of a classifier
-            with the same labels; from scratch if null.
-        compile: whether to compile each block with ``torch.compile``.
-        activation_checkpointing: whether to compute blocks anew for their backward pass, to save memory.
+    Its ``pretrained`` may be a pretrained BERT or a retriever, whose encoder is taken over, or a classifier with the
+    same labels. Logs over the whole validation and test splits: loss, accuracy, and F1 averaged over the labels.
     """
 
     architecture = "bert_classifier"
+    data_class = ClassificationDataModule
+    charts: ClassVar[Charts] = {**Task.charts, "Quality": {"Accuracy and F1": ["val/accuracy", "val/f1"]}}
     model: BERTClassifier
-    config: BERTClassifierConfig
 
-    def __init__(
-        self,
-        config: BERTClassifierConfig,
-        optimizer: OptimizerCallable,
-        schedule: Schedule,
-        pretrained: str | None = None,
-        compile: bool = False,  # noqa: A002
-        activation_checkpointing: bool = False,
-    ) -> None:
-        super().__init__(config, optimizer, schedule, compile, activation_checkpointing)
-        self.pretrained = pretrained
+    def __init__(self, config: BERTClassifierConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
 
     def check_data(self, data: TextDataModule) -> None:
-        check_lengths(self, data, ClassificationDataModule)
+        super().check_data(data)
         assert isinstance(data, ClassificationDataModule)
         self.config = replace(self.config, n_labels=len(data.label_names))
 
@@ -65,24 +47,6 @@ class ClassificationModule(Task):
     def build_model(self) -> BERTClassifier:
         return BERTClassifier(self.config)
 
-    def load_pretrained(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the encoder of a pretrained BERT or a retriever, or a whole classifier of the same labels.
-
-        Raises:
-            InputError: it is of another architecture, shape or tokenizer.
-        """
-        if checkpoint["architecture"] == self.architecture:
-            super().load_pretrained(checkpoint)
-            return
-        self.check_pretrained(checkpoint, self.data)
-        load_encoder(self.model.encoder, checkpoint)
-
-    def check_pretrained(self, checkpoint: dict[str, Any], data: TextDataModule) -> None:
-        if checkpoint["architecture"] == self.architecture:
-            super().check_pretrained(checkpoint, data)
-            return
-        check_encoder(checkpoint, self.config, data)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the names of the labels to what every task saves."""
         super().on_save_checkpoint(checkpoint)
@@ -92,26 +56,24 @@ class ClassificationModule(Task):
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         return {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
 
-    def count_tokens(self, batch: Batch) -> Tensor:
-        """The real tokens of a batch: padding is no work done."""
-        return batch["attention_mask"].sum()
+    def targets(self, batch: Batch) -> dict[str, Any]:
+        """None: the logits are few."""
+        return {}
 
-    def summed_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy in nats, summed over the rows."""
-        return cross_entropy(outputs, batch["labels"], reduction="sum")
+    def summed_losses(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": cross_entropy(outputs, batch["labels"], reduction="sum")}
 
-    def _evaluate(self, batch: Batch) -> None:
-        outputs, labels = self.outputs(batch), batch["labels"]
-        if outputs is None:
-            return
-        rows = (labels != -100).sum()
-        # a batch may be all padding, where the ranks have unequal shares of the split
-        self.loss.update(self.summed_loss(outputs, batch) / rows.clamp(min=1), weight=rows)
+    def update_metrics(self, outputs: Tensor, batch: Batch) -> None:
+        labels = batch["labels"]
+        update_mean(self.loss, self.summed_losses(outputs, batch)["loss"], (labels != -100).sum())
         self.accuracy.update(outputs.argmax(-1), labels)
         self.f1.update(outputs.argmax(-1), labels)
 
+    def log_metrics(self, split: str, prefix: str) -> None:
+        self.log_means(prefix, "loss", "accuracy", "f1")
+
     def baselines(self) -> Baselines:
-        """A die, and the frequencies of the labels, whose answer always is the majority's."""
+        """Throw a die, and answer by the frequencies of the labels, which is the majority's always."""
         assert isinstance(self.data, ClassificationDataModule)
         train, validation = self.data.targets("train"), self.data.targets("validation")
         losses = mean_losses(train, validation, self.config.n_labels)
@@ -122,23 +84,6 @@ class ClassificationModule(Task):
             }
         )
 
-    def _log_evaluation(self, prefix: str) -> None:
-        for name, metric in (("loss", self.loss), ("accuracy", self.accuracy), ("f1", self.f1)):
-            self.log(f"{prefix}/{name}", metric.compute(), prog_bar=name == "loss")
-            metric.reset()
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        self._log_evaluation("val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch)
-
-    def on_test_epoch_end(self) -> None:
-        self._log_evaluation("test")
-
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The probability of each label, (batch, labels)."""
+        """Compute the probability of each label, (batch, labels)."""
         return torch.softmax(self.outputs(batch).float(), -1)

@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import sacrebleu
 import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -20,9 +19,7 @@ from src.decoding import beam_search, greedy_search, wu_penalty
 from src.distributed import unsharded_model
 from src.errors import InputError
 from src.models import Transformer, TransformerConfig
-from src.nn import summed_cross_entropy
-from src.optim import Schedule
-from src.tasks.base import Batch, Task
+from src.tasks.base import Batch, Charts, Task, update_mean
 
 # of translations as text
 SCORES = {"bleu": sacrebleu.BLEU, "chrf": sacrebleu.CHRF}
@@ -45,34 +42,32 @@ class TransformerModule(Task):
 
     Args:
         config: shape of the network; the vocabulary sizes come from the data.
-        optimizer: class and arguments of the optimizer; ``lr`` is the peak of the schedule.
-        schedule: of the learning rate.
-        label_smoothing: share of each target's probability that is spread over the vocabulary (Szegedy et al. 2015).
+        label_smoothing: fraction of each target's probability that is spread over the vocabulary (Szegedy et al. 2015).
         beam: hypotheses of the beam search.
         length_penalty: alpha of Wu et al. 2016; above 0 it favours longer translations.
-        pretrained: a checkpoint of such a network, whose weights training starts from; from scratch if null.
-        compile: whether to compile each block with ``torch.compile``.
-        activation_checkpointing: whether to compute blocks anew for their backward pass, to save memory.
     """
 
     architecture = "transformer"
+    data_class = TranslationDataModule
+    charts: ClassVar[Charts] = {
+        **Task.charts,
+        "Quality": {
+            "BLEU and chrF": ["val/bleu", "val/chrf"],
+            "Token accuracy": ["val/token_accuracy"],
+            "Perplexity": ["val/perplexity"],
+        },
+    }
     model: Transformer
-    config: TransformerConfig
 
     def __init__(
         self,
         config: TransformerConfig,
-        optimizer: OptimizerCallable,
-        schedule: Schedule,
         label_smoothing: float = 0.1,
         beam: int = 4,
         length_penalty: float = 0.6,
-        pretrained: str | None = None,
-        compile: bool = False,  # noqa: A002
-        activation_checkpointing: bool = False,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(config, optimizer, schedule, compile, activation_checkpointing)
-        self.pretrained = pretrained
+        super().__init__(config, **kwargs)
         if not 0 <= label_smoothing < 1 or beam < 1 or length_penalty < 0:
             raise InputError(
                 f"label_smoothing {label_smoothing}, beam {beam} or length_penalty {length_penalty} cannot be: they "
@@ -90,10 +85,8 @@ class TransformerModule(Task):
         return data
 
     def check_data(self, data: TextDataModule) -> None:
-        if not isinstance(data, TranslationDataModule):
-            raise InputError(
-                f"TransformerModule trains on a TranslationDataModule, not on a {type(data).__name__}: change data"
-            )
+        super().check_data(data)
+        assert isinstance(data, TranslationDataModule)
         if data.filter.max_length > self.config.max_seq_len:
             raise InputError(
                 f"data.max_length {data.filter.max_length} is more than the model's max_seq_len "
@@ -114,39 +107,23 @@ class TransformerModule(Task):
         # the target's padding is behind its real tokens, which see nothing behind them: it needs no mask
         return {name: batch[name] for name in ("input_ids", "decoder_input_ids", "attention_mask")}
 
+    def targets(self, batch: Batch) -> dict[str, Any]:
+        return {"labels": batch["labels"], "label_smoothing": self.label_smoothing}
+
     def count_tokens(self, batch: Batch) -> Tensor:
-        """The tokens of the targets, without padding: what translation's speed is told in."""
+        """Count the tokens of the targets, without padding: what translation's speed is told in."""
         return (batch["labels"] != -100).sum()
-
-    def summed_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Label-smoothed cross-entropy in nats, summed over the labels that are not -100."""
-        return cross_entropy(
-            outputs.flatten(0, 1), batch["labels"].flatten(), reduction="sum", label_smoothing=self.label_smoothing
-        )
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        if not self.whole_head:
-            return super().losses(batch)
-        memory = self.model.encode(batch["input_ids"], batch["attention_mask"])
-        hidden = self.model.decode(batch["decoder_input_ids"], memory, batch["attention_mask"])
-        loss = summed_cross_entropy(hidden, self.model.head.weight, batch["labels"], self.label_smoothing)
-        return {"loss": loss / batch["target_tokens"]}
 
     # ---- evaluation
 
-    def _evaluate(self, batch: Batch) -> None:
-        outputs = self.outputs(batch)
-        if outputs is None:
-            return
+    def update_metrics(self, outputs: Tensor, batch: Batch) -> None:
         logits, labels = outputs.flatten(0, 1), batch["labels"].flatten()
-        targets = (labels != -100).sum()
-        nats = cross_entropy(logits, labels, reduction="sum")
-        # a batch may be all padding, where the ranks have unequal shares of the split
-        self.loss.update(nats / targets.clamp(min=1), weight=targets)
-        self.accuracy.update((logits.argmax(-1) == labels).sum() / targets.clamp(min=1), weight=targets)
+        count = (labels != -100).sum()
+        update_mean(self.loss, cross_entropy(logits, labels, reduction="sum"), count)
+        update_mean(self.accuracy, (logits.argmax(-1) == labels).sum(), count)
 
     def translate(self, batch: Batch, beam: int) -> list[str]:
-        """The translation of each source of a batch, as text; greedy with a beam of 1."""
+        """Translate each source of a batch, to text; greedily with a beam of 1."""
         assert isinstance(self._unsharded, Transformer)
         sources = (self._unsharded, batch["input_ids"], batch["attention_mask"])
         start_id, end_id = self.data.start_id, self.data.end_id
@@ -169,20 +146,14 @@ class TransformerModule(Task):
     on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch)
+        self.evaluate(batch)
         self._collect(batch, beam=1)
 
-    def on_validation_epoch_end(self) -> None:
-        self._log_evaluation("validation", "val")
-
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch)
+        self.evaluate(batch)
         self._collect(batch, self.beam)
 
-    def on_test_epoch_end(self) -> None:
-        self._log_evaluation("test", "test")
-
-    def _log_evaluation(self, split: str, prefix: str) -> None:
+    def log_metrics(self, split: str, prefix: str) -> None:
         loss, accuracy = self.loss.compute(), self.accuracy.compute()
         self.loss.reset()
         self.accuracy.reset()
@@ -201,7 +172,7 @@ class TransformerModule(Task):
             self._log_signature(f"{prefix}/{name}", str(metric.get_signature()))
 
     def baselines(self) -> Baselines:
-        """Uniform, unigram and bigram of the target alone, and the source left as it is."""
+        """Compute a uniform, a unigram and a bigram model of the target alone, and leave the source as it is."""
         train, validation = self.data.targets("train"), self.data.targets("validation")
         losses = mean_losses(train, validation, self.data.vocab_size)
         figures = {model: {"loss": loss, "perplexity": math.exp(loss)} for model, loss in losses.items()}

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
 from src.architectures import architectures
-from src.callbacks.dashboard import LAYOUTS, network_table
+from src.callbacks.dashboard import network_table
 from src.callbacks.figures import attention_maps
 from src.callbacks.heat_map import CARD, CELL, HEADING, heat_map
 from src.checkpoint import load_trained
@@ -130,7 +130,7 @@ def test_the_projector_has_the_trained_embeddings_with_their_tokens(runs, kind):
     assert list(map(int, counts)) == sorted(map(int, counts), reverse=True)
     assert len(vectors) == len(set(labels)) == len(labels)
     last = run / "checkpoints/last.ckpt"
-    trained = load_trained(last, architectures()[kind][1])
+    trained = load_trained(last, architectures()[kind].network)
     weight = trained.model.get_submodule(name).weight.detach()
     for label, vector in list(zip(labels, vectors, strict=True))[:30]:
         ids = [i for i in range(len(weight)) if trained.tokenizer.decode([i], skip_special_tokens=False) == label]
@@ -140,7 +140,7 @@ def test_the_projector_has_the_trained_embeddings_with_their_tokens(runs, kind):
 @pytest.mark.parametrize("kind", SAMPLES)
 def test_the_network_is_a_table(runs, kind):
     table = text_of(events_of(runs[kind]), "network")
-    model = load_trained(runs[kind] / "checkpoints/last.ckpt", architectures()[kind][1]).model
+    model = load_trained(runs[kind] / "checkpoints/last.ckpt", architectures()[kind].network).model
     assert f"**{sum(p.numel() for p in model.parameters()):,}**" in table
 
 
@@ -219,7 +219,3 @@ def test_other_loggers_need_no_tensorboard(run, config, tmp_path):
     assert status == 0, err
     assert list((tmp_path / "csv").rglob("metrics.csv"))
     assert not list(tmp_path.rglob("events.out.tfevents*"))
-
-
-def test_every_architecture_has_a_layout():
-    assert LAYOUTS.keys() == architectures().keys()

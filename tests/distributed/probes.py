@@ -1,6 +1,7 @@
 """Callbacks for tests: a process that dies, the bytes it holds, what it drops, and a clock that is exact."""
 
 import json
+import math
 import os
 import signal
 from collections.abc import Iterable
@@ -12,9 +13,10 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from src.callbacks import throughput
-from src.nn import Dropout, SelfAttention
+from src.nn import Dropout, SelfAttention, cross_entropy
 
 
 class Kill(L.Callback):
@@ -65,6 +67,40 @@ class Bytes(L.Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(self.found))
         torch.distributed.barrier()
+
+
+class Softmaxes(L.Callback):
+    """Write the most rows that a step's log-softmaxes are of, by their classes, to ``FOLDER/RANK.json``.
+
+    The loss is cut into pieces of 4 rows for it.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self.rows: dict[int, int] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        cross_entropy.FEWEST_ROWS, cross_entropy.LOGITS = 4, {"cpu": 1}
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        rows = self.rows
+
+        class Watch(TorchDispatchMode):
+            def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                if function is torch.ops.aten._log_softmax.default:
+                    *batch, classes = args[0].shape
+                    rows[classes] = max(rows.get(classes, 0), math.prod(batch))
+                return function(*args, **(kwargs or {}))
+
+        self._watch = Watch()
+        self._watch.__enter__()
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
+        self._watch.__exit__(None, None, None)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(self.rows))
 
 
 class Dropped(L.Callback):

@@ -1,5 +1,6 @@
 """Pipeline stages, one after the other, are the network; and the schedules train as one process does."""
 
+from copy import deepcopy
 from itertools import combinations, pairwise
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.distributed.stages import keep, layers, output_of, partition
+from src.architectures import architectures
+from src.distributed.stages import keep, partition, steps_of
 from src.models import (
     BERT,
     GPT,
@@ -20,6 +22,7 @@ from src.models import (
     Transformer,
     TransformerConfig,
 )
+from src.models.network import run
 from tests.distributed.jobs import HALFWAY, fit, losses, run_job, write_config
 from tests.reversing import reversing
 
@@ -56,37 +59,49 @@ def inputs_of(kind):
 @pytest.mark.parametrize("tie", [True, False])
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_the_layers_in_turn_are_the_network(kind, norm, tie):
-    model, inputs = NETWORKS[kind](norm, tie).eval(), inputs_of(kind)
+def test_the_steps_say_what_they_give_and_call(kind, norm, tie):
+    model = NETWORKS[kind](norm, tie).eval()
     state = ()
-    for layer in layers(model):
-        state = layer.run(state, inputs)
-        if layer.state:
-            assert [x.shape for x in state] == [(*inputs[ids].shape, 16) for ids in layer.state]
-    torch.testing.assert_close(output_of(model, state), model(**inputs), atol=1e-6, rtol=0)
-    called = {name for layer in layers(model) for name in layer.modules}
-    parameters = {id(p) for name in called for p in model.get_submodule(name).parameters()}
-    assert parameters == {id(p) for p in model.parameters()}
+    for step in model.steps(**inputs_of(kind)):
+        called = set()
+        hooks = [m.register_forward_hook(lambda m, *_, called=called: called.add(m)) for m in model.modules()]
+        found = step.run(*state)
+        for hook in hooks:
+            hook.remove()
+        state = found if type(found) is tuple else (found,)
+        if step.shapes:
+            assert [x.shape for x in state] == [(*shape, 16) for shape in step.shapes]
+        declared = {id(p) for module in step.modules if module is not None for p in module.parameters()}
+        assert {id(p) for module in called for p in module.parameters(False)} == declared
 
 
 @pytest.mark.parametrize("tie", [True, False])
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_the_stages_hold_every_parameter_between_them(kind, tie):
-    whole = NETWORKS[kind]("pre", tie)
+def test_the_stages_hold_every_parameter_between_them_and_are_the_network(kind, tie):
+    whole = NETWORKS[kind]("pre", tie).eval()
     held: dict[str, int] = {}
-    for start, end in pairwise([0, 2, 3, len(layers(whole))]):
-        stage = NETWORKS[kind]("pre", tie)
-        keep(stage, layers(stage)[start:end])
+    state = ()
+    for start, end in pairwise([0, 2, 3, len(steps_of(whole))]):
+        stage = deepcopy(whole)
+        keep(stage, steps_of(stage)[start:end])
         for name in stage.state_dict():
             held[name] = held.get(name, 0) + 1
+        state = run(stage.steps(**inputs_of(kind))[start:end], *(state if type(state) is tuple else (state,)))
+    torch.testing.assert_close(state, whole(**inputs_of(kind)), atol=1e-6, rtol=0)
     assert held.keys() == whole.state_dict().keys()
     names = whole.state_dict(keep_vars=True)
     tied = {name for name in names if sum(other is names[name] for other in names.values()) > 1}
     assert {name for name, stages in held.items() if stages > 1} <= tied
 
 
+def test_every_architecture_of_the_registry_is_cut():
+    for name, entry in architectures().items():
+        with torch.device("meta"):
+            assert len(steps_of(entry.network(entry.config()))) > 4, name
+
+
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=8), st.integers(1, 5))
-def test_the_dearest_stage_is_as_cheap_as_can_be(costs, n):
+def test_the_most_expensive_stage_is_as_cheap_as_can_be(costs, n):
     n = min(n, len(costs))
     runs = partition([float(c) for c in costs], n)
     assert [i for run in runs for i in run] == list(range(len(costs)))

@@ -1,5 +1,6 @@
 """Every strategy, really run on two processes over gloo, trains each model as one process does."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def spread(request, configs, alone, tmp_path_factory):
 def logits(path: Path, kind: str) -> torch.Tensor:
     """What the network of a checkpoint says of some ids. Its weights are compared by that: where a gradient is zero in
     theory, as of the keys' bias, Adam makes a step of its rounding errors."""
-    model = load_trained(path, architectures()[kind][1]).model
+    model = load_trained(path, architectures()[kind].network).model
     ids = torch.randint(model.config.vocab_size, (3, 9), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         output = model(ids, ids) if kind == "transformer" else model(ids)
@@ -73,6 +74,33 @@ def test_the_losses_are_those_of_one_process(spread, alone, kind):
         assert losses(spread[1] / kind / "version_0", metric) == pytest.approx(expected, abs=1e-4), metric
     clipped = [norm > 0.3 for norm in losses(alone / kind / "version_0", "train/gradient_norm")]
     assert any(clipped)
+
+
+@pytest.mark.parametrize("name", PARAMS)
+def test_all_logits_are_never_there_at_once(configs, alone, tmp_path, name):
+    """Whatever the strategy, the vocabulary's softmax is of a few rows at a time, and the loss is the same."""
+    commands = []
+    for kind in KINDS:
+        probe = {"class_path": "tests.distributed.probes.Softmaxes", "init_args": {"folder": str(tmp_path / kind)}}
+        more = ["--config", f"configs/strategy/{name}.yaml", "--trainer.devices", "2", "--trainer.max_steps", "1"]
+        more += [f"--trainer.callbacks={json.dumps([probe])}", "--allow_class_paths=tests"]
+        commands.append(
+            [*fit(configs[kind], tmp_path, kind, STRATEGIES[name], *more), "--trainer.val_check_interval=2"]
+        )
+    run_job(tmp_path / "job", commands)
+    for kind in KINDS:
+        for metric in ("train/loss", "train/gradient_norm"):
+            first = losses(alone / kind / "version_0", metric)[0]
+            assert losses(tmp_path / kind / "version_0", metric) == pytest.approx([first], abs=1e-4)
+        vocabulary = read_checkpoint(alone / kind / "version_0/checkpoints/last.ckpt")["model_config"]["vocab_size"]
+        half = -(-vocabulary // 2)
+        sizes = [half, vocabulary - half] if name == "tensor_parallel" else [vocabulary, vocabulary]
+        ranks = [json.loads((tmp_path / kind / f"{rank}.json").read_text()) for rank in (0, 1)]
+        found = [rows.pop(str(size), 0) for rows, size in zip(ranks, sizes, strict=True)]
+        if name == "pipeline":
+            assert found.pop(0) == 0
+        assert all(0 < most <= 4 for most in found), (kind, found)
+        assert all(int(classes) <= 2 for rows in ranks for classes in rows)  # of next sentences
 
 
 def test_translations_are_those_of_one_process(spread, alone):

@@ -38,10 +38,12 @@ def test_it_is_that_of_torch(rows, width, vocabulary, ignored, smoothing, seed):
         patch.setattr(module, "FEWEST_ROWS", 7)
         patch.setattr(module, "LOGITS", {"cpu": 1})
         hidden, weight, labels = case(rows, width, vocabulary, seed=seed, ignored=ignored)
-        found = summed_cross_entropy(hidden, weight, labels, smoothing)
-        expected = cross_entropy(hidden @ weight.T, labels, reduction="sum", label_smoothing=smoothing)
+        bias = torch.linspace(-1, 1, vocabulary, dtype=torch.float64).requires_grad_()
+        found = summed_cross_entropy(hidden, weight, labels, smoothing, bias)
+        expected = cross_entropy(hidden @ weight.T + bias, labels, reduction="sum", label_smoothing=smoothing)
         torch.testing.assert_close(found, expected)
-        for a, b in zip(gradients(found * 3, hidden, weight), gradients(expected * 3, hidden, weight), strict=True):
+        to = hidden, weight, bias
+        for a, b in zip(gradients(found * 3, *to), gradients(expected * 3, *to), strict=True):
             torch.testing.assert_close(a, b)
 
 
@@ -56,7 +58,7 @@ def test_what_is_ignored_is_so_where_it_is_not_left_out(monkeypatch):
             return torch.device("meta")
 
     logits = (hidden @ weight.T).detach()
-    losses, gradient = module._rows(logits, labels.as_subclass(Elsewhere), 0.1)
+    losses, gradient = module._rows(logits, labels.as_subclass(Elsewhere), 0.1, module.Shard(0, 11, None))
     torch.testing.assert_close(losses.as_subclass(torch.Tensor), expected)
     torch.testing.assert_close(gradient.as_subclass(torch.Tensor) @ weight, gradients(expected, hidden)[0])
 

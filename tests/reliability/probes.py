@@ -9,8 +9,6 @@ import lightning as L
 import torch
 from torch import nn
 
-from src.tasks import GPTModule
-
 
 class Once(L.Callback):
     """Does something the first time that its place is reached; a file remembers that it was.
@@ -83,12 +81,9 @@ class Poison(L.Callback):
             last.weight.register_hook(lambda g: torch.full_like(g, float("nan")) if self._active else g)
         if self.where in ("loss", "jump"):
             losses, more = pl_module.losses, float("inf") if self.where == "loss" else 1e3
-            pl_module.losses = lambda batch: {
-                name: part + (more if self._active else 0.0) for name, part in losses(batch).items()
+            pl_module.losses = lambda *a: {
+                name: part + (more if self._active else 0.0) for name, part in losses(*a).items()
             }
-            if isinstance(pl_module, GPTModule):  # which has its loss without the logits, where the head is whole
-                from_hidden = pl_module._loss_from_hidden
-                pl_module._loss_from_hidden = lambda *a: from_hidden(*a) + (more if self._active else 0.0)
         self._first = first
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:

@@ -20,6 +20,7 @@ from src.optim import Cosine
 from src.tasks import TransformerModule
 from tests.conftest import prepared
 from tests.reversing import reversing
+from tests.tasks.measure_fast_paths import with_logits
 
 
 def data_of(folder: Path, cache: Path, **changes) -> TranslationDataModule:
@@ -126,15 +127,16 @@ def test_tensorboard_has_translations_signatures_and_maps_of_attention(trained):
 def test_without_logits_it_trains_as_with_them(folder, tmp_path, monkeypatch):
     """Label smoothing and padding among it."""
 
-    def weights(whole_head):
+    def weights():
         L.seed_everything(0)
         data = data_of(folder, tmp_path / "cache")
         task = task_of(data, label_smoothing=0.1)
-        monkeypatch.setattr(TransformerModule, "whole_head", whole_head)
         trainer_of(tmp_path, 5, limit_val_batches=0, precision="32-true").fit(task, data)
         return task.state_dict()
 
-    apart, together = weights(True), weights(False)
+    apart = weights()
+    monkeypatch.setattr("src.nn.cross_entropy.summed_cross_entropy", with_logits)
+    together = weights()
     for name, tensor in apart.items():
         torch.testing.assert_close(
             tensor, together[name], atol=2e-5, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}"
@@ -152,7 +154,8 @@ def test_the_smoothed_loss_is_that_of_a_smoothed_target(folder, tmp_path):
     target = torch.full_like(outputs, 0.1 / vocabulary)
     target.scatter_add_(2, labels.clamp(min=0)[..., None], torch.full_like(outputs, 0.9))
     per_token = -(target * log_softmax(outputs, -1)).sum(-1)
-    assert task.summed_loss(outputs, batch).item() == pytest.approx(per_token[labels != -100].sum().item(), rel=1e-5)
+    loss = task.outputs(batch, **task.targets(batch))
+    assert loss.item() == pytest.approx(per_token[labels != -100].sum().item(), rel=1e-5)
 
 
 # ---- EMA
@@ -239,7 +242,7 @@ def test_data_that_do_not_fit_the_network(config, changes, message, folder, tmp_
 def test_data_of_another_task(folder, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("some words " * 100, encoding="utf-8")
-    with pytest.raises(InputError, match="trains on a TranslationDataModule, not on a LMDataModule"):
+    with pytest.raises(InputError, match="trains on TranslationDataModule, not on LMDataModule"):
         task_of(data_of(folder, tmp_path)).check_data(LMDataModule(source=str(text), cache_dir=str(tmp_path)))
 
 

@@ -177,8 +177,7 @@ def loss_here(task: Task, batch: Batch) -> float:
     """Compute the loss here of a batch alone, in evaluation mode."""
     task.model.eval()
     counts = {name: (batch[labels] != IGNORED).sum() for name, labels in TARGETS.items() if labels in batch}
-    alone = {**batch, **counts}
-    parts = task.loss_parts(task.outputs(alone), alone)
+    parts = task.losses(batch, counts)
     task.model.train()
     return float(torch.stack(list(parts.values())).sum())
 

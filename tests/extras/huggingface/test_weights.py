@@ -14,7 +14,7 @@ from tests.random_networks import BPE, CONFIGS, WORDPIECE, checkpoint_of
 
 
 def ours_of(checkpoint) -> nn.Module:
-    config_class, model_class = architectures()[checkpoint["architecture"]]
+    config_class, model_class, *_ = architectures()[checkpoint["architecture"]]
     model = model_class(config_class(**checkpoint["model_config"])).eval()
     model.load_state_dict({name.removeprefix("model."): t for name, t in checkpoint["state_dict"].items()})
     return model

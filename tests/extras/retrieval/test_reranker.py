@@ -40,7 +40,7 @@ def test_the_loss_is_the_cross_entropy_within_the_group(make):  # noqa: F811
         expected -= torch.log_softmax(scores, 0)[0].item()
     made.model.float()
     with torch.no_grad():
-        found = made.summed_loss(made.model(**made.inputs(batch)), batch)
+        found = made.summed_losses(made.model(**made.inputs(batch)), batch)["loss"]
     assert found.item() == pytest.approx(expected, rel=1e-5)
     assert made.model.config.n_labels == 1
 
@@ -75,7 +75,7 @@ def test_evaluation_counts_each_query_once(make):  # noqa: F811
         outputs = made.model(**made.inputs(batch))
         scores = made.scores(outputs, batch)
         ranks = 1 + (scores[:, 1:] >= scores[:, :1]).sum(1)
-        loss = made.summed_loss(outputs, batch) / len(rows)
+        loss = made.summed_losses(outputs, batch)["loss"] / len(rows)
     assert found["val/loss"] == pytest.approx(loss.item(), rel=1e-4)
     assert found["val/mrr"] == pytest.approx((1 / ranks).mean().item(), abs=1e-5)
     assert found["val/accuracy"] == pytest.approx((ranks == 1).float().mean().item(), abs=1e-5)
@@ -89,7 +89,7 @@ def test_what_it_must_learn_is_learnt(make):  # noqa: F811
     optimizer = torch.optim.AdamW(made.model.parameters(), lr=3e-3)
     losses = []
     for _ in range(80):
-        loss = made.summed_loss(made.model(**made.inputs(batch)), batch) / 6
+        loss = made.summed_losses(made.model(**made.inputs(batch)), batch)["loss"] / 6
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

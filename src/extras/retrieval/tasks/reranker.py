@@ -1,23 +1,20 @@
 """Reranking: a BERT that reads a query together with a passage, and scores how well the one answers the other."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
 
-from src.data import TextDataModule
 from src.extras.retrieval.data import RerankerDataModule
 from src.models import BERTClassifier, BERTClassifierConfig
-from src.optim import Schedule
-from src.tasks.base import Batch, Task
-from src.tasks.bert import check_encoder, check_lengths, load_encoder
+from src.tasks.base import Batch, Charts, Task, update_mean
+from src.tasks.bert import EncoderTask
 
 
-class RerankerModule(Task):
+class RerankerModule(EncoderTask):
     """Train a cross-encoder: a BERT with one label, the score of ``[CLS] query [SEP] passage [SEP]``.
 
     The loss is the cross-entropy of a query's own passage among those of its group, whose others are the passages that
@@ -26,40 +23,25 @@ class RerankerModule(Task):
     Logs over the whole validation and test splits: loss, the mean reciprocal rank (MRR) of the own passage within its
     group, and how often that is the first.
 
+    Its ``pretrained`` may be a pretrained BERT or a retriever, whose encoder is taken over, or a reranker.
+
     Args:
         config: shape of the network; that of the pretrained one. The vocabulary size comes from the data.
-        optimizer: class and arguments of the optimizer; ``lr`` is the peak of the schedule.
-        schedule: of the learning rate.
-        pretrained: the checkpoint of a pretrained BERT or a retriever, whose encoder is taken over, or of a reranker;
-            from scratch if null.
         frozen_layers: blocks, from the lowest on, that stay as they were pretrained, and the embeddings with them: a
             step takes less time and memory.
-        compile: whether to compile each block with ``torch.compile``.
-        activation_checkpointing: whether to compute blocks anew for their backward pass, to save memory.
     """
 
     architecture = "bert_classifier"
+    data_class = RerankerDataModule
+    charts: ClassVar[Charts] = {**Task.charts, "Quality": {"Rank of the passage": ["val/mrr", "val/accuracy"]}}
     model: BERTClassifier
-    config: BERTClassifierConfig
 
-    def __init__(
-        self,
-        config: BERTClassifierConfig,
-        optimizer: OptimizerCallable,
-        schedule: Schedule,
-        pretrained: str | None = None,
-        frozen_layers: int = 0,
-        compile: bool = False,  # noqa: A002
-        activation_checkpointing: bool = False,
-    ) -> None:
-        super().__init__(replace(config, n_labels=1), optimizer, schedule, compile, activation_checkpointing)
+    def __init__(self, config: BERTClassifierConfig, frozen_layers: int = 0, **kwargs: Any) -> None:
+        super().__init__(replace(config, n_labels=1), **kwargs)
         if not 0 <= frozen_layers <= config.n_layers:
             raise ValueError(f"frozen_layers is {frozen_layers}: the network has {config.n_layers} layers")
-        self.pretrained, self.frozen_layers = pretrained, frozen_layers
+        self.frozen_layers = frozen_layers
         self.loss, self.mrr, self.accuracy = MeanMetric(), MeanMetric(), MeanMetric()
-
-    def check_data(self, data: TextDataModule) -> None:
-        check_lengths(self, data, RerankerDataModule)
 
     def build_model(self) -> BERTClassifier:
         model = BERTClassifier(self.config)
@@ -70,70 +52,34 @@ class RerankerModule(Task):
                 module.requires_grad_(False)
         return model
 
-    def load_pretrained(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the encoder of a pretrained BERT or a retriever, or a whole reranker.
-
-        Raises:
-            InputError: it is of another architecture, shape or tokenizer.
-        """
-        if checkpoint["architecture"] == self.architecture:
-            super().load_pretrained(checkpoint)
-            return
-        self.check_pretrained(checkpoint, self.data)
-        load_encoder(self.model.encoder, checkpoint)
-
-    def check_pretrained(self, checkpoint: dict[str, Any], data: TextDataModule) -> None:
-        if checkpoint["architecture"] == self.architecture:
-            super().check_pretrained(checkpoint, data)
-            return
-        check_encoder(checkpoint, self.config, data)
-
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         return {name: batch[name].flatten(0, 1) for name in ("input_ids", "token_type_ids", "attention_mask")}
 
-    def count_tokens(self, batch: Batch) -> int:
-        """The real tokens of a batch: padding is no work done."""
-        return int(batch["attention_mask"].sum())
+    def targets(self, batch: Batch) -> dict[str, Any]:
+        """None: the loss is made of the scores of whole groups."""
+        return {}
 
     def scores(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """The score of each passage, (batch, group), -inf where there is none."""
+        """Take the score of each passage, (batch, group), -inf where there is none."""
         numbers = batch["passage_numbers"]
         missing = numbers < 0
         missing[:, 0] = False  # so that a row that only fills up a batch has a finite loss, which is ignored
         return outputs.float().view(numbers.shape).masked_fill(missing, -torch.inf)
 
-    def summed_loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy in nats, summed over the queries."""
-        return cross_entropy(self.scores(outputs, batch), batch["labels"], reduction="sum")
+    def summed_losses(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": cross_entropy(self.scores(outputs, batch), batch["labels"], reduction="sum")}
 
-    def _evaluate(self, batch: Batch) -> None:
-        outputs, real = self.outputs(batch), batch["labels"] >= 0
-        if outputs is None:
-            return
+    def update_metrics(self, outputs: Tensor, batch: Batch) -> None:
+        real = batch["labels"] >= 0
         scores, n = self.scores(outputs, batch)[real], real.sum()
         ranks = 1 + (scores[:, 1:] >= scores[:, :1]).sum(1)  # a tie is no success
-        # a batch may be all padding, where the ranks have unequal shares of the split
-        self.loss.update(self.summed_loss(outputs, batch) / n.clamp(min=1), weight=n)
-        self.mrr.update((1 / ranks).sum() / n.clamp(min=1), weight=n)
-        self.accuracy.update((ranks == 1).sum() / n.clamp(min=1), weight=n)
+        update_mean(self.loss, self.summed_losses(outputs, batch)["loss"], n)
+        update_mean(self.mrr, (1 / ranks).sum(), n)
+        update_mean(self.accuracy, (ranks == 1).sum(), n)
 
-    def _log_evaluation(self, prefix: str) -> None:
-        for name, metric in (("loss", self.loss), ("mrr", self.mrr), ("accuracy", self.accuracy)):
-            self.log(f"{prefix}/{name}", metric.compute(), prog_bar=name == "loss")
-            metric.reset()
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        self._log_evaluation("val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch)
-
-    def on_test_epoch_end(self) -> None:
-        self._log_evaluation("test")
+    def log_metrics(self, split: str, prefix: str) -> None:
+        self.log_means(prefix, "loss", "mrr", "accuracy")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The score of each passage of each query, (batch, group)."""
+        """Compute the score of each passage of each query, (batch, group)."""
         return self.scores(self.outputs(batch), batch)

@@ -1,0 +1,81 @@
+"""What is asked of a network that is spread over processes: its rows, its gradient norm, and all of its weights."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch.strategies import Strategy
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import get_total_norm
+
+if TYPE_CHECKING:  # a task is above this layer, and only handed in
+    import lightning as L
+
+
+def data_parallel_group(strategy: Strategy) -> Any:
+    """Look up the processes with rows of their own; those of one pipeline, or tensor-parallel group, are one of them.
+
+    A strategy with such groups says so by its ``replicas``.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return None
+    return getattr(strategy, "replicas", dist.group.WORLD)
+
+
+def data_parallel_size(strategy: Strategy) -> int:
+    """Count the processes that have rows of their own."""
+    group = data_parallel_group(strategy)
+    return 1 if group is None else dist.get_world_size(group)
+
+
+def clip_by_global_norm(parameters: Iterable[nn.Parameter], max_norm: float | None) -> Tensor:
+    """Scale the gradients so that their norm, over all parameters and all their shards, is at most ``max_norm``.
+
+    Gradients may be plain tensors, alike on every rank, and DTensors of several meshes. A norm that is no finite number
+    leaves them as they are, so that it can still be seen where it came from.
+
+    Args:
+        parameters: of the network, as this rank has them.
+        max_norm: None leaves the gradients as they are.
+
+    Returns:
+        The norm before clipping, a 0-dim tensor, the same on every rank.
+    """
+    by_mesh: dict[object, list[Tensor]] = defaultdict(list)
+    for parameter in parameters:
+        if parameter.grad is not None:
+            gradient = parameter.grad
+            by_mesh[gradient.device_mesh if isinstance(gradient, DTensor) else None].append(gradient)
+    norms = [get_total_norm(gradients) for gradients in by_mesh.values()]
+    norms = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
+    total = torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
+    if max_norm:
+        scale = (max_norm / (total + 1e-6)).clamp(max=1.0).where(total.isfinite(), 1.0)
+        if scale.device.type == "cpu" and scale == 1:  # elsewhere, to look would wait for the device
+            return total
+        for gradients in by_mesh.values():
+            local = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
+            torch._foreach_mul_(local, scale)
+    return total
+
+
+def unsharded_model(task: "L.LightningModule") -> nn.Module:
+    """Make the network with all its weights on this process, in evaluation mode: to decode with, not to train.
+
+    Decoding takes another number of steps on each rank, so it must not wait for the others at every layer. Every rank
+    must call this, and each then goes on by itself. Where a rank holds the whole network anyway, that is what it gets;
+    else a copy is made of it, for as long as the caller keeps it.
+    """
+    strategy: Any = task.trainer.strategy
+    if not getattr(strategy, "is_sharded", False):
+        model: nn.Module = task.model  # type: ignore[assignment]
+        return model
+    weights = strategy.full_state_dict()
+    devices = [task.device] if task.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.device(task.device):  # initial weights draw random numbers
+        model = task.build_model()  # type: ignore[operator]
+    model.load_state_dict(weights)
+    return model.eval()

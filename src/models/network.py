@@ -1,0 +1,47 @@
+"""A network's forward pass as a list of steps: run from end to end, or cut into the stages of a pipeline."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from torch import nn
+
+
+class Step(NamedTuple):
+    """A piece of a forward pass that is not cut.
+
+    Args:
+        run: from what the step before gives to what the next one takes; the last one gives the network's output.
+        modules: what it calls.
+        shapes: (batch, seq) of each of the tensors (batch, seq, d_model) that it gives; none of the last step.
+        fraction: of the positions that go through it, where it computes at some of them alone.
+    """
+
+    run: Callable[..., Any]
+    modules: Sequence[nn.Module | None]
+    shapes: Sequence[Sequence[int]] = ()
+    fraction: float = 1.0
+
+
+def run(steps: Iterable[Step], *state: Any) -> Any:
+    """Run steps one after the other, from what the first of them takes."""
+    for step in steps:
+        found = step.run(*state)
+        state = found if type(found) is tuple else (found,)
+    return state[0] if len(state) == 1 else state
+
+
+class Network(nn.Module, ABC):
+    """A network that is a list of steps, so that it says once how it computes.
+
+    The tensors that one step gives are all that the next one needs of it: a pipeline sends them from one process to
+    another, and has the arguments on each.
+    """
+
+    @abstractmethod
+    def steps(self, *inputs: Any, **options: Any) -> list[Step]:
+        """List the forward pass; nothing is computed yet."""
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """Run all steps. Arguments and output are those of :meth:`steps`."""
+        return run(self.steps(*inputs, **options))
