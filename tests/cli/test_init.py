@@ -94,7 +94,7 @@ def test_no_page_tells_of_an_extra_that_is_gone(copy):
     )  # once more: a name that is also a word of the texts
     changed = re.findall(r"^\+(?!\+)(.*)", run("git", "diff", folder=copy).stdout, re.MULTILINE)
     docker = "# docker build -t 2-ours . && docker run -it 2-ours"
-    assert sorted(changed) == [docker, "# 2-ours", 'name = "2-ours"', "title: 2-ours"]
+    assert set(changed) == {docker, "# 2-ours", 'name = "2-ours"', "title: 2-ours"}
     assert len(run("git", "log", "--format=%s", folder=copy).stdout.splitlines()) == 2
     for page in [*copy.glob("*.md"), *(copy / "docs").rglob("*.md"), copy / "pyproject.toml", copy / "run.sh"]:
         text = page.read_text()
