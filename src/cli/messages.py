@@ -108,10 +108,12 @@ def _parameters(class_path: str) -> list[str]:
     if found is None or not callable(found):
         return []
     names = []
-    for name, parameter in inspect.signature(found).parameters.items():
-        names.append(name)
+    # a class may hand ``**kwargs`` to its parents
+    makers = [parent.__init__ for parent in inspect.getmro(found)[:-1]] if inspect.isclass(found) else [found]
+    for parameter in (each for maker in makers for each in inspect.signature(maker).parameters.values()):
+        names.append(parameter.name)
         if is_dataclass(parameter.annotation):
-            names += [f"{name}.{field.name}" for field in fields(parameter.annotation)]
+            names += [f"{parameter.name}.{field.name}" for field in fields(parameter.annotation)]
     return names
 
 
