@@ -6,6 +6,7 @@ And the rows that a BERT reads: one or two texts between special tokens, cut to 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,29 +55,29 @@ def make_tokenizer(kind: str, vocab_size: int, texts: Iterable[str], cased: bool
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Train byte-level byte-pair encoding (Sennrich et al. 2016, Radford et al. 2019): loses nothing of any text."""
-    tokenizer = _byte_level(models.BPE())
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    if vocab_size <= len(alphabet):
-        raise InputError(f"a byte-level vocabulary of {vocab_size} has no room for the {len(alphabet)} bytes")
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
+    return _train_byte_level(models.BPE(), trainers.BpeTrainer, texts, vocab_size)
 
 
 def train_unigram(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Train a unigram language model over bytes (Kudo 2018): the likeliest pieces, not the most frequent merges."""
-    tokenizer = _byte_level(models.Unigram())
+    tokenizer = _train_byte_level(models.Unigram(), trainers.UnigramTrainer, texts, vocab_size)
+    # as it is when it is read again: fresh from training it has another id for its special token
+    return Tokenizer.from_str(tokenizer.to_str())
+
+
+def _train_byte_level(
+    model: models.Model,
+    trainer: type[trainers.BpeTrainer] | type[trainers.UnigramTrainer],
+    texts: Iterable[str],
+    vocab_size: int,
+) -> Tokenizer:
+    tokenizer = _byte_level(model)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocab_size <= len(alphabet):
         raise InputError(f"a byte-level vocabulary of {vocab_size} has no room for the {len(alphabet)} bytes")
-    trainer = trainers.UnigramTrainer(
-        vocab_size=vocab_size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    # as it is when it is read again: fresh from training it has another id for its special token
-    return Tokenizer.from_str(tokenizer.to_str())
+    settings: dict[str, Any] = {"vocab_size": vocab_size, "initial_alphabet": alphabet, "show_progress": False}
+    tokenizer.train_from_iterator(texts, trainer(special_tokens=[END_OF_TEXT], **settings))
+    return tokenizer
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int, cased: bool | None = None) -> Tokenizer:

@@ -168,6 +168,8 @@ class TrainingCLI(LightningCLI):
         except MisconfigurationException as error:  # by one of Lightning's own classes
             raise InputError(str(error)) from error
         except (ValueError, TypeError) as error:  # a configuration refused by the class that it is for
+            if isinstance(error.__cause__, InputError):  # jsonargparse wraps what the link to the data raises
+                raise error.__cause__ from None
             if "Does not validate" not in str(error) and "Parser key" not in str(error):
                 raise
             raise InputError(self._explain(error)) from error

@@ -64,16 +64,12 @@ class EpochBatchSampler(ResumableBatchSampler):
     Args:
         n_items: rows in the data set.
         batch_size: rows a batch and rank.
-        seed: of the order.
         shuffle: whether each epoch has another order; else it is that of the data.
-        rank: of this process among the data-parallel ones.
-        world_size: how many of those there are.
+        place: seed, rank and world_size, as of :class:`ResumableBatchSampler`.
     """
 
-    def __init__(
-        self, n_items: int, batch_size: int, *, seed: int = 0, shuffle: bool, rank: int = 0, world_size: int = 1
-    ) -> None:
-        super().__init__(seed, rank, world_size)
+    def __init__(self, n_items: int, batch_size: int, *, shuffle: bool, **place: int) -> None:
+        super().__init__(**place)
         self.n_items, self.batch_size, self.shuffle = n_items, batch_size, shuffle
 
     def global_batches(self, epoch: int) -> np.ndarray:
@@ -102,22 +98,11 @@ class BucketBatchSampler(EpochBatchSampler):
         n_items: rows in the data set.
         batch_size: rows a batch and rank.
         length: of the row at a key.
-        seed: of the order.
-        rank: of this process among the data-parallel ones.
-        world_size: how many of those there are.
+        place: seed, rank and world_size, as of :class:`ResumableBatchSampler`.
     """
 
-    def __init__(
-        self,
-        n_items: int,
-        batch_size: int,
-        length: Callable[[Key], int],
-        *,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        super().__init__(n_items, batch_size, seed=seed, shuffle=True, rank=rank, world_size=world_size)
+    def __init__(self, n_items: int, batch_size: int, length: Callable[[Key], int], **place: int) -> None:
+        super().__init__(n_items, batch_size, shuffle=True, **place)
         self.length = length
 
     def batches(self, epoch: int) -> list[np.ndarray]:
@@ -154,23 +139,12 @@ class TokenBatchSampler(ResumableBatchSampler):
     Args:
         lengths: (rows, 2), the tokens of each source and target.
         max_tokens: of a batch, on each side and rank; a row that is longer is a batch by itself.
-        seed: of the order.
         shuffle: whether the order is another one each epoch; else it is that of the lengths.
-        rank: of this process among the data-parallel ones.
-        world_size: how many of those there are.
+        place: seed, rank and world_size, as of :class:`ResumableBatchSampler`.
     """
 
-    def __init__(
-        self,
-        lengths: NDArray[np.integer],
-        max_tokens: int,
-        *,
-        seed: int = 0,
-        shuffle: bool,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        super().__init__(seed, rank, world_size)
+    def __init__(self, lengths: NDArray[np.integer], max_tokens: int, *, shuffle: bool, **place: int) -> None:
+        super().__init__(**place)
         self.shuffle = shuffle
         source, target = lengths.astype(np.int64).T
         longer = np.maximum(source, target)

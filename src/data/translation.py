@@ -2,15 +2,15 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -51,29 +51,27 @@ class Filter:
         return "lopsided" if max(lengths) > self.max_ratio * min(lengths) else None
 
 
-class PairTokenizers(NamedTuple):
-    """A tokenizer for each side, the same one for both where the vocabulary is joint, and their end tokens."""
-
-    source: MeasuredTokenizer
-    target: MeasuredTokenizer
-    source_end: int
-    target_end: int
-
-    def encode(self, pairs: Iterable[Pair]) -> Iterator[tuple[Pair, list[int], list[int]]]:
-        """Yield each pair with the ids of both sides, end tokens included."""
-        remaining = iter(pairs)
-        while group := list(islice(remaining, GROUP)):
-            sources, targets = zip(*group, strict=True)
-            for pair, source, target in zip(
-                group, self.source.encode(sources), self.target.encode(targets), strict=True
-            ):
-                yield pair, [*source.ids, self.source_end], [*target.ids, self.target_end]
+def encode_pairs(
+    pairs: Iterable[Pair], tokenizers: Sequence[MeasuredTokenizer], ends: Sequence[int]
+) -> Iterator[tuple[Pair, list[list[int]]]]:
+    """Yield each pair with the ids of its source and of its target, end tokens included."""
+    remaining = iter(pairs)
+    while group := list(islice(remaining, GROUP)):
+        texts = zip(*group, strict=True)
+        encodings = [tokenizer.encode(side) for tokenizer, side in zip(tokenizers, texts, strict=True)]
+        for pair, *encoded in zip(group, *encodings, strict=True):
+            yield pair, [[*encoding.ids, end] for encoding, end in zip(encoded, ends, strict=True)]
 
 
 def write_pairs(
-    folder: Path, split: str, pairs: Iterable[Pair], tokenizers: PairTokenizers, keep: Filter, malformed: Malformed
+    folder: Path,
+    split: str,
+    pairs: Iterable[tuple[Pair, list[list[int]]]],
+    dtypes: Sequence[DTypeLike],
+    keep: Filter,
+    malformed: Malformed,
 ) -> dict[str, int]:
-    """Write the ids and (but for training) the texts of a split to files named after it.
+    """Write the ids and (but for training) the texts of encoded pairs to files named after their split.
 
     What cannot be trained on is left out of ``train``. Of the other splits nothing is, or their scores would not
     compare: only the ids of what is over-long are cut.
@@ -83,13 +81,11 @@ def write_pairs(
     """
     counts: Counter[str] = Counter()
     texts: list[Pair] = []
-    measured = tokenizers[:2]
-    dtypes = [token_dtype(side.tokenizer) for side in measured]
     with (
         RowWriter(folder, f"{split}.source", dtypes[0]) as source,
         RowWriter(folder, f"{split}.target", dtypes[1]) as target,
     ):
-        for number, (pair, *ids) in enumerate(tokenizers.encode(pairs), start=1):
+        for number, (pair, ids) in enumerate(pairs, start=1):
             objection = keep.objection(pair, (len(ids[0]), len(ids[1])))
             if split == "train" and objection:
                 counts[f"{objection}, left out"] += 1
@@ -102,8 +98,6 @@ def write_pairs(
             for side, row in zip((source, target), ids, strict=True):
                 side.append(row if len(row) <= keep.max_length else [*row[: keep.max_length - 1], row[-1]])
     (folder / f"{split}.texts.json").write_text(json.dumps(texts), encoding="utf-8")
-    for name, tokenizer in zip(SIDES, measured, strict=True):
-        counts[f"{name} characters not represented"] = tokenizer.lost.total()
     held = {"pairs": len(source), "source tokens": source.values.length, "tokens": target.values.length}
     return {**held, **{what: n for what, n in counts.items() if n}}
 
@@ -284,10 +278,13 @@ class TranslationDataModule(TextDataModule):
                 MeasuredTokenizer(tokenizer, f"the {side} side of the {split} split of {self.label}")
                 for side, tokenizer in zip(SIDES, pair, strict=True)
             ]
-            tokenizers = PairTokenizers(measured[0], measured[1], *ends)
-            infos[split] = write_pairs(folder, split, pairs, tokenizers, self.filter, malformed)
+            encoded = encode_pairs(pairs, measured, ends)
+            dtypes = [token_dtype(tokenizer) for tokenizer in pair]
+            infos[split] = write_pairs(folder, split, encoded, dtypes, self.filter, malformed)
             malformed.announce()
-            for side, kind in zip(measured, self.tokenizer_kinds, strict=True):
+            for name, side, kind in zip(SIDES, measured, self.tokenizer_kinds, strict=True):
+                if lost := side.lost.total():
+                    infos[split][f"{name} characters not represented"] = lost
                 check_coverage(side, kind)
         for split, info in infos.items():
             if not info["pairs"]:
