@@ -67,7 +67,7 @@ def test_a_gpt_becomes_longer(extend, tmp_path, positions):
     ("name", "options", "message"),
     [
         ("bert", ("--max-seq-len", "24"), "--max-seq-len 24 is not more than the 24 positions that there are"),
-        ("transformer", ("--max-seq-len", "99"), "holds a transformer: only bert, longformer, gpt"),
+        ("transformer", ("--max-seq-len", "99"), "holds a transformer: only gpt, bert, longformer"),
         ("gpt", ("--max-seq-len", "0"), "no whole number of at least 1"),
     ],
 )
