@@ -18,7 +18,7 @@ from src.tasks import GPTModule
 def test_flops_are_six_per_weight_and_token_and_those_of_attention(seq):
     """6 N D for the matrix products, with the output layer among them, and 12 L T d per token for attention."""
     config = GPTConfig(vocab_size=512, max_seq_len=256, d_model=128, n_heads=4, n_layers=3)
-    task = GPTModule(config, torch.optim.AdamW, Constant())
+    task = GPTModule(config, optimizer=torch.optim.AdamW, schedule=Constant())
     flops = training_flops(task, {"input_ids": torch.zeros(2, seq, dtype=torch.long)})
     matrices = 3 * 12 * 128**2 + 512 * 128
     assert flops == 2 * seq * (6 * matrices + 12 * 3 * seq * 128)
@@ -29,7 +29,7 @@ def test_flops_of_a_window_grow_as_the_length(attention):
     """Whichever kernel computes it; the masked dense one computes all pairs."""
     shape = {"vocab_size": 64, "max_seq_len": 4096, "d_model": 64, "n_heads": 4, "n_layers": 2, "window": 100}
     config = GPTConfig(**shape, attention=attention, attention_dropout=0.0)
-    task = GPTModule(config, torch.optim.AdamW, Constant())
+    task = GPTModule(config, optimizer=torch.optim.AdamW, schedule=Constant())
     short, long = (training_flops(task, {"input_ids": torch.zeros(1, n, dtype=torch.long)}) for n in (2048, 4096))
     assert (long == 2 * short) == (attention != "dense")
 

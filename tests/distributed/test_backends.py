@@ -41,7 +41,8 @@ def test_figures_of_speed_are_reduced_on_the_device(monkeypatch):
     monkeypatch.setattr(throughput, "get_available_flops", lambda *_: 1e12)
     monkeypatch.setattr(throughput, "training_flops", lambda *_: 1e6)
     config = GPTConfig(vocab_size=8, max_seq_len=8, d_model=8, n_heads=2, n_layers=1)
-    task, meter, logged = GPTModule(config, torch.optim.AdamW, Constant()), Throughput(), {}
+    task = GPTModule(config, optimizer=torch.optim.AdamW, schedule=Constant())
+    meter, logged = Throughput(), {}
     monkeypatch.setattr(task, "log", lambda name, value, **_: logged.update({name: value.device}))
     with FakeTensorMode():
         meter.on_train_start(Trainer, task)

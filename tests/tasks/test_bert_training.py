@@ -59,7 +59,7 @@ def data(tmp_path: Path):
 def task(module: MLMDataModule, lr: float = 3e-3, schedule=None, **shape) -> BERTModule:
     L.seed_everything(0, verbose=False)
     config = BERTConfig(vocab_size=module.vocab_size, **{**SHAPE, **shape})
-    return BERTModule(config, adamw(lr), schedule or Constant())
+    return BERTModule(config, optimizer=adamw(lr), schedule=schedule or Constant())
 
 
 def fit(model: L.LightningModule, module: L.LightningDataModule, **settings) -> L.Trainer:
@@ -157,7 +157,9 @@ def classification(tokenizer: Path, tmp_path: Path, **changes) -> Classification
 def classifier(module: ClassificationDataModule, pretrained: Path | None, **shape) -> ClassificationModule:
     L.seed_everything(0, verbose=False)
     config = BERTClassifierConfig(vocab_size=module.vocab_size, **{**SHAPE, **shape})
-    return ClassificationModule(config, adamw(), Constant(), str(pretrained) if pretrained else None)
+    return ClassificationModule(
+        config, optimizer=adamw(), schedule=Constant(), pretrained=str(pretrained) if pretrained else None
+    )
 
 
 def test_the_pretrained_encoder_is_taken_over_and_real_reviews_are_learnt(pretrained, tmp_path):

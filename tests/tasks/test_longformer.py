@@ -46,7 +46,7 @@ def task(module: MLMDataModule, **shape) -> LongformerModule:
     settings = {"max_seq_len": 130, "d_model": 32, "n_heads": 2, "n_layers": 2, "dropout": 0.0, "init_std": 0.18}
     settings |= {"attention_dropout": 0.0, "norm": "pre", "window": 2}
     config = LongformerConfig(vocab_size=module.vocab_size, **{**settings, **shape})
-    return LongformerModule(config, adamw(1e-2), Constant())
+    return LongformerModule(config, optimizer=adamw(1e-2), schedule=Constant())
 
 
 def fit(module: LongformerModule, data: MLMDataModule, steps: int, folder: Path) -> dict[str, float]:

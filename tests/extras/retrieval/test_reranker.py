@@ -16,7 +16,7 @@ from tests.extras.retrieval.test_retriever import QUIET, SHAPE, make  # noqa: F4
 def task(module, lr=2e-3, **settings):
     L.seed_everything(0, verbose=False)
     config = BERTClassifierConfig(vocab_size=module.vocab_size, **SHAPE)
-    return RerankerModule(config, lambda p: torch.optim.AdamW(p, lr=lr), Constant(), **settings)
+    return RerankerModule(config, optimizer=lambda p: torch.optim.AdamW(p, lr=lr), schedule=Constant(), **settings)
 
 
 def attached(module, **settings):

@@ -43,7 +43,7 @@ def make(tmp_path):
 def task(module, lr=3e-3, **settings):
     L.seed_everything(0, verbose=False)
     config = BERTConfig(vocab_size=module.vocab_size, **SHAPE)
-    return RetrieverModule(config, lambda p: torch.optim.AdamW(p, lr=lr), Constant(), **settings)
+    return RetrieverModule(config, optimizer=lambda p: torch.optim.AdamW(p, lr=lr), schedule=Constant(), **settings)
 
 
 def attached(module, **settings):
