@@ -83,10 +83,9 @@ def check_content(checkpoint: Any, path: Path, keys: Iterable[str]) -> None:
             raise InputError(f"{path} is no checkpoint of this project: it has no {key!r}, or none that is meant")
     architecture = checkpoint["architecture"]
     if architecture not in architectures():
-        module = checkpoint.get("module")
-        hint = f"; it is of the module {module}: name that by --allow_class_paths {module}" if module else ""
+        known = ", ".join(architectures())
         raise InputError(
-            f"checkpoint {path} holds a {architecture}: what is known here is {', '.join(architectures())}{hint}"
+            f"checkpoint {path} holds a {architecture}: what is known here is {known}{_missing(checkpoint)}"
         )
     _check_tokenizer(checkpoint, path)
     for part in parts("architectures"):
@@ -99,6 +98,12 @@ def check_content(checkpoint: Any, path: Path, keys: Iterable[str]) -> None:
     if not isinstance(settings, dict):
         raise InputError(f"checkpoint {path} has a configuration that is none")
     _check_network(checkpoint, path)
+
+
+def _missing(checkpoint: dict[str, Any]) -> str:
+    """Name the modules of its user's own that a checkpoint was trained with and that are not imported."""
+    missing = [f"--allow_class_paths {name}" for name in checkpoint.get("modules", []) if name not in sys.modules]
+    return f"; it was trained with a module that is not named here: add {' '.join(missing)}" if missing else ""
 
 
 def _check_tokenizer(checkpoint: dict[str, Any], path: Path) -> None:
@@ -170,7 +175,8 @@ def _check_network(checkpoint: dict[str, Any], path: Path) -> None:
     try:
         expected = network_names(checkpoint)
     except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"checkpoint {path} describes a network that cannot be built: {error}") from error
+        missing = _missing(checkpoint)
+        raise InputError(f"checkpoint {path} describes a network that cannot be built: {error}{missing}") from error
     for name, tensor in expected.items() if "state_dict" in checkpoint else ():
         held = checkpoint["state_dict"].get(name)
         if not isinstance(held, Tensor) or held.shape != tensor.shape:
@@ -273,4 +279,4 @@ def _shape(config: dict[str, Any]) -> dict[str, Any]:
     if config.get("positions", "learned") != "learned":
         free.append("max_seq_len")
     shape = {key: value for key, value in config.items() if "dropout" not in key and key not in free}
-    return {**shape, "d_ff": config.get("d_ff") or 4 * config["d_model"]}
+    return {**shape, "d_ff": config.get("d_ff") or 4 * config.get("d_model", 0)}

@@ -24,19 +24,22 @@ class SaveConfig(SaveConfigCallback):
     Args:
         record: the manifest.
         in_place: whether the folder is that of an interrupted run which goes on.
+        modules: of the user's own, which a checkpoint names, since its network may be built of what they register.
         parser: of the configuration.
         config: what it parsed.
     """
 
-    def __init__(self, parser: LightningArgumentParser, config: Any, record: dict[str, Any], in_place: bool) -> None:
+    def __init__(
+        self, parser: LightningArgumentParser, config: Any, record: dict[str, Any], in_place: bool, modules: list[str]
+    ) -> None:
         super().__init__(parser, config, overwrite=in_place)
-        self.record, self.in_place = record, in_place
+        self.record, self.in_place, self.modules = record, in_place, modules
         if in_place:  # the run is still the one that began without a checkpoint
             self.config = self.config.clone()
             self.config.ckpt_path = None
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["config"] = self._text
+        checkpoint["config"], checkpoint["modules"] = self._text, self.modules
 
     @cached_property
     def _text(self) -> str:

@@ -269,7 +269,8 @@ class TrainingCLI(LightningCLI):
         data, seed = self.datamodule, int(self.config[self.verb].seed_everything)
         record = manifest(sys.argv[1:], seed, data.fingerprint(), data.tokenizer.to_str())
         record["checkpoint"] = self.config[self.verb].ckpt_path
-        self.save_config_kwargs = {"record": record, "in_place": self.run is not None}
+        modules = values_of(("--allow_class_paths",), self.arguments)
+        self.save_config_kwargs = {"record": record, "in_place": self.run is not None, "modules": modules}
         if self.recorded is not None:
             found = differences(self.recorded, record) or ["nothing"]
             rank_zero_only(print)("\n".join(["differs from the record:", *found]))

@@ -53,7 +53,7 @@ def check_tensor_parallel(model: nn.Module, size: int) -> None:
     Raises:
         InputError: naming what does not divide, or has no place on one rank alone.
     """
-    heads: int = model.config.n_heads  # type: ignore[union-attr, assignment]
+    heads: int = getattr(model.config, "n_heads", size)
     if heads % size:
         raise InputError(f"n_heads {heads} cannot be divided over {size} tensor-parallel ranks: change one of the two")
     for module in model.modules():

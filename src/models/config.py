@@ -69,7 +69,7 @@ def attention_span(config: Any, layer: int = 0) -> AttentionSpan:
 
 
 def self_attention(
-    config: Any, layer: int = 0, kind: Callable[..., SelfAttention] = SelfAttention, **more: Any
+    config: Any, layer: int = 0, kind: Callable[..., SelfAttention] = SelfAttention
 ) -> Callable[..., SelfAttention]:
     """What makes the self-attention of a block."""
-    return partial(kind, kernel=config.attention, span=attention_span(config, layer), **more)
+    return partial(kind, kernel=config.attention, span=attention_span(config, layer))

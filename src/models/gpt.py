@@ -4,15 +4,16 @@ Shape letters: B batch, T tokens, C = d_model, V = vocab_size.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
-from typing import Literal
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from src.models.config import attention_span, check, self_attention
-from src.models.network import Network, Step, run
+from src.models.network import Network, Step
 from src.nn import (
     Block,
     Dropout,
@@ -21,9 +22,30 @@ from src.nn import (
     LearnedPositions,
     Mask,
     NormPlacement,
+    SelfAttention,
     SinusoidalPositions,
     position_ids,
 )
+
+
+class Positions(NamedTuple):
+    """A position encoding.
+
+    Args:
+        table: makes what gives a vector for each position, to be added to the token's, from max_seq_len and d_model.
+        attention: the self-attention, where that is what knows the positions.
+    """
+
+    table: Callable[[int, int], nn.Module] | None = None
+    attention: Callable[..., SelfAttention] = SelfAttention
+
+
+POSITIONS = {
+    "learned": Positions(LearnedPositions),  # GPT-2
+    "sinusoidal": Positions(SinusoidalPositions),
+    "rotary": Positions(attention=partial(SelfAttention, rotary=True)),
+    "alibi": Positions(),  # by the attention span
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +65,8 @@ class GPTConfig:
         norm: before each sub-layer (``pre``, GPT-2) or after it (``post``, the first GPT).
         bias: whether linear layers and norms have one.
         tie_embeddings: whether the output layer is the token embedding transposed.
-        positions: ``learned`` (GPT-2) or ``sinusoidal`` embeddings; ``rotary`` or ``alibi`` within attention.
+        positions: ``learned`` (GPT-2) or ``sinusoidal`` embeddings; ``rotary`` or ``alibi`` within attention; or
+            another name in :data:`POSITIONS`.
         attention: how it is computed: a name in :data:`src.nn.kernels.KERNELS`.
         window: how many tokens before it each token sees, one number or one a block; all if null.
         dilation: every so many-th token is seen, and the window spans so many times as far; one number or one a head.
@@ -64,15 +87,15 @@ class GPTConfig:
     norm: NormPlacement = "pre"
     bias: bool = True
     tie_embeddings: bool = True
-    positions: Literal["learned", "sinusoidal", "rotary", "alibi"] = "learned"
+    positions: str = "learned"
     attention: str = "dense"
     window: int | list[int] | None = None
     dilation: int | list[int] = 1
 
     def __post_init__(self) -> None:
         check(self)
-        if self.positions not in ("learned", "sinusoidal", "rotary", "alibi"):
-            raise ValueError(f"positions is {self.positions!r}: choose 'learned', 'sinusoidal', 'rotary' or 'alibi'")
+        if self.positions not in POSITIONS:
+            raise ValueError(f"positions is {self.positions!r}: choose one of {', '.join(POSITIONS)}")
         if self.positions == "rotary" and self.d_model // self.n_heads % 2:
             raise ValueError(
                 f"positions 'rotary' turns pairs: d_model / n_heads is {self.d_model // self.n_heads}, odd"
@@ -81,7 +104,7 @@ class GPTConfig:
     @property
     def context(self) -> int | None:
         """The longest context; null where any goes: no position is looked up, and no distance exceeds the window."""
-        return None if self.positions in ("rotary", "alibi") and self.window is not None else self.max_seq_len
+        return self.max_seq_len if POSITIONS[self.positions].table or self.window is None else None
 
 
 class GPT(Network):
@@ -91,8 +114,7 @@ class GPT(Network):
         super().__init__()
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
-        tables = {"learned": LearnedPositions, "sinusoidal": SinusoidalPositions}
-        table = tables.get(config.positions)
+        table, attention = POSITIONS[config.positions]
         self.position_embedding = table(config.max_seq_len, config.d_model) if table else None
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(
@@ -105,7 +127,7 @@ class GPT(Network):
                 config.attention_dropout,
                 config.norm,
                 bias=config.bias,
-                attention=self_attention(config, i, rotary=config.positions == "rotary"),
+                attention=self_attention(config, i, attention),
             )
             for i in range(config.n_layers)
         )
@@ -182,10 +204,3 @@ class GPT(Network):
             Step(self.final_norm, [self.final_norm], shape),
             Step(lambda x: self.head(x, labels=labels), [self.head]),
         ]
-
-    def hidden(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: list[KVCache] | None = None
-    ) -> Tensor:
-        """Compute what the output layer sees: (B, T, C). Arguments as in :meth:`steps`."""
-        hidden: Tensor = run(self.steps(input_ids, attention_mask, cache)[:-1])
-        return hidden

@@ -45,3 +45,7 @@ class Network(nn.Module, ABC):
     def forward(self, *inputs: Any, **options: Any) -> Any:
         """Run all steps. Arguments and output are those of :meth:`steps`."""
         return run(self.steps(*inputs, **options))
+
+    def hidden(self, *inputs: Any, **options: Any) -> Any:
+        """Run all steps but the last, the output layer. Arguments as in :meth:`steps`."""
+        return run(self.steps(*inputs, **options)[:-1])

@@ -47,8 +47,10 @@ def decoded_by_dense(kernel: Kernel) -> Kernel:
     """Let :func:`dense` decode, where queries are few: for a kernel that equals it and does not take a cache's keys."""
 
     @wraps(kernel)
-    def either(q: Tensor, k: Tensor, v: Tensor, *arguments: Any) -> Tensor:
-        return (dense if isinstance(arguments[-1], KeyPositions) else kernel)(q, k, v, *arguments)
+    def either(q: Tensor, k: Tensor, v: Tensor, mask: Mask, *arguments: Any) -> Tensor:
+        if mask.bias is not None:
+            raise InputError(f"attention {kernel.__name__!r} takes no bias of the scores: choose 'dense'")
+        return (dense if isinstance(arguments[-1], KeyPositions) else kernel)(q, k, v, mask, *arguments)
 
     return either
 

@@ -94,6 +94,7 @@ class Mask:
         attention_mask: (B, S), 1 at real tokens and 0 at padding.
         documents: (B, S), the number of each token's document: tokens of others are hidden.
         global_tokens: visible to all.
+        bias: gives what is added to the scores (H, T, S) from the distances (1, T, S) of queries to keys.
     """
 
     length: int
@@ -102,6 +103,7 @@ class Mask:
     attention_mask: Tensor | None = None
     documents: Tensor | None = None
     global_tokens: GlobalTokens | None = None
+    bias: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         # not a field: a copy with other fields, such as FSDP makes in another precision, begins with an empty one
@@ -164,10 +166,11 @@ class Mask:
             keys: the positions of the keys at hand; None for all S in order.
 
         Returns:
-            Broadcast to (B, H, T, S): boolean, or with ALiBi slopes the bias, -inf where a key is hidden. None where
+            Broadcast to (B, H, T, S): boolean, or what is added to the scores, -inf where a key is hidden. None where
             all keys are visible, as to a single query behind a cache, or only the causal mask hides any.
         """
-        if span == AttentionSpan() and self.documents is None and self.global_tokens is None:
+        plain = self.documents is None and self.global_tokens is None and self.bias is None
+        if plain and span == AttentionSpan():
             if not self.causal:
                 return padding_mask(self.attention_mask)
             if self.attention_mask is None and self.past in (0, self.length - 1):
@@ -183,6 +186,8 @@ class Mask:
         visible = self.visible(query, key, span.window, dilation)
         if self.global_tokens is not None:
             visible = visible | self.global_tokens.flags[:, None, None, :]
+        if self.bias is not None:
+            return self.bias(query - key).to(dtype).masked_fill(~visible, -torch.inf)
         if not span.alibi_slopes:
             return visible
         return alibi_bias(span.alibi_slopes, query - key, dtype).masked_fill(~visible, -torch.inf)

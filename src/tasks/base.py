@@ -45,7 +45,7 @@ class NormCallback(L.Callback, ABC):
 class Task(L.LightningModule, ABC):
     """A network, its objective and its training.
 
-    A subclass names its ``architecture``, builds its network, and says what the network is given and what it gives.
+    A subclass names its ``architecture``, and says what the network is given and what it gives.
 
     Args:
         config: shape of the network; sizes that the data decide, as that of the vocabulary, come from them.
@@ -99,9 +99,9 @@ class Task(L.LightningModule, ABC):
 
     # ---- from a batch to its loss
 
-    @abstractmethod
-    def build_model(self) -> Network:
+    def build_model(self) -> Any:
         """Make the network of ``self.config``, with its initial weights."""
+        return architectures()[self.architecture].network(self.config)
 
     @abstractmethod
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
@@ -200,7 +200,7 @@ class Task(L.LightningModule, ABC):
             raise InputError(
                 f"{type(self).__name__} trains on {kind.__name__}, not on {type(data).__name__}: change data"
             )
-        positions = getattr(self.config, "context", self.config.max_seq_len)
+        positions = self.config.context if hasattr(self.config, "context") else self.config.max_seq_len
         seq_len = vars(data).get("seq_len")
         if None not in (positions, seq_len) and seq_len > positions:
             raise InputError(f"data.seq_len {seq_len} is more than the model's max_seq_len {positions}: change one")
@@ -327,9 +327,7 @@ class Task(L.LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what makes the file enough by itself: which network it is, its shape and its tokenizer."""
-        checkpoint["architecture"], module = self.architecture, type(self).__module__
-        if not module.startswith("src."):  # which registers the architecture on import
-            checkpoint["module"] = module
+        checkpoint["architecture"] = self.architecture
         checkpoint["model_config"] = asdict(self.config)
         checkpoint["tokenizer"] = self.data.tokenizer.to_str()
         checkpoint["special_tokens"] = dict(self.data.special_tokens)

@@ -55,9 +55,6 @@ class BERTModule(Task):
         if "nsp" in self.objectives and not getattr(data, "next_sentence", True):
             raise InputError("a BERTModule predicts next sentences too: set data.next_sentence to true")
 
-    def build_model(self) -> BERT | Longformer:
-        return BERT(self.config)
-
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         names = ("input_ids", "token_type_ids", "attention_mask", "masked_positions")
         return {name: batch[name] for name in names}
@@ -136,9 +133,6 @@ class LongformerModule(BERTModule):
 
     def __init__(self, config: LongformerConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
-
-    def build_model(self) -> Longformer:
-        return Longformer(self.config)
 
 
 def _nats(logits: Tensor, labels: Tensor) -> Tensor:

@@ -44,9 +44,6 @@ class ClassificationModule(EncoderTask):
         self.accuracy = MulticlassAccuracy(n, average="micro", ignore_index=-100)
         self.f1 = MulticlassF1Score(n, average="macro", ignore_index=-100)
 
-    def build_model(self) -> BERTClassifier:
-        return BERTClassifier(self.config)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the names of the labels to what every task saves."""
         super().on_save_checkpoint(checkpoint)

@@ -33,9 +33,6 @@ class GPTModule(Task):
         super().__init__(config, **kwargs)
         self.loss = MeanMetric()
 
-    def build_model(self) -> GPT:
-        return GPT(self.config)
-
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         return {name: batch[name] for name in ("input_ids", "documents") if name in batch}
 
@@ -43,7 +40,7 @@ class GPTModule(Task):
         return batch["input_ids"].numel()
 
     def evaluate(self, batch: Batch) -> None:
-        summed = self.outputs(batch, **self.targets(batch))
+        summed = self.outputs(batch, labels=batch["labels"])
         if summed is not None:
             self.update_metrics(summed, batch)
 

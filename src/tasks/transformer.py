@@ -100,9 +100,6 @@ class TransformerModule(Task):
         """Take the size of the source's vocabulary from the data."""
         self.check_data(self.data)
 
-    def build_model(self) -> Transformer:
-        return Transformer(self.config)
-
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         # the target's padding is behind its real tokens, which see nothing behind them: it needs no mask
         return {name: batch[name] for name in ("input_ids", "decoder_input_ids", "attention_mask")}

@@ -68,7 +68,7 @@ def test_it_trains_resumes_generates_and_is_not_exported(run, config, own, tmp_p
     for command in (("fit", "--ckpt_path", last), ("generate", "--checkpoint", last), *export):
         status, _, err = run(*command)
         assert status == 2
-        assert "it is of the module own_module: name that by --allow_class_paths own_module" in err
+        assert "trained with a module that is not named here: add --allow_class_paths own_module" in err
         assert err.count("\n") == 1
     assert run("generate", "--checkpoint", last, "--max-new-tokens", 5, *own)[0] == 0
     for command in export:

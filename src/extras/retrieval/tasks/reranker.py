@@ -44,7 +44,7 @@ class RerankerModule(EncoderTask):
         self.loss, self.mrr, self.accuracy = MeanMetric(), MeanMetric(), MeanMetric()
 
     def build_model(self) -> BERTClassifier:
-        model = BERTClassifier(self.config)
+        model: BERTClassifier = super().build_model()
         if self.frozen_layers:
             encoder = model.encoder
             lowest = [encoder.token_embedding, encoder.position_embedding, encoder.segment_embedding]

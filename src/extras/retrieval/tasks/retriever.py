@@ -50,9 +50,6 @@ class RetrieverModule(EncoderTask):
         self.loss, self.mrr, self.accuracy = MeanMetric(), MeanMetric(), MeanMetric()
         self._evaluated: list[tuple[Tensor, ...]] = []
 
-    def build_model(self) -> BiEncoder:
-        return BiEncoder(self.config)
-
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         queries = {name: batch[name] for name in ("query_input_ids", "query_attention_mask")}
         return queries | {name: batch[name].flatten(0, 1) for name in ("input_ids", "attention_mask")}
