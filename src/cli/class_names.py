@@ -5,8 +5,9 @@ packages only. Two functions of jsonargparse are replaced where its own answer w
 every release.
 """
 
+from dataclasses import fields, is_dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, get_type_hints
 
 from jsonargparse import Namespace, _typehints, set_parsing_settings
 from jsonargparse._util import import_object
@@ -89,12 +90,18 @@ def _forget_arguments_of_another_class(parser_or_action: Any, previous: Any, val
     """Let a class that takes another's place start from its own defaults.
 
     Where both have an argument, jsonargparse would keep its value: SGD in place of AdamW would decay the weights as
-    AdamW did, which nobody has asked for. A class of one's own keeps the arguments of the parent that it extends.
+    AdamW did, which nobody has asked for. A class of one's own keeps the arguments of the parent that it extends; of
+    the shape of its network the fields that its own has too.
     """
     if previous and "init_args" in previous and previous["class_path"] != value["class_path"]:
         if not value["class_path"].startswith("src."):
             own, parent = import_object(value["class_path"]), import_object(previous["class_path"])
             if issubclass(own, parent) and parent.__module__.startswith("src."):
+                for name, kind in get_type_hints(own.__init__).items():
+                    given = previous["init_args"].get(name)
+                    if is_dataclass(kind) and given:
+                        for key in {*given.keys()} - {field.name for field in fields(kind)}:
+                            given.pop(key)
                 _discard(parser_or_action, previous, value)
                 return
         previous["init_args"] = Namespace() if isinstance(previous, Namespace) else {}

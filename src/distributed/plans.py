@@ -57,6 +57,8 @@ def check_tensor_parallel(model: nn.Module, size: int) -> None:
     if heads % size:
         raise InputError(f"n_heads {heads} cannot be divided over {size} tensor-parallel ranks: change one of the two")
     for module in model.modules():
+        if isinstance(module, SelfAttention) and list(module.parameters(recurse=False)):
+            raise InputError("attention with a learned bias cannot be cut over tensor-parallel ranks: choose another")
         if isinstance(module, FeedForward):
             if module.up.out_features % size:
                 raise InputError(f"d_ff {module.up.out_features} cannot be divided over {size} tensor-parallel ranks")
