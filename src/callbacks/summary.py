@@ -62,13 +62,13 @@ class RunSummary(L.Callback):
 
 
 def baselines_of(trainer: L.Trainer) -> Baselines:
-    """Those of the trainer's :class:`RunSummary`, once a fit has started; none without one."""
+    """Return those of the trainer's :class:`RunSummary`, once a fit has started; none without one."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     return next((callback.baselines for callback in callbacks if isinstance(callback, RunSummary)), Baselines({}))
 
 
 def metrics_table(figures: dict[str, float], baselines: Baselines) -> Table:
-    """The metrics of the last validation, and beside each its value for the baselines."""
+    """Tabulate the metrics of the last validation, and beside each its value for the baselines."""
     table = Table(title="Result", title_justify="left", title_style="bold", box=None, padding=(0, 0, 0, 2))
     table.show_header = bool(figures and baselines.figures)
     table.add_column(style="cyan", no_wrap=True)
@@ -81,7 +81,7 @@ def metrics_table(figures: dict[str, float], baselines: Baselines) -> Table:
 
 
 def shortfalls(figures: dict[str, float], baselines: Baselines) -> list[str]:
-    """A line for each decisive metric in which a run is no better than the best baseline."""
+    """Write a line for each decisive metric in which a run is no better than the best baseline."""
     lines = []
     for metric, lower_is_better in DECISIVE.items():
         reached = {model: found[metric] for model, found in baselines.figures.items() if metric in found}

@@ -18,7 +18,7 @@ SHAPES = 5  # of batches, whose work is counted
 
 
 def training_flops(task: Task, batch: dict[str, Any]) -> int:
-    """FLOP of the forward and backward pass of a batch: matrix products and attention, a backward as two forwards.
+    """Count the FLOP of a forward and a backward pass of a batch: matrix products and attention, in all three forwards.
 
     Counted on the meta device, where nothing is computed; on a CPU the counter does not see attention.
     """
@@ -72,7 +72,7 @@ class Throughput(L.Callback):
             self._since = time.perf_counter()
 
     def _flops_per_token(self, task: Task, batch: dict[str, Any]) -> float:
-        """Of this shape; of shapes beyond the first few the mean: to count takes as long as a small step."""
+        """Count for this shape; beyond the first few shapes take the mean: to count takes as long as a small step."""
         shapes = tuple(tensor.shape for tensor in task.inputs(batch).values())
         if shapes not in self._flops_of and len(self._flops_of) < SHAPES:
             self._flops_of[shapes] = training_flops(task, batch) / max(1, int(task.count_tokens(batch)))

@@ -1,4 +1,4 @@
-"""What is asked of a network that is spread over processes: its rows, its gradient norm, and all of its weights."""
+"""What all processes of a run do together: to share objects, to clip by one norm, and to gather a sharded network."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -13,6 +13,15 @@ from torch.nn.utils import get_total_norm
 
 if TYPE_CHECKING:  # a task is above this layer, and only handed in
     import lightning as L
+
+
+def gather_objects(mine: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
+    """Gather an object of each process of a group, by default of all, by rank; each of them must call this."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [mine]
+    found = [None] * dist.get_world_size(group)
+    dist.all_gather_object(found, mine, group=group)
+    return found
 
 
 def data_parallel_group(strategy: Strategy) -> Any:
