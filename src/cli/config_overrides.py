@@ -33,12 +33,6 @@ def changes(old: Any, new: Any, key: str = "") -> list[str]:
     return [] if old == new else [f"{key}: {old} -> {new}"]
 
 
-def check_output(output: Path) -> None:
-    """Refuse a path that no checkpoint can be written to."""
-    if output.suffix != ".ckpt" or not output.parent.is_dir():
-        raise InputError(f"--output {output} must be a .ckpt file in a folder that exists")
-
-
 def save_starting_point(content: dict[str, Any], overrides: dict[str, Any], output: Path) -> None:
     """Write a checkpoint ``x.ckpt`` that training starts from, its tokenizers, and the overrides for it as ``x.yaml``.
 

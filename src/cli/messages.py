@@ -9,10 +9,8 @@ from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from pydoc import locate
-from traceback import walk_tb
 
 from src.discovery import parts
-from src.errors import InputError
 
 # what jsonargparse wraps around the line that matters
 NOISE = re.compile(
@@ -33,19 +31,6 @@ def values_of(options: tuple[str, ...], arguments: list[str]) -> list[str]:
     """Find the values of an option on a command line, as ``--option value`` or ``--option=value``."""
     values = [value for option, value in pairwise(arguments) if option in options]
     return values + [a.partition("=")[2] for a in arguments if a.partition("=")[0] in options and "=" in a]
-
-
-def refusal(error: Exception) -> InputError | None:
-    """Return the error for settings that a run refuses, be it by Lightning; None for a fault of the program.
-
-    Some settings Lightning checks only once it has data and loops, and not always by an exception of its own: so what
-    counts is the module that raises it.
-    """
-    if isinstance(error, InputError):
-        return error
-    *_, (frame, _) = walk_tb(error.__traceback__)
-    is_of_lightning = str(frame.f_globals.get("__name__")).startswith("lightning.")
-    return InputError(f"trainer: {error}") if is_of_lightning else None
 
 
 def one_line(message: str, options: Iterable[str], arguments: list[str]) -> str:
@@ -123,15 +108,11 @@ def _file_with(key: str, arguments: list[str]) -> str:
     """Return `` in FILE`` for the configuration file that has a key, or nothing where it is on the command line."""
     if any(key in argument.partition("=")[0].split(".") for argument in arguments):
         return ""
-    for config in reversed(values_of(("--config", "-c"), arguments)):  # the last one rules
-        path = Path(config)
-        # it may also be a configuration itself, as a checkpoint's is
-        if (
-            "\n" not in config
-            and path.is_file()
-            and re.search(rf"\b{re.escape(key)}\b", path.read_text(encoding="utf-8"))
-        ):
-            return f" in {config}"
+    # one of them may also be a configuration itself, as a checkpoint's is
+    configs = [config for config in values_of(("--config", "-c"), arguments) if "\n" not in config]
+    for path in map(Path, reversed(configs)):  # the last one rules
+        if path.is_file() and re.search(rf"\b{re.escape(key)}\b", path.read_text(encoding="utf-8")):
+            return f" in {path}"
     return ""
 
 
