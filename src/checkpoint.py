@@ -226,7 +226,7 @@ def restore(checkpoint: dict[str, Any], path: str | Path, names: list[str]) -> T
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint, whole or not at all."""
+    """Write a checkpoint atomically."""
     check_folder_of(path)
     check_tied(checkpoint, path)
     with atomic_file(path) as file:

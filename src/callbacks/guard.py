@@ -105,10 +105,10 @@ class Guard(NormCallback):
     def on_gradient_norm(self, trainer: L.Trainer, task: Task, norm: Tensor) -> None:
         loss = torch.stack([loss for _, _, loss in task.batches]).mean().float()
         asked = torch.tensor(float(self._signal is not None), device=loss.device)
-        figures = torch.stack([loss, asked])
+        values = torch.stack([loss, asked])
         if trainer.world_size > 1:
-            figures = trainer.strategy.reduce(figures, reduce_op="mean")
-        loss_now, asked_now, norm_now = torch.cat([figures, norm.float().to(figures.device).view(1)]).tolist()
+            values = trainer.strategy.reduce(values, reduce_op="mean")
+        loss_now, asked_now, norm_now = torch.cat([values, norm.float().to(values.device).view(1)]).tolist()
         self._ending = asked_now > 0
         # a gradient scaler handles overflows itself, and they are not faults: by them it finds its scale
         scaled = str(trainer.precision).startswith("16")
@@ -143,7 +143,9 @@ class Guard(NormCallback):
         message = f"{what} at step {trainer.global_step + 1}, {where}; {source}"
         self.faults += 1
         if self.on_fault == "stop":
-            raise Diverged(f"{message}; the weights are as before it: lower the rate, or set guard.on_fault to skip")
+            raise Diverged(
+                f"{message}; the weights are as before it: lower the learning rate, or set guard.on_fault to skip"
+            )
         if self.faults > self.max_faults:
             raise Diverged(f"{message}; it is fault {self.faults}, and guard.max_faults is {self.max_faults}")
         if self.on_fault == "rollback":
@@ -165,7 +167,7 @@ class Guard(NormCallback):
                 callback.on_load_checkpoint(trainer, task, checkpoint)
         self._lr_scale *= self.rollback_factor
         task.configure_rates(self._lr_scale)
-        return f"back to the weights of step {checkpoint['global_step']}, rates x {self._lr_scale:g} from here"
+        return f"back to the weights of step {checkpoint['global_step']}, learning rate x {self._lr_scale:g} from here"
 
     # ---- ending
 

@@ -18,7 +18,7 @@ SHAPES = 5  # of batches, whose work is counted
 
 
 def training_flops(task: Task, batch: dict[str, Any]) -> int:
-    """Count the FLOP of a forward and a backward pass of a batch: matrix products and attention, in all three forwards.
+    """Count the FLOP of the matmuls and the attention of a batch: forward, and backward as two forward passes.
 
     Counted on the meta device, where nothing is computed; on a CPU the counter does not see attention.
     """
@@ -91,8 +91,8 @@ class Throughput(L.Callback):
             speed = tokens / self._seconds * data_parallel_size(trainer.strategy)
             flops = speed * self._flops_per_token(pl_module, batch) / trainer.world_size  # per second and device
             # on the device whose backend reduces it: nccl takes no tensor of a CPU
-            figures = torch.tensor([speed, flops], device=trainer.strategy.root_device)
-            tokens_per_second, flops_per_second = trainer.strategy.reduce(figures, reduce_op="mean").unbind()
+            speeds = torch.tensor([speed, flops], device=trainer.strategy.root_device)
+            tokens_per_second, flops_per_second = trainer.strategy.reduce(speeds, reduce_op="mean").unbind()
             pl_module.log("throughput/tokens_per_second", tokens_per_second, prog_bar=True)
             for name, peak in self._peaks.items():
                 pl_module.log(f"throughput/{name}", flops_per_second / peak)

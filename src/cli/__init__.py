@@ -34,12 +34,6 @@ OF_THE_USER = (
     *(errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
 )
 
-HELP = """usage: {program} VERB [options]
-
-{verbs}
-
-Every option of a verb: {program} VERB --help"""
-
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a verb. Bad input ends with one line on standard error and status 2."""
@@ -65,19 +59,18 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.close()
         sys.exit(141)
     except (OSError, MemoryError, RuntimeError) as error:
-        said = _for_the_user(error)
-        if said is None:
+        message = _for_the_user(error)
+        if message is None:
             raise
-        _say("error", InputError(said))
+        _say("error", InputError(message))
         sys.exit(2)
 
 
 def help_text(verbs: Verbs, program: str = "python -m src") -> str:
     """Return what `python -m src --help` prints."""
     width = max(map(len, verbs))
-    return HELP.format(
-        program=program, verbs="\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in verbs.items())
-    )
+    lines = "\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in verbs.items())
+    return f"usage: {program} VERB [options]\n\n{lines}\n\nEvery option of a verb: {program} VERB --help"
 
 
 def run_verb(arguments: list[str], verbs: Verbs = VERBS, program: str = "python -m src") -> None:

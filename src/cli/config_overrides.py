@@ -1,4 +1,4 @@
-"""Config overrides: what a checkpoint's own configuration says, what changes it, and what starts from it."""
+"""Config overrides: a checkpoint's own configuration, what changes it, and what starts from it."""
 
 from pathlib import Path
 from typing import Any

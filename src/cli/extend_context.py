@@ -72,14 +72,13 @@ def extend(checkpoint: dict[str, Any], max_seq_len: int, window: int | None) -> 
         settings |= {"attention": "sliding_window", "window": window}
     rows = torch.arange(max_seq_len) % old.max_seq_len
     weights = {n: t[rows] if n.endswith("position_embedding.weight") else t for n, t in weights.items()}
-    kept = {key: checkpoint[key] for key in (*REQUIRED_KEYS, "untrained") if key in checkpoint}
+    # the last three Lightning needs of a file to evaluate it
+    kept = (*REQUIRED_KEYS, "untrained", "pytorch-lightning_version", "epoch", "global_step")
     return {
-        **kept,
+        **{key: checkpoint[key] for key in kept if key in checkpoint},
         "architecture": after,
         "model_config": settings,
         "state_dict": {f"model.{name}": tensor for name, tensor in weights.items()},
-        # what Lightning needs of a file to evaluate it
-        **{key: checkpoint[key] for key in ("pytorch-lightning_version", "epoch", "global_step") if key in checkpoint},
     }
 
 

@@ -1,4 +1,4 @@
-"""What is said to the user: complaints of a parser as one line, and nothing of what Lightning says of itself."""
+"""Messages to the user: an error of a parser as one line, and none of what Lightning prints about itself."""
 
 import logging
 import re
@@ -71,10 +71,10 @@ def one_line(message: str, options: Iterable[str], arguments: list[str]) -> str:
 
 
 def _unnest(message: str) -> tuple[list[str], list[str], str]:
-    """Take apart a nested message: the keys on the way in, the classes met there, and what was said at the end."""
+    """Take apart a nested message: the keys on the way in, the classes met there, and the message at the end."""
     path: list[str] = []
     classes = re.findall(r"class_path '([\w.]+)'", message) + re.findall(r"Namespace\(class_path='([\w.]+)'", message)
-    said: list[str] = []
+    lines: list[str] = []
     for raw in message.splitlines():
         line = re.sub(r"^Type typing\.Callable\[.*?callable class: ", "", raw.strip().removeprefix("- "))
         key = re.match(r'Parser key "([\w.]+)":\s*(.*)', line)
@@ -82,10 +82,10 @@ def _unnest(message: str) -> tuple[list[str], list[str], str]:
             path.append(key[1])
             line = key[2]
         if line and not NOISE.match(line):
-            said.append(re.sub(r"\. Got value: Namespace\(.*", "", line))
+            lines.append(re.sub(r"\. Got value: Namespace\(.*", "", line))
     # of several types that a value may have, plain text is the one that was not meant
-    meant = [line for line in said if not line.startswith("Expected a <class 'str'>")]
-    return path, classes, "; ".join(dict.fromkeys(meant or said))
+    meant = [line for line in lines if not line.startswith("Expected a <class 'str'>")]
+    return path, classes, "; ".join(dict.fromkeys(meant or lines))
 
 
 def _parameters(class_path: str) -> list[str]:
@@ -117,7 +117,7 @@ def _file_with(key: str, arguments: list[str]) -> str:
 
 
 def quieten() -> None:
-    """Leave out what Lightning says of itself, and warnings that nobody here can act on."""
+    """Leave out what Lightning prints about itself, and warnings that nobody here can act on."""
     # TensorBoard writes in a thread of its own, and raises again what it met there
     threading.excepthook = lambda met: None if isinstance(met.exc_value, OSError) else threading.__excepthook__(met)
     for name in ("lightning.pytorch", "lightning.fabric"):

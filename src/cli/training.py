@@ -146,7 +146,7 @@ class TrainingCLI(LightningCLI):
         return one_line(str(error), options, self.arguments)
 
     def _parse_ckpt_path(self) -> None:
-        """Nothing: the parent would let a checkpoint's values win over the command line. See :func:`main`."""
+        """Do nothing: the parent would let a checkpoint's values win over the command line. See :func:`main`."""
 
     def _plain_config(self) -> dict[str, Any]:
         """Return the resolved configuration as plain values."""

@@ -139,7 +139,7 @@ class MeshStrategy(ModelParallelStrategy):
 
 
 class _Replicated(ParallelStyle):
-    """Replicate parameters on every rank, as DTensors like the others: fused optimizers take no mix."""
+    """Parameters replicated on every rank, as DTensors like the others: fused optimizers take no mix."""
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
         def enter(_: nn.Module, inputs: tuple[Any, ...], mesh: DeviceMesh) -> tuple[Any, ...]:

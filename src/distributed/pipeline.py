@@ -1,7 +1,5 @@
 """Pipeline parallelism: a network cut into stages, one or more a process, that work on micro-batches in turn."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import lightning as L
@@ -30,7 +28,7 @@ IGNORED = -100  # the label of a row that only fills up a micro-batch
 
 
 class _Stage(nn.Module):
-    """A run of steps, as the schedule calls it: with the number of a micro-batch, and the state before it."""
+    """Consecutive steps, as the schedule calls them: with the number of a micro-batch, and the state before them."""
 
     def __init__(self, strategy: "PipelineStrategy", k: int) -> None:
         super().__init__()
@@ -286,11 +284,6 @@ class PipelineStrategy(DDPStrategy):
                     following = dist.get_global_rank(self.group, (k + 1) % self.size)
                     dist.send(tensor.contiguous(), following, group=self.group)
         return found if self.n_stages - 1 in self._mine else None
-
-    @contextmanager
-    def block_backward_sync(self) -> Iterator[None]:
-        """Nothing: gradients are averaged where they are computed."""
-        yield
 
     def clip_gradients(self, parameters: Any, max_norm: float | None) -> Tensor:
         """Clip by the norm over all stages, in which a shared parameter counts once. Returns it."""

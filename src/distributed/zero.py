@@ -104,7 +104,7 @@ class ZeroStrategy(DeepSpeedStrategy):
 
     @contextmanager
     def model_sharded_context(self) -> Iterator[None]:
-        """Nothing: a network is built whole and then sharded, since its initial weights are drawn over all of it."""
+        """Do nothing: all of a network is built and then sharded, since its initial weights are drawn together."""
         yield
 
     # ---- training
@@ -116,7 +116,7 @@ class ZeroStrategy(DeepSpeedStrategy):
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:
-        """Nothing: between steps DeepSpeed sums the gradients that each process keeps, stage by stage."""
+        """Do nothing: between steps DeepSpeed sums the gradients that each process keeps, stage by stage."""
         yield
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
