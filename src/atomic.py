@@ -3,7 +3,7 @@
 import os
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -79,12 +79,16 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def checksums(paths: Iterable[Path]) -> dict[str, list[int]]:
-    """Map files by their names to their size and CRC-32, by which :func:`damaged` knows them."""
-    return {path.name: [path.stat().st_size, _crc32(path)] for path in sorted(paths)}
+def checksums(folder: Path, rank: int = 0, world_size: int = 1) -> dict[str, list[int]]:
+    """Map the files of a folder by their names in it to their size and CRC-32, by which :func:`damaged` knows them.
+
+    Of several processes each reads some of the files.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())[rank::world_size]
+    return {path.relative_to(folder).as_posix(): [path.stat().st_size, _crc32(path)] for path in files}
 
 
-def damaged(folder: Path, expected: dict[str, list[int]], since: int) -> str | None:
+def damaged(folder: Path, expected: dict[str, list[int]], since: int = 0) -> str | None:
     """Name the first file of a folder that is missing or not as :func:`checksums` found it; None where all are.
 
     Args:

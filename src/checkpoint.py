@@ -4,7 +4,6 @@ import json
 import pickle
 import sys
 import zipfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from src.architectures import architectures
-from src.atomic import atomic_file
+from src.atomic import atomic_file, damaged
 from src.discovery import parts
 from src.errors import InputError
 from src.files import check_folder_of
@@ -201,27 +200,14 @@ def read_header(path: str | Path) -> dict[str, Any]:
     return header
 
 
-def checksum(path: Path) -> int:
-    """Compute the CRC-32 of a file."""
-    value = 0
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 24):
-            value = zlib.crc32(chunk, value)
-    return value
-
-
 def check_shards(folder: Path) -> None:
     """Refuse a sharded checkpoint whose files are not as they were written; each is read once."""
     try:
-        expected = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
-        for name, (size, crc) in expected.items():
-            path = folder / name
-            if not path.is_file() or path.stat().st_size != size or checksum(path) != crc:
-                raise InputError(f"checkpoint {folder} is incomplete or damaged ({name}): use another one")
+        name = damaged(folder, json.loads((folder / CHECKSUMS).read_text(encoding="utf-8")))
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"checkpoint {folder} is incomplete: it has no {CHECKSUMS}; use another one") from error
+    if name:
+        raise InputError(f"checkpoint {folder} is incomplete or damaged ({name}): use another one")
 
 
 def load_trained(path: str | Path, model_class: type[M]) -> Trained[M]:
@@ -246,7 +232,7 @@ def restore(checkpoint: dict[str, Any], path: str | Path, names: list[str]) -> T
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint, whole or not at all."""
+    """Write a checkpoint atomically."""
     check_folder_of(path)
     check_tied(checkpoint, path)
     with atomic_file(path) as file:

@@ -1,19 +1,18 @@
 """Find where a number that is not finite comes from, and the cause of a loss spike."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from statistics import fmean
 from typing import Any, NamedTuple
 
-import lightning as L
 import torch
-import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils._pytree import tree_leaves
 
 from src.data.loader import target_counts
+from src.distributed import gather_objects
 from src.tasks import Task
 from src.tasks.base import Batch
 
@@ -23,9 +22,9 @@ Batches = Sequence[tuple[int, Batch, Tensor]]  # of one optimizer step: index, b
 class Fault(NamedTuple):
     """Something that is not finite."""
 
-    order: int  # of computing: the smallest is the first
+    order: int  # of computation: the smallest is the first
     what: str  # for people
-    place: str  # the batch and rows of the process that found it
+    location: str  # the batch and rows of the process that found it
 
 
 def first_fault(task: Task) -> Fault | None:
@@ -37,45 +36,35 @@ def first_fault(task: Task) -> Fault | None:
     Each process has its own rows and its own shards, so that what one of them finds the others may not. All must call
     this, and they agree after each search: the next one may be a forward pass, for which they need each other.
     """
-    searches = [_first_weight, _first_output, _first_gradient]
-    if task.pipeline is not None:
-        searches.remove(_first_output)
-    for search in searches:
-        found = search(task)
-        if first := min((fault for fault in _gathered(task, found) if fault), key=lambda f: f.order, default=None):
+    for search in (
+        lambda: _first_parameter(task, of_gradients=False),
+        lambda: _first_output(task),
+        lambda: _first_parameter(task, of_gradients=True),
+    ):
+        found = gather_objects(search())
+        if first := min((fault for fault in found if fault), key=lambda fault: fault.order, default=None):
             return first
     return None
 
 
-def _gathered(task: Task, mine: Any) -> list[Any]:
-    """An object of each process, by rank."""
-    found = [mine] * task.trainer.world_size
-    if len(found) > 1:
-        dist.all_gather_object(found, mine)
-    return found
-
-
-def _first_weight(task: Task) -> Fault | None:
-    return _first_parameter(task, lambda parameter: parameter, 1, "the weights of {} are not finite")
-
-
-def _first_gradient(task: Task) -> Fault | None:
-    # a backward pass goes from the last module to the first, and spoils all gradients from there on
-    what = "the outputs are finite: the first gradient that is not is that of {}"
-    return _first_parameter(task, lambda parameter: parameter.grad, -1, what)
-
-
-def _first_parameter(task: Task, of: Callable[[nn.Parameter], Any], direction: int, what: str) -> Fault | None:
-    bad = [name for name, parameter in task.model.named_parameters() if not _is_finite(of(parameter))]
+def _first_parameter(task: Task, of_gradients: bool) -> Fault | None:
+    parameters = task.model.named_parameters()
+    bad = [name for name, parameter in parameters if not _is_finite(parameter.grad if of_gradients else parameter)]
     if not bad:
         return None
     with torch.device("meta"):  # the process may hold a part of the network alone
         names = [name for name, _ in task.build_model().named_parameters(remove_duplicate=False)]
-    order, name = min((direction * names.index(name), name) for name in bad)
-    return Fault(order, what.format(name), place_of(task.trainer, task))
+    if of_gradients:  # a backward pass goes from the last module to the first, and spoils all gradients from there on
+        order = max(map(names.index, bad))
+        what = f"the outputs are finite: the first gradient that is not is that of {names[order]}"
+        return Fault(-order, what, location(task))
+    order = min(map(names.index, bad))
+    return Fault(order, f"the weights of {names[order]} are not finite", location(task))
 
 
 def _first_output(task: Task) -> Fault | None:
+    if task.pipeline is not None:  # where no process has all modules
+        return None
     names = {module: name for name, module in task.model.named_modules() if name}
     found: list[Fault] = []
     calls = 0
@@ -85,20 +74,23 @@ def _first_output(task: Task) -> Fault | None:
         calls += 1
         if not all(_is_finite(leaf) for leaf in tree_leaves(output)):
             what = f"the first module whose output is not finite is {names[module]} ({type(module).__name__})"
-            found.append(Fault(calls, what, place_of(task.trainer, task)))
+            found.append(Fault(calls, what, location(task)))
 
     hooks = [module.register_forward_hook(look) for module in names]
     try:
         with _aside(task):
             for _, batch, _ in task.batches:
-                loss = torch.stack(list(task.losses(batch, target_counts(batch)).values()))
-                if not found and not _is_finite(loss):
+                if not _is_finite(_loss(task, batch)) and not found:
                     what = "the first module whose output is not finite is the loss itself, out of finite outputs"
-                    found.append(Fault(calls, what, place_of(task.trainer, task)))
+                    found.append(Fault(calls, what, location(task)))
     finally:
         for hook in hooks:
             hook.remove()
     return found[0] if found else None
+
+
+def _loss(task: Task, batch: Batch) -> Tensor:
+    return torch.stack(list(task.losses(batch, target_counts(batch)).values())).sum()
 
 
 @contextmanager
@@ -121,9 +113,9 @@ def _is_finite(tensor: Any) -> bool:
     return bool(local.detach().isfinite().all())
 
 
-def place_of(trainer: L.Trainer, task: Task) -> str:
-    """The batches of the current step in words: their numbers in the epoch, and their rows."""
-    numbers = [number for number, _, _ in task.batches]
+def location(task: Task) -> str:
+    """Say which batches the optimizer step at hand has: their numbers in the epoch, and their rows."""
+    trainer, numbers = task.trainer, [number for number, _, _ in task.batches]
     text = f"epoch {trainer.current_epoch}, batch {', '.join(map(str, numbers))}"
     sampler = getattr(trainer.train_dataloader, "sampler", None)
     if not hasattr(sampler, "batches"):
@@ -154,28 +146,25 @@ def cause_of_spike(task: Task, before: Sequence[Batches], limit: float, margin: 
     if not before:
         return "there are no rows of steps before it to compare with"
     own, *others = _losses_without_dropout(task, [task.batches, *before])
-    found = _gathered(task, (own, others, place_of(task.trainer, task)))
+    found = gather_objects((own, others, location(task)))
     own = fmean(one for one, _, _ in found)
     worst = max(map(fmean, zip(*(many for _, many, _ in found), strict=True)))
     losses = f"without dropout these have {own:.4f}, and the rows of the {len(before)} steps before at most {worst:.4f}"
     if worst > limit:
         return f"the weights are the cause, not the rows of the step: {losses}"
     if own > worst + margin:
-        place = max(found, key=lambda one: one[0])[2]
-        return f"the weights are not the cause, but the rows of the step: {losses}; {place}"
+        where = max(found, key=lambda one: one[0])[2]
+        return f"the weights are not the cause, but the rows of the step: {losses}; {where}"
     return f"neither the weights are the cause, nor the rows of the step: {losses}"
 
 
 def _losses_without_dropout(task: Task, steps: Sequence[Batches]) -> list[float]:
-    """The loss of each of some steps in this process, on the current weights."""
+    """Compute the loss of each of some steps in this process, on the current weights."""
     training = [module for module in task.model.modules() if module.training]
     task.model.eval()
     try:
         with _aside(task):
-            losses = [
-                [torch.stack(list(task.losses(batch, target_counts(batch)).values())).sum() for _, batch, _ in batches]
-                for batches in steps
-            ]
+            losses = [[_loss(task, batch) for _, batch, _ in batches] for batches in steps]
     finally:
         for module in training:
             module.training = True

@@ -7,11 +7,10 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-import torch.distributed as dist
 from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint
 from lightning.pytorch.strategies import Strategy
 
-from src.distributed import MeshStrategy
+from src.distributed import MeshStrategy, gather_objects
 from src.tasks import Task
 
 
@@ -45,7 +44,7 @@ def save_last(trainer: L.Trainer) -> Path:
 
 
 def last_checkpoint(trainer: L.Trainer) -> Path | None:
-    """The newest checkpoint of this run, or the one that it was resumed from."""
+    """Find the newest checkpoint of this run, or the one that it was resumed from."""
     names = [
         getattr(c, name, "") for c in trainer.checkpoint_callbacks for name in ("last_model_path", "best_model_path")
     ]
@@ -119,7 +118,7 @@ class EndWithValidation(L.Callback):
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """The states of all generators that training may draw from, as tensors and plain values."""
+    """Collect the states of all generators that training may draw from, as tensors and plain values."""
     name, keys, position, has_gauss, gauss = np.random.get_state()
     states = {
         "torch": torch.get_rng_state(),
@@ -149,7 +148,7 @@ def seed_random_states(*entropy: int) -> None:
 
 
 def random_stream(strategy: Strategy) -> int:
-    """The number of the random stream of a process: its own, but the same within a tensor-parallel group.
+    """Number the random stream of a process: its own, but the same within a tensor-parallel group.
 
     What is not sharded over that group is computed by each of its processes, which must drop the same elements of it.
     """
@@ -184,11 +183,7 @@ class ExactResume(L.Callback):
             "collected": {name: torch.stack(values).cpu() for name, values in pl_module.collected.items()},
             "steps_since_log": pl_module.steps_since_log,
         }
-        of_ranks: list[Any] = [mine]
-        if trainer.world_size > 1:
-            of_ranks = [None] * trainer.world_size
-            dist.all_gather_object(of_ranks, mine)
-        checkpoint["processes"] = of_ranks
+        checkpoint["processes"] = gather_objects(mine)
         for logger in trainer.loggers:
             logger.save()  # so that a run that is resumed from here has all metrics up to here, whatever happens next
 

@@ -23,7 +23,7 @@ TRAINING: Charts = {
 
 
 def network_table(model: nn.Module) -> str:
-    """The parts of a network with their parameters, as a Markdown table; of a stack of blocks the first in detail."""
+    """List the parts of a network with their parameters, as Markdown; of a stack of blocks the first in detail."""
     total = sum(p.numel() for p in model.parameters())
     lines = ["| module | kind | parameters | fraction |", "| :--- | :--- | ---: | ---: |"]
 
@@ -51,7 +51,7 @@ def network_table(model: nn.Module) -> str:
 
 
 def baseline_tags(tags: list[str], baselines: Baselines) -> dict[str, float]:
-    """The lines to draw into a chart, by their tags: the values of its validation metrics for each baseline.
+    """Map the tags of the lines to draw into a chart to the values of its validation metrics for each baseline.
 
     Not for perplexity: TensorBoard scales a chart to the median of all its points, which would be the line alone. The
     chart of the loss, its logarithm, has them.

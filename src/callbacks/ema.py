@@ -38,16 +38,13 @@ class EMA(L.Callback):
                 "the callback out, or train on one device, under ddp, or under ZeRO 1 or 2"
             )
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self.check(trainer)
-
     @staticmethod
     def _weights(pl_module: L.LightningModule) -> dict[str, Tensor]:
         return {name: parameter.data for name, parameter in pl_module.named_parameters() if parameter.requires_grad}
 
     @staticmethod
     def _under_all_names(weights: dict[str, Tensor], pl_module: L.LightningModule) -> dict[str, Tensor]:
-        """The weights as in a state dict: a tied one under each of its names."""
+        """Name the weights as in a state dict: a tied one under each of its names."""
         first = {parameter: name for name, parameter in pl_module.named_parameters()}
         names = pl_module.named_parameters(remove_duplicate=False)
         return {name: weights[first[parameter]] for name, parameter in names if first[parameter] in weights}

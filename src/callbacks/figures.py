@@ -24,14 +24,14 @@ EMBEDDINGS = {
 
 
 def token_labels(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
-    """Each token as a person reads it, on one line: a space within it is a dot."""
+    """Spell each token as a person reads it, on one line: a space within it is a dot."""
     texts = (tokenizer.decode([i], skip_special_tokens=False) for i in ids)
     return [text.replace(" ", "·").replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r") for text in texts]
 
 
 @torch.no_grad()
 def attention_maps(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of every attention of a network as it reads one row: (heads, queries, keys) by module name.
+    """Compute the weights of every attention as a network reads one row: (heads, queries, keys) by module name.
 
     Computed anew from each layer's inputs, since the fast kernels do not return them.
     """
@@ -106,7 +106,7 @@ class AttentionMaps(L.Callback):
                     writer.add_image(f"{name}/head_{head}", image, trainer.global_step, dataformats="HWC")
 
     def _labels(self, task: Task) -> tuple[list[str], list[str]]:
-        """The tokens of the row, and those of its target where there is one."""
+        """Spell the tokens of the row, and those of its target where there is one."""
         tokenizer = task.data.tokenizer
         source_tokenizer = getattr(task.data, "source_tokenizer", tokenizer)
         source = token_labels(source_tokenizer, self._inputs["input_ids"][0].tolist())

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 from collections import deque
+from statistics import fmean, pstdev
 from types import FrameType
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch import Tensor
 
-from src.callbacks.blame import Batches, cause_of_spike, first_fault, place_of
+from src.callbacks.blame import Batches, cause_of_spike, first_fault, location
 from src.callbacks.checkpoints import ends, last_checkpoint, save_last, validation_follows
 from src.callbacks.ema import EMA
 from src.distributed import ZeroStrategy
@@ -59,6 +60,7 @@ class Guard(NormCallback):
             raise InputError("guard: max_faults must be at least 1, rollback_factor above 0 and up to 1, spike above 0")
         self.on_fault, self.max_faults = on_fault, max_faults
         self.rollback_factor, self.spike = rollback_factor, spike
+        self._lr_scale = 1.0  # after the rollbacks
         self.faults = 0  # since the start of the run, those before a resume among them
         self._losses: deque[float] = deque(maxlen=WINDOW)
         self._usual: deque[Batches] = deque(maxlen=BEFORE)  # the batches of steps that were no spikes
@@ -67,11 +69,7 @@ class Guard(NormCallback):
         self._in_validation = False  # whether the checkpoint of a preemption is to begin with a validation
 
     def check(self, trainer: L.Trainer) -> None:
-        """Refuse what a strategy cannot do.
-
-        Raises:
-            InputError: naming it.
-        """
+        """Refuse what a strategy cannot do."""
         if self.on_fault != "stop" and isinstance(trainer.strategy, ZeroStrategy):
             raise InputError(f"guard.on_fault {self.on_fault}: ZeRO steps by itself and can only stop; set it to stop")
 
@@ -85,8 +83,6 @@ class Guard(NormCallback):
         self._lr_scale = state_dict["lr_scale"] if "lr_scale" in state_dict else state_dict["rate_factor"]  # once
         self._losses.extend(state_dict["losses"])
 
-    _lr_scale = 1.0
-
     # ---- setting up
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -96,14 +92,10 @@ class Guard(NormCallback):
         # instead of Lightning's handlers, which end with status 0 and no checkpoint, or save in the middle of a step;
         # its teardown restores the handlers from before the run
         if threading.current_thread() is threading.main_thread():  # other threads get no signals
-            for number in self._signals(trainer):
+            cluster = trainer._accelerator_connector.cluster_environment
+            for_requeue = cluster.requeue_signal if isinstance(cluster, SLURMEnvironment) else None
+            for number in (signal.SIGTERM, for_requeue or signal.SIGUSR1):
                 signal.signal(number, self._receive)
-
-    @staticmethod
-    def _signals(trainer: L.Trainer) -> set[int]:
-        cluster = trainer._accelerator_connector.cluster_environment
-        requeue = cluster.requeue_signal if isinstance(cluster, SLURMEnvironment) else None
-        return {signal.SIGTERM, requeue or signal.SIGUSR1}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
@@ -113,10 +105,10 @@ class Guard(NormCallback):
     def on_gradient_norm(self, trainer: L.Trainer, task: Task, norm: Tensor) -> None:
         loss = torch.stack([loss for _, _, loss in task.batches]).mean().float()
         asked = torch.tensor(float(self._signal is not None), device=loss.device)
-        figures = torch.stack([loss, asked])
+        values = torch.stack([loss, asked])
         if trainer.world_size > 1:
-            figures = trainer.strategy.reduce(figures, reduce_op="mean")
-        loss_now, asked_now, norm_now = torch.cat([figures, norm.float().to(figures.device).view(1)]).tolist()
+            values = trainer.strategy.reduce(values, reduce_op="mean")
+        loss_now, asked_now, norm_now = torch.cat([values, norm.float().to(values.device).view(1)]).tolist()
         self._ending = asked_now > 0
         # a gradient scaler handles overflows itself, and they are not faults: by them it finds its scale
         scaled = str(trainer.precision).startswith("16")
@@ -128,8 +120,7 @@ class Guard(NormCallback):
     def _look_for_spike(self, trainer: L.Trainer, task: Task, loss: float) -> None:
         losses, usual = self._losses, True
         if len(losses) >= ENOUGH:
-            mean = sum(losses) / len(losses)
-            deviation = math.sqrt(sum((x - mean) ** 2 for x in losses) / len(losses))
+            mean, deviation = fmean(losses), pstdev(losses)
             margin = self.spike * deviation
             usual = loss <= mean + margin
             if not usual:
@@ -147,12 +138,14 @@ class Guard(NormCallback):
     def _fault(self, trainer: L.Trainer, task: Task, loss: float, norm: float) -> None:
         what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
         found = first_fault(task)
-        place = found.place if found else place_of(trainer, task)
-        where = found.what if found else "no module by itself: it must be in the optimizer state or in the reduction"
-        message = f"{what} at step {trainer.global_step + 1}, {place}; {where}"
+        where = found.location if found else location(task)
+        source = found.what if found else "no module by itself: it must be in the optimizer state or in the reduction"
+        message = f"{what} at step {trainer.global_step + 1}, {where}; {source}"
         self.faults += 1
         if self.on_fault == "stop":
-            raise Diverged(f"{message}; the weights are as before it: lower the rate, or set guard.on_fault to skip")
+            raise Diverged(
+                f"{message}; the weights are as before it: lower the learning rate, or set guard.on_fault to skip"
+            )
         if self.faults > self.max_faults:
             raise Diverged(f"{message}; it is fault {self.faults}, and guard.max_faults is {self.max_faults}")
         if self.on_fault == "rollback":
@@ -174,18 +167,14 @@ class Guard(NormCallback):
                 callback.on_load_checkpoint(trainer, task, checkpoint)
         self._lr_scale *= self.rollback_factor
         task.configure_rates(self._lr_scale)
-        return f"back to the weights of step {checkpoint['global_step']}, rates x {self._lr_scale:g} from here"
+        return f"back to the weights of step {checkpoint['global_step']}, learning rate x {self._lr_scale:g} from here"
 
     # ---- ending
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        assert isinstance(pl_module, Task)
-        loop = trainer.fit_loop.epoch_loop
-        at_a_step = not loop._should_accumulate()
-        if not (self._ending and at_a_step) or ends(trainer):
-            return
-        self._in_validation = validation_follows(trainer)
-        raise Preempted(self._end(trainer))
+        if self._ending and not trainer.fit_loop._should_accumulate() and not ends(trainer):
+            self._in_validation = validation_follows(trainer)
+            raise Preempted(self._end(trainer))
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any

@@ -12,16 +12,13 @@ LONGEST = 60  # pixels of a label
 HEADING = 18
 CARD = 350  # pixels: TensorBoard widens what is less, and shrinks what is more
 DARKEST = np.array([8, 48, 107])
-FONT_FILE = "DejaVuSans.ttf"
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """A font with most alphabets, the system's or matplotlib's; without them Pillow's, which has English alone."""
-    matplotlib = find_spec("matplotlib")
-    folder = (
-        Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf" if matplotlib and matplotlib.origin else Path()
-    )
-    for path in (FONT_FILE, str(folder / FONT_FILE)):
+    """Load a font with most alphabets, the system's or matplotlib's; else Pillow's, which has English alone."""
+    spec = find_spec("matplotlib")
+    folder = Path(spec.origin).parent / "mpl-data/fonts/ttf" if spec and spec.origin else Path()
+    for path in ("DejaVuSans.ttf", str(folder / "DejaVuSans.ttf")):
         try:
             return ImageFont.truetype(path, size)
         except OSError:
@@ -33,21 +30,21 @@ FONT = _font(10)
 
 
 def _coloured(values: np.ndarray) -> np.ndarray:
-    """Values between 0 and 1 as colours from white to dark blue, (..., 3) as bytes."""
+    """Map values between 0 and 1 to colours from white to dark blue, (..., 3) as bytes."""
     return (255 + values[..., None] * (DARKEST - 255)).round().astype(np.uint8)
 
 
 def _short(label: str) -> str:
-    """A label, shortened to its beginning if it is too long."""
-    if FONT.getlength(label) <= LONGEST:
-        return label
-    while label and FONT.getlength(f"{label}…") > LONGEST:
+    """Shorten a label to its beginning if it is too long."""
+    short = label
+    while FONT.getlength(short) > LONGEST:
         label = label[:-1]
-    return f"{label}…"
+        short = f"{label}…"
+    return short
 
 
 def _labels(texts: list[str], ending: bool) -> Image.Image:
-    """Labels below each other, aligned left, or right with ``ending``."""
+    """Draw labels below each other, aligned left, or right with ``ending``."""
     shorts = [_short(text) for text in texts]
     width = 6 + max(math.ceil(FONT.getlength(text)) for text in shorts)
     image = Image.new("RGB", (width, CELL * len(shorts)), "white")

@@ -62,33 +62,33 @@ class RunSummary(L.Callback):
 
 
 def baselines_of(trainer: L.Trainer) -> Baselines:
-    """Those of the trainer's :class:`RunSummary`, once a fit has started; none without one."""
+    """Return those of the trainer's :class:`RunSummary`, once a fit has started; none without one."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     return next((callback.baselines for callback in callbacks if isinstance(callback, RunSummary)), Baselines({}))
 
 
-def metrics_table(figures: dict[str, float], baselines: Baselines) -> Table:
-    """The metrics of the last validation, and beside each its value for the baselines."""
+def metrics_table(metrics: dict[str, float], baselines: Baselines) -> Table:
+    """Tabulate the metrics of the last validation, and beside each its value for the baselines."""
     table = Table(title="Result", title_justify="left", title_style="bold", box=None, padding=(0, 0, 0, 2))
-    table.show_header = bool(figures and baselines.figures)
+    table.show_header = bool(metrics and baselines.figures)
     table.add_column(style="cyan", no_wrap=True)
     for model in ("this run", *baselines.figures):
         table.add_column(model, justify="right", no_wrap=True)
-    for metric, value in figures.items():
+    for metric, value in metrics.items():
         cells = [value, *(found.get(metric) for found in baselines.figures.values())]
         table.add_row(f"val/{metric}", *("" if cell is None else f"{cell:.4f}" for cell in cells))
     return table
 
 
-def shortfalls(figures: dict[str, float], baselines: Baselines) -> list[str]:
-    """A line for each decisive metric in which a run is no better than the best baseline."""
+def shortfalls(metrics: dict[str, float], baselines: Baselines) -> list[str]:
+    """Write a line for each decisive metric in which a run is no better than the best baseline."""
     lines = []
     for metric, lower_is_better in DECISIVE.items():
         reached = {model: found[metric] for model, found in baselines.figures.items() if metric in found}
-        if not reached or metric not in figures:
+        if not reached or metric not in metrics:
             continue
         best = (min if lower_is_better else max)(reached, key=lambda model: reached[model])
-        mine, other = figures[metric], reached[best]
+        mine, other = metrics[metric], reached[best]
         if not (mine < other if lower_is_better else mine > other):  # true of NaN as well
             line = f"val/{metric} {mine:.4f} is no better than the {best} baseline's {other:.4f}"
             lines.append(f"{line}: the network has not learnt more than that")
@@ -100,11 +100,11 @@ def print_results(trainer: L.Trainer) -> None:
     """Print the metrics of the last validation, a sample, the run's folder, and how to look at it."""
     console, baselines = Console(), baselines_of(trainer)
     logged = trainer.callback_metrics.items()
-    figures = {name.removeprefix("val/"): float(value) for name, value in logged if name.startswith("val/")}
-    console.print(metrics_table(figures, baselines))
-    notes = [baselines.note, *shortfalls(figures, baselines)]
-    if figures and baselines.figures and sum(trainer.num_val_batches) < len(trainer.val_dataloaders):  # type: ignore[arg-type,operator]
-        notes.append("the baselines are of the whole validation split, this run's figures of its first batches")
+    metrics = {name.removeprefix("val/"): float(value) for name, value in logged if name.startswith("val/")}
+    console.print(metrics_table(metrics, baselines))
+    notes = [baselines.note, *shortfalls(metrics, baselines)]
+    if metrics and baselines.figures and sum(trainer.num_val_batches) < len(trainer.val_dataloaders):  # type: ignore[arg-type,operator]
+        notes.append("the baselines are of the whole validation split, this run's metrics of its first batches")
     for line in filter(None, notes):
         console.print(f"  {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     table = _table()

@@ -17,7 +17,7 @@ METRICS = ("val/loss",)
 
 
 def tensorboards(trainer: L.Trainer) -> list[SummaryWriter]:
-    """The TensorBoard writers of a run; none in a trial run of a few batches, or with other loggers."""
+    """List the TensorBoard writers of a run; none in a trial run of a few batches, or with other loggers."""
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
@@ -35,7 +35,7 @@ def log_hparams(writer: SummaryWriter, settings: Mapping[str, str | float | None
 
 
 def setting(config: Mapping[str, Any], key: str) -> str | float | None:
-    """The value of a dotted key as on the command line, without ``init_args``; of a class, its short name.
+    """Look up a dotted key as on the command line, without ``init_args``; a class is its short name.
 
     Raises:
         KeyError: there is no such key.

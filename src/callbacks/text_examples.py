@@ -147,7 +147,7 @@ class MaskFills(TextExamples):
             self._rows = {name: batch[name][: self.examples].clone() for name in names}
 
     def texts(self, task: Task, model: Any) -> list[str]:
-        """Each row as text, and below it a line a mask: the word that was there, and the guesses."""
+        """Write each row as text, and below it a line a mask: the word that was there, and the guesses."""
         if not self._rows:
             return []
         rows = {name: tensor for name, tensor in self._rows.items() if name != "labels"}

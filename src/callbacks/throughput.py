@@ -18,7 +18,7 @@ SHAPES = 5  # of batches, whose work is counted
 
 
 def training_flops(task: Task, batch: dict[str, Any]) -> int:
-    """FLOP of the forward and backward pass of a batch: matrix products and attention, a backward as two forwards.
+    """Count the FLOP of the matmuls and the attention of a batch: forward, and backward as two forward passes.
 
     Counted on the meta device, where nothing is computed; on a CPU the counter does not see attention.
     """
@@ -72,7 +72,7 @@ class Throughput(L.Callback):
             self._since = time.perf_counter()
 
     def _flops_per_token(self, task: Task, batch: dict[str, Any]) -> float:
-        """Of this shape; of shapes beyond the first few the mean: to count takes as long as a small step."""
+        """Count for this shape; beyond the first few shapes take the mean: to count takes as long as a small step."""
         shapes = tuple(tensor.shape for tensor in task.inputs(batch).values())
         if shapes not in self._flops_of and len(self._flops_of) < SHAPES:
             self._flops_of[shapes] = training_flops(task, batch) / max(1, int(task.count_tokens(batch)))
@@ -91,8 +91,8 @@ class Throughput(L.Callback):
             speed = tokens / self._seconds * data_parallel_size(trainer.strategy)
             flops = speed * self._flops_per_token(pl_module, batch) / trainer.world_size  # per second and device
             # on the device whose backend reduces it: nccl takes no tensor of a CPU
-            figures = torch.tensor([speed, flops], device=trainer.strategy.root_device)
-            tokens_per_second, flops_per_second = trainer.strategy.reduce(figures, reduce_op="mean").unbind()
+            speeds = torch.tensor([speed, flops], device=trainer.strategy.root_device)
+            tokens_per_second, flops_per_second = trainer.strategy.reduce(speeds, reduce_op="mean").unbind()
             pl_module.log("throughput/tokens_per_second", tokens_per_second, prog_bar=True)
             for name, peak in self._peaks.items():
                 pl_module.log(f"throughput/{name}", flops_per_second / peak)

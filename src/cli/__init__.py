@@ -2,9 +2,9 @@
 
 import errno
 import sys
-from difflib import get_close_matches
 from importlib import import_module
 
+from src.cli.messages import did_you_mean
 from src.cli.verb import Verbs, call
 from src.discovery import verbs
 from src.errors import InputError, Preempted, RunEnded
@@ -34,12 +34,6 @@ OF_THE_USER = (
     *(errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
 )
 
-HELP = """usage: {program} VERB [options]
-
-{verbs}
-
-Every option of a verb: {program} VERB --help"""
-
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a verb. Bad input ends with one line on standard error and status 2."""
@@ -65,19 +59,18 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.close()
         sys.exit(141)
     except (OSError, MemoryError, RuntimeError) as error:
-        said = _for_the_user(error)
-        if said is None:
+        message = _for_the_user(error)
+        if message is None:
             raise
-        _say("error", InputError(said))
+        _say("error", InputError(message))
         sys.exit(2)
 
 
 def help_text(verbs: Verbs, program: str = "python -m src") -> str:
     """Return what `python -m src --help` prints."""
     width = max(map(len, verbs))
-    return HELP.format(
-        program=program, verbs="\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in verbs.items())
-    )
+    lines = "\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in verbs.items())
+    return f"usage: {program} VERB [options]\n\n{lines}\n\nEvery option of a verb: {program} VERB --help"
 
 
 def run_verb(arguments: list[str], verbs: Verbs = VERBS, program: str = "python -m src") -> None:
@@ -86,34 +79,17 @@ def run_verb(arguments: list[str], verbs: Verbs = VERBS, program: str = "python 
     if any("\ud800" <= character <= "\udfff" for word in arguments for character in word):
         raise InputError("the command line is not UTF-8")
     if verb not in verbs:
-        near = get_close_matches(verb, verbs, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(verbs)}"
-        raise InputError(f"unknown verb {verb!r}; {hint}")
+        hint = did_you_mean(verb, verbs) or f"; choose one of {', '.join(verbs)}"
+        raise InputError(f"unknown verb {verb!r}{hint}")
     module, _, function = verbs[verb][0].partition(":")
     try:
-        call(f"{program} {verb}", getattr(import_module(module), function), _with_own_modules(module, arguments))
+        call(f"{program} {verb}", getattr(import_module(module), function), arguments)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "src":
             raise
         raise InputError(
             f"the package {error.name} is not installed: EXTRAS=dev ./run.sh {verb} installs all there is"
         ) from error
-
-
-def _with_own_modules(module: str, arguments: list[str]) -> list[str]:
-    """Import the modules of ``--allow_class_paths``, which register architectures of one's own, and take it out."""
-    if module == "src.cli.training":  # whose configurations have to name a module as well
-        return arguments
-    option, kept, modules = "--allow_class_paths", list(arguments), []
-    for i in reversed(range(len(kept))):
-        if kept[i] == option and i + 1 < len(kept):
-            modules.append(kept.pop(i + 1))
-            del kept[i]
-        elif kept[i].startswith(f"{option}="):
-            modules.append(kept.pop(i).partition("=")[2])
-    if modules:
-        import_module("src.cli.class_names").import_modules(modules)
-    return kept
 
 
 def _for_the_user(error: Exception) -> str | None:

@@ -19,7 +19,7 @@ class CheckingCLI(TrainingCLI):
         self.check()
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing: that would train."""
+        """Do nothing: that would train."""
 
 
 def check_fit(config: dict[str, Any]) -> dict[str, Any]:

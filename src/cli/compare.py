@@ -18,7 +18,7 @@ def compare(system: list[str], reference: list[str], samples: Positive = 1000, s
         system: a file of translations, one a line; the first is the baseline
         reference: a file of what people wrote; repeat it for several
         samples: bootstrap samples
-        significance: p-value that counts as no chance
+        significance: the highest p-value of a significant difference
     """
     from sacrebleu.metrics import BLEU, CHRF
     from sacrebleu.significance import PairedTest
@@ -38,7 +38,8 @@ def compare(system: list[str], reference: list[str], samples: Positive = 1000, s
     console = Console()
     table = Table("system", *signatures, box=None)
     for i, name in enumerate(system):
-        table.add_row(name, *(_cell(scores[metric][i]) for metric in signatures))
+        results: list[Any] = [scores[metric][i] for metric in signatures]
+        table.add_row(name, *(f"{result.score:.2f} ± {result.ci:.2f}" for result in results))  # 95% confidence
     console.print(table)
     for i, name in enumerate(system[1:], 1):
         for metric in signatures:
@@ -57,11 +58,6 @@ def _read_aligned(paths: list[str]) -> list[list[str]]:
         if len(lines) != len(texts[0]):
             raise InputError(f"{path} has {len(lines):,} lines and {paths[0]} {len(texts[0]):,}: they must be aligned")
     return texts
-
-
-def _cell(result: Any) -> str:
-    """A score with the bounds of its 95% confidence interval."""
-    return f"{result.score:.2f} ± {result.ci:.2f}"
 
 
 def _verdict(baseline: Any, result: Any, significance: float) -> str:

@@ -1,4 +1,4 @@
-"""Config overrides: what a checkpoint's own configuration says, what changes it, and what starts from it."""
+"""Config overrides: a checkpoint's own configuration, what changes it, and what starts from it."""
 
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,6 @@ def changes(old: Any, new: Any, key: str = "") -> list[str]:
         keys = dict.fromkeys([*old, *new])
         return [line for k in keys for line in changes(old.get(k), new.get(k), f"{key}.{k}" if key else k)]
     return [] if old == new else [f"{key}: {old} -> {new}"]
-
-
-def check_output(output: Path) -> None:
-    """Refuse a path that no checkpoint can be written to."""
-    if output.suffix != ".ckpt" or not output.parent.is_dir():
-        raise InputError(f"--output {output} must be a .ckpt file in a folder that exists")
 
 
 def save_starting_point(content: dict[str, Any], overrides: dict[str, Any], output: Path) -> None:

@@ -5,8 +5,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.checkpoint import FileSystemReader, load
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from src.checkpoint import AVERAGED, network_names, read_header, save_checkpoint, tied_names
+from src.distributed.saving import plain_deepspeed
 from src.errors import InputError
 
 
@@ -17,36 +21,25 @@ def consolidate(checkpoint: Path, output: Path) -> None:
         checkpoint: a folder, as FSDP or ZeRO saved it
         output: the file to write
     """
-    save_checkpoint(unsharded(checkpoint), output)
-    print(f"wrote {output}")
-
-
-def unsharded(folder: Path) -> dict[str, Any]:
-    """Make an ordinary checkpoint of a sharded one, without the state of the optimizer."""
-    if not folder.is_dir():
-        raise InputError(f"{folder} is no folder: only sharded checkpoints are consolidated")
-    from torch.distributed.checkpoint.api import CheckpointException
-
-    header = read_header(folder)
+    if not checkpoint.is_dir():
+        raise InputError(f"{checkpoint} is no folder: only sharded checkpoints are consolidated")
+    header = read_header(checkpoint)
     try:
-        weights = _zero_weights(folder) if (folder / "checkpoint").is_dir() else _mesh_weights(folder)
-        parts = {"state_dict": _with_tied(weights, header)}
-        if (folder / AVERAGED).is_file():
-            averaged = torch.load(folder / AVERAGED, map_location="cpu", weights_only=True)
-            parts = {"state_dict": averaged, "plain_weights": parts["state_dict"]}
+        weights = _zero_weights(checkpoint) if (checkpoint / "checkpoint").is_dir() else _mesh_weights(checkpoint)
+        content = {**header, "state_dict": _with_tied(weights, header)}
+        if (checkpoint / AVERAGED).is_file():
+            content["plain_weights"] = content["state_dict"]
+            content["state_dict"] = torch.load(checkpoint / AVERAGED, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except (Exception, CheckpointException) as error:  # whatever the libraries meet in a damaged shard
-        raise InputError(f"{folder} is incomplete or damaged ({type(error).__name__}): use another one") from error
-    return {**header, **parts}
+        raise InputError(f"{checkpoint} is incomplete or damaged ({type(error).__name__}): use another one") from error
+    save_checkpoint(content, output)
+    print(f"wrote {output}")
 
 
 def _mesh_weights(folder: Path) -> dict[str, Tensor]:
     """Read the weights in the shards that :class:`MeshStrategy` writes, without the state of the optimizer."""
-    from torch.distributed.checkpoint import FileSystemReader
-    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-    from torch.distributed.checkpoint.state_dict_loader import load
-
     reader, prefix = FileSystemReader(folder), "state_dict."
     weights = {
         name: torch.empty(stored.size, dtype=stored.properties.dtype)
@@ -59,8 +52,6 @@ def _mesh_weights(folder: Path) -> dict[str, Tensor]:
 
 def _zero_weights(folder: Path) -> dict[str, Tensor]:
     """Read the weights in the parts that DeepSpeed writes, by its own code."""
-    from src.distributed.saving import plain_deepspeed
-
     try:
         from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
     except ImportError as error:

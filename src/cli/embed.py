@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from src.atomic import atomic_file
-from src.cli.verb import Positive
+from src.cli.verb import Positive, check_output
 from src.encoder import load_encoder
-from src.errors import InputError
 from src.files import check_file, read_lines
 
 
@@ -23,8 +22,7 @@ def embed(checkpoint: str, input_: Path, output: Path, batch_size: Positive = 64
         batch_size: sentences at once
         device: cpu, cuda, cuda:1, mps, ...
     """
-    if output.suffix != ".npy" or not output.parent.is_dir():
-        raise InputError(f"--output {output} must be a .npy file in a folder that exists")
+    check_output(output, ".npy")
     check_file(input_, is_text=True)
     encoder = load_encoder(checkpoint, device)
     rows, cut = encoder.rows(list(read_lines(input_)))

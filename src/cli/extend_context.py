@@ -10,12 +10,10 @@ from torch import Tensor
 
 from src.architectures import architectures
 from src.checkpoint import REQUIRED_KEYS, read_checkpoint
-from src.cli.config_overrides import check_output, save_starting_point
-from src.cli.verb import Positive
+from src.cli.config_overrides import save_starting_point
+from src.cli.verb import Positive, check_output
 from src.errors import InputError
 from src.models import BERTConfig, LongformerConfig
-
-Weights = dict[str, Tensor]
 
 
 def extend_context(checkpoint: str, max_seq_len: Positive, output: Path, window: Positive | None = None) -> None:
@@ -29,7 +27,7 @@ def extend_context(checkpoint: str, max_seq_len: Positive, output: Path, window:
         output: the checkpoint to write: x.ckpt
         window: tokens a side; of a BERT by default half its old context
     """
-    check_output(output)
+    check_output(output, ".ckpt")
     content = extend(read_checkpoint(checkpoint), max_seq_len, window)
     config, entry = content["model_config"], architectures()[content["architecture"]]
     data = {"seq_len": max_seq_len}
@@ -72,24 +70,19 @@ def extend(checkpoint: dict[str, Any], max_seq_len: int, window: int | None) -> 
         weights = _with_global_projections(weights, old)
     if window is not None:
         settings |= {"attention": "sliding_window", "window": window}
-    weights = {n: _copied(t, max_seq_len) if n.endswith("position_embedding.weight") else t for n, t in weights.items()}
-    kept = {key: checkpoint[key] for key in (*REQUIRED_KEYS, "untrained") if key in checkpoint}
+    rows = torch.arange(max_seq_len) % old.max_seq_len
+    weights = {n: t[rows] if n.endswith("position_embedding.weight") else t for n, t in weights.items()}
+    # the last three Lightning needs of a file to evaluate it
+    kept = (*REQUIRED_KEYS, "untrained", "pytorch-lightning_version", "epoch", "global_step")
     return {
-        **kept,
+        **{key: checkpoint[key] for key in kept if key in checkpoint},
         "architecture": after,
         "model_config": settings,
         "state_dict": {f"model.{name}": tensor for name, tensor in weights.items()},
-        # what Lightning needs of a file to evaluate it
-        **{key: checkpoint[key] for key in ("pytorch-lightning_version", "epoch", "global_step") if key in checkpoint},
     }
 
 
-def _copied(table: Tensor, n: int) -> Tensor:
-    """Repeat the rows of a table (rows, d_model) until there are ``n``."""
-    return table[torch.arange(n) % len(table)]
-
-
-def _with_global_projections(weights: Weights, config: BERTConfig) -> Weights:
+def _with_global_projections(weights: dict[str, Tensor], config: BERTConfig) -> dict[str, Tensor]:
     """Turn a BERT's weights into a Longformer's: without pooler and next-sentence head, with global projections."""
     found = {n: t for n, t in weights.items() if not n.startswith(("encoder.pooler.", "next_sentence."))}
     head_dim = config.d_model // config.n_heads

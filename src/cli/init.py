@@ -44,10 +44,9 @@ def init(name: str, /, without: tuple[str, ...] | None = None, new_history: bool
         if not _git("var", "GIT_AUTHOR_IDENT", check=False):
             raise InputError("git does not know who commits: set user.name and user.email by git config first")
     template = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
+    named = re.compile(rf"{BEFORE_NAME}{re.escape(template)}(?=[\"\[\s])")
     for file in NAMED:
-        _edit(
-            ROOT / file, lambda text: re.sub(rf"{BEFORE_NAME}{re.escape(template)}(?=[\"\[\s])", rf"\g<1>{name}", text)
-        )
+        _edit(ROOT / file, lambda text: named.sub(rf"\g<1>{name}", text))
     for extra in without or ():
         _take_out(extra)
         print(f"took out the extra {extra}")

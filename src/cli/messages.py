@@ -1,4 +1,4 @@
-"""What is said to the user: complaints of a parser as one line, and nothing of what Lightning says of itself."""
+"""Messages to the user: an error of a parser as one line, and none of what Lightning prints about itself."""
 
 import logging
 import re
@@ -9,10 +9,8 @@ from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from pydoc import locate
-from traceback import walk_tb
 
 from src.discovery import parts
-from src.errors import InputError
 
 # what jsonargparse wraps around the line that matters
 NOISE = re.compile(
@@ -33,19 +31,6 @@ def values_of(options: tuple[str, ...], arguments: list[str]) -> list[str]:
     """Find the values of an option on a command line, as ``--option value`` or ``--option=value``."""
     values = [value for option, value in pairwise(arguments) if option in options]
     return values + [a.partition("=")[2] for a in arguments if a.partition("=")[0] in options and "=" in a]
-
-
-def refusal(error: Exception) -> InputError | None:
-    """Return the error for settings that a run refuses, be it by Lightning; None for a fault of the program.
-
-    Some settings Lightning checks only once it has data and loops, and not always by an exception of its own: so what
-    counts is the module that raises it.
-    """
-    if isinstance(error, InputError):
-        return error
-    *_, (frame, _) = walk_tb(error.__traceback__)
-    is_of_lightning = str(frame.f_globals.get("__name__")).startswith("lightning.")
-    return InputError(f"trainer: {error}") if is_of_lightning else None
 
 
 def one_line(message: str, options: Iterable[str], arguments: list[str]) -> str:
@@ -86,10 +71,10 @@ def one_line(message: str, options: Iterable[str], arguments: list[str]) -> str:
 
 
 def _unnest(message: str) -> tuple[list[str], list[str], str]:
-    """Take apart a nested message: the keys on the way in, the classes met there, and what was said at the end."""
+    """Take apart a nested message: the keys on the way in, the classes met there, and the message at the end."""
     path: list[str] = []
     classes = re.findall(r"class_path '([\w.]+)'", message) + re.findall(r"Namespace\(class_path='([\w.]+)'", message)
-    said: list[str] = []
+    lines: list[str] = []
     for raw in message.splitlines():
         line = re.sub(r"^Type typing\.Callable\[.*?callable class: ", "", raw.strip().removeprefix("- "))
         key = re.match(r'Parser key "([\w.]+)":\s*(.*)', line)
@@ -97,10 +82,10 @@ def _unnest(message: str) -> tuple[list[str], list[str], str]:
             path.append(key[1])
             line = key[2]
         if line and not NOISE.match(line):
-            said.append(re.sub(r"\. Got value: Namespace\(.*", "", line))
+            lines.append(re.sub(r"\. Got value: Namespace\(.*", "", line))
     # of several types that a value may have, plain text is the one that was not meant
-    meant = [line for line in said if not line.startswith("Expected a <class 'str'>")]
-    return path, classes, "; ".join(dict.fromkeys(meant or said))
+    meant = [line for line in lines if not line.startswith("Expected a <class 'str'>")]
+    return path, classes, "; ".join(dict.fromkeys(meant or lines))
 
 
 def _parameters(class_path: str) -> list[str]:
@@ -123,20 +108,16 @@ def _file_with(key: str, arguments: list[str]) -> str:
     """Return `` in FILE`` for the configuration file that has a key, or nothing where it is on the command line."""
     if any(key in argument.partition("=")[0].split(".") for argument in arguments):
         return ""
-    for config in reversed(values_of(("--config", "-c"), arguments)):  # the last one rules
-        path = Path(config)
-        # it may also be a configuration itself, as a checkpoint's is
-        if (
-            "\n" not in config
-            and path.is_file()
-            and re.search(rf"\b{re.escape(key)}\b", path.read_text(encoding="utf-8"))
-        ):
-            return f" in {config}"
+    # one of them may also be a configuration itself, as a checkpoint's is
+    configs = [config for config in values_of(("--config", "-c"), arguments) if "\n" not in config]
+    for path in map(Path, reversed(configs)):  # the last one rules
+        if path.is_file() and re.search(rf"\b{re.escape(key)}\b", path.read_text(encoding="utf-8")):
+            return f" in {path}"
     return ""
 
 
 def quieten() -> None:
-    """Leave out what Lightning says of itself, and warnings that nobody here can act on."""
+    """Leave out what Lightning prints about itself, and warnings that nobody here can act on."""
     # TensorBoard writes in a thread of its own, and raises again what it met there
     threading.excepthook = lambda met: None if isinstance(met.exc_value, OSError) else threading.__excepthook__(met)
     for name in ("lightning.pytorch", "lightning.fabric"):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -93,26 +94,20 @@ class ContinuedCSV(CSVLogger):
 class _Writer(ExperimentWriter):
     def __init__(self, log_dir: str, step: int) -> None:
         super().__init__(log_dir)
-        file = Path(self.metrics_file_path)
-        if step and file.is_file():
-            with file.open(newline="", encoding="utf-8") as rows:
-                reader = csv.DictReader(rows)
-                # a kill may have cut the last row in two
-                kept = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) < step]
-            self.metrics_keys = sorted(reader.fieldnames or [])
-            self._write(self.metrics_keys, kept)
+        if step and Path(self.metrics_file_path).is_file():
+            self._rewrite_with_new_header([], before=step)
 
     def _check_log_dir_exists(self) -> None:
-        """Nothing: Lightning's removes the file."""
+        """Do nothing: Lightning's removes the file."""
 
-    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        with Path(self.metrics_file_path).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        self._write(fieldnames, rows)
-
-    def _write(self, names: list[str], rows: list[dict[str, str]]) -> None:
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, names)
+    def _rewrite_with_new_header(self, fieldnames: list[str], before: float = math.inf) -> None:
+        path, text = Path(self.metrics_file_path), io.StringIO(newline="")
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            # a kill may have cut the last row in two
+            rows = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) < before]
+        self.metrics_keys = sorted({*fieldnames, *(reader.fieldnames or [])})
+        writer = csv.DictWriter(text, self.metrics_keys)
         writer.writeheader()
         writer.writerows(rows)
-        write_text(Path(self.metrics_file_path), text.getvalue())
+        write_text(path, text.getvalue())

@@ -79,14 +79,14 @@ def _versions(experiment: Path) -> Iterator[tuple[int, Path]]:
 
 def _candidates(folder: Path) -> list[Path]:
     """List checkpoints, the newest first; also shards that were complete when their folder was about to be renamed."""
+
+    def written(path: Path) -> tuple[int, bool]:
+        files = path.rglob("*") if path.is_dir() else [path]
+        # of two that were written in one moment, the one that says so
+        return max((file.stat().st_mtime_ns for file in files), default=0), path.name == "last.ckpt"
+
     found = [*filter(Path.exists, folder.glob("*.ckpt")), *(path for path in folder.glob("*.ckpt.*") if path.is_dir())]
-    # of two that were written in one moment, the one that says so
-    return sorted(found, key=lambda path: (_time(path), path.name == "last.ckpt"), reverse=True)
-
-
-def _time(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return max((file.stat().st_mtime_ns for file in files), default=0)
+    return sorted(found, key=written, reverse=True)
 
 
 def _setting(key: str, default: str, arguments: list[str]) -> Any:

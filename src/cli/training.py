@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, Literal
 
 import lightning as L
@@ -41,7 +42,7 @@ from src.callbacks import (
 from src.checkpoint import read_checkpoint
 from src.cli.class_names import allow_class_paths, check_order
 from src.cli.config_overrides import OF_THE_VERB, changes, config_of, header_of
-from src.cli.messages import one_line, quieten, refusal, values_of
+from src.cli.messages import one_line, quieten, values_of
 from src.cli.records import SaveConfig, loggers
 from src.cli.runs import is_to_resume, newest_checkpoint, run_folder
 from src.discovery import parts
@@ -100,9 +101,7 @@ class TrainingCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--experiment", type=str, default="run", help="Runs go to logs/EXPERIMENT/version_N.")
         # both are read off the command line before this parser is made, and stand here for `--help`
-        resume_help = (
-            "auto goes on with the newest run of the experiment from its newest complete checkpoint, if it has one."
-        )
+        resume_help = "auto goes on with the newest run of the experiment from its newest checkpoint, if it has one."
         parser.add_argument("--resume", type=Literal["auto"] | None, default=None, help=resume_help)
         allow_help = "A module whose classes a configuration may name; repeat it for several. Not in a configuration."
         parser.add_argument("--allow_class_paths", type=str | None, default=None, help=allow_help)
@@ -147,7 +146,7 @@ class TrainingCLI(LightningCLI):
         return one_line(str(error), options, self.arguments)
 
     def _parse_ckpt_path(self) -> None:
-        """Nothing: the parent would let a checkpoint's values win over the command line. See :func:`main`."""
+        """Do nothing: the parent would let a checkpoint's values win over the command line. See :func:`main`."""
 
     def _plain_config(self) -> dict[str, Any]:
         """Return the resolved configuration as plain values."""
@@ -213,11 +212,13 @@ class TrainingCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         except (ValueError, MisconfigurationException) as error:
-            if not (refused := refusal(error)):
+            # some settings Lightning checks only once it has data and loops, and not always by an exception of its own
+            *_, (frame, _) = walk_tb(error.__traceback__)
+            if not isinstance(error, InputError) and not str(frame.f_globals.get("__name__")).startswith("lightning."):
                 raise
             if self.trainer.global_step <= (self.checkpoint or {}).get("global_step", 0):  # no step was made
                 self._discard_run()
-            raise refused from error
+            raise error if isinstance(error, InputError) else InputError(f"trainer: {error}") from error
 
     def _discard_run(self) -> None:
         if self._new_run is not None:
@@ -249,11 +250,8 @@ class TrainingCLI(LightningCLI):
         self.model.check_checkpoint(self.checkpoint, self.datamodule)
         if self.verb != "fit":
             return
-        path, max_steps, done = (
-            self.config.fit.ckpt_path,
-            self.config.fit.trainer.max_steps,
-            self.checkpoint["global_step"],
-        )
+        path, max_steps = self.config.fit.ckpt_path, self.config.fit.trainer.max_steps
+        done = self.checkpoint["global_step"]
         if self.checkpoint.get("data_fingerprint") not in (None, self.datamodule.fingerprint()):
             raise InputError(
                 "the data are not those that the checkpoint was trained on: give it those, or start a run on these "

@@ -7,7 +7,7 @@ jsonargparse, which reads the configurations of `fit`, is not used here: it take
 import argparse
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import NoneType
@@ -20,7 +20,7 @@ R = TypeVar("R")
 Verbs = Mapping[str, tuple[str, str]]  # verb -> (MODULE:FUNCTION, what it does)
 
 
-def whole(low: int) -> Callable[[str], int]:
+def integer(low: int) -> Callable[[str], int]:
     """Make the reader of a whole number from ``low`` on, up to what random generators take."""
 
     def read(text: str) -> int:
@@ -47,8 +47,8 @@ def number(low: float, high: float) -> Callable[[str], float]:
     return read
 
 
-Positive = Annotated[int, whole(1)]
-NonNegative = Annotated[int, whole(0)]
+Positive = Annotated[int, integer(1)]
+NonNegative = Annotated[int, integer(0)]
 NonNegativeFloat = Annotated[float, number(0, float("inf"))]
 Fraction = Annotated[float, number(1e-9, 1)]  # above 0 and up to 1
 
@@ -60,6 +60,12 @@ class VerbParser(argparse.ArgumentParser):
         raise InputError(f"{message} (see {self.prog} --help)")
 
 
+def check_output(output: Path, suffix: str) -> None:
+    """Refuse an ``--output`` that is no file of its kind in a folder that exists."""
+    if output.suffix != suffix or not output.parent.is_dir():
+        raise InputError(f"--output {output} must be a {suffix} file in a folder that exists")
+
+
 def call(program: str, function: Callable[..., R], arguments: list[str]) -> R:
     """Call a verb's function with the options of a command line, the verb first.
 
@@ -67,7 +73,8 @@ def call(program: str, function: Callable[..., R], arguments: list[str]) -> R:
     a parameter is a flag (``bool``), may be left out (``X | None``), is repeated (``list[X]``), has several values
     (``tuple[X, ...]``), is read by a function (``Annotated[X, read]``), or stands for the options that are its fields
     (a dataclass). One before ``/`` has no name on the command line, and ``*rest`` takes what is not known here. A
-    function with a parameter ``arguments`` is given the command line as it stands.
+    function with a parameter ``arguments`` is given the command line as it stands. Every other verb has the option
+    ``--allow_class_paths`` too, whose modules are imported first.
     """
     parameters = inspect.signature(function).parameters
     if "arguments" in parameters:
@@ -75,13 +82,18 @@ def call(program: str, function: Callable[..., R], arguments: list[str]) -> R:
     description = inspect.cleandoc(function.__doc__ or "").partition("\nArgs:\n")[0]
     parser = VerbParser(prog=program, description=description, allow_abbrev=False)
     _add_options(parser, function)
+    allow_help = "a module of your own that registers architectures; repeat it for several"
+    parser.add_argument("--allow_class_paths", action="append", default=[], metavar="MODULE", help=allow_help)
     options, rest = parser.parse_known_args(arguments[1:])
     takes_rest = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters.values())
     if rest and not takes_rest:
         hint = did_you_mean(rest[0].partition("=")[0], parser._option_string_actions)
         parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
-    positional, named = _values(function, options)
-    return function(*positional, *(rest if takes_rest else ()), **named)
+    if options.allow_class_paths:
+        from src.cli.class_names import import_modules  # needs jsonargparse, and `init` runs before it is installed
+
+        import_modules(options.allow_class_paths)
+    return _called(function, options, rest)
 
 
 def _add_options(parser: VerbParser, function: Callable[..., Any]) -> None:
@@ -131,15 +143,14 @@ def _settings(hint: Any, name: str) -> dict[str, Any]:
     return {**settings, "type": read, "metavar": metavar}
 
 
-def _values(function: Callable[..., Any], options: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:
-    """Take a function's positional and named arguments out of what was parsed."""
-    hints = get_type_hints(function)
-    positional, named = [], {}
-    for name, parameter in inspect.signature(function).parameters.items():
+def _called(function: Callable[..., R], options: argparse.Namespace, rest: Sequence[str] = ()) -> R:
+    """Call a function with what was parsed for its parameters."""
+    signature, hints = inspect.signature(function), get_type_hints(function)
+    bound = signature.bind_partial()
+    for name, parameter in signature.parameters.items():
         if is_dataclass(hints[name]):
-            named[name] = hints[name](**_values(hints[name], options)[1])
-        elif parameter.kind is parameter.POSITIONAL_ONLY:
-            positional.append(getattr(options, name))
-        elif parameter.kind is not parameter.VAR_POSITIONAL:
-            named[name] = getattr(options, name)
-    return positional, named
+            bound.arguments[name] = _called(hints[name], options)
+        else:
+            is_rest = parameter.kind is parameter.VAR_POSITIONAL
+            bound.arguments[name] = tuple(rest) if is_rest else getattr(options, name)
+    return function(*bound.args, **bound.kwargs)

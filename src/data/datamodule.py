@@ -138,7 +138,7 @@ class TextDataModule(L.LightningDataModule, ABC):
         shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
         aside.mkdir()
         try:
-            info = {"splits": self.write_cache(aside), "files": checksums(aside.iterdir())}
+            info = {"splits": self.write_cache(aside), "files": checksums(aside)}
             (aside / INFO).write_text(json.dumps(info), encoding="utf-8")
             replace_folder(aside, self.folder)
         finally:

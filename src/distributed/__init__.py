@@ -1,9 +1,15 @@
 """Strategies: how a run is spread over processes, chosen by one more configuration file."""
 
+from src.distributed.collectives import (
+    clip_by_global_norm,
+    data_parallel_group,
+    data_parallel_size,
+    gather_objects,
+    unsharded_model,
+)
 from src.distributed.mesh import MeshStrategy
 from src.distributed.pipeline import PipelineStrategy
 from src.distributed.saving import AtomicCheckpointIO
-from src.distributed.whole import clip_by_global_norm, data_parallel_group, data_parallel_size, unsharded_model
 from src.distributed.zero import ZeroStrategy
 
 __all__ = [
@@ -14,5 +20,6 @@ __all__ = [
     "clip_by_global_norm",
     "data_parallel_group",
     "data_parallel_size",
+    "gather_objects",
     "unsharded_model",
 ]

@@ -16,10 +16,10 @@ from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, Offlo
 from torch.distributed.tensor import DTensor, Replicate, distribute_module
 from torch.distributed.tensor.parallel import ParallelStyle, parallelize_module
 
-from src.distributed.plans import check_tensor_parallel, shard_units, tensor_plan
+from src.distributed.plans import check_tensor_parallel, tensor_plan
 from src.distributed.saving import atomic_folder
 from src.errors import InputError
-from src.nn import CrossAttention, SelfAttention
+from src.nn import Block, CrossAttention, SelfAttention
 
 
 class MeshStrategy(ModelParallelStrategy):
@@ -37,7 +37,7 @@ class MeshStrategy(ModelParallelStrategy):
         reshard_after_forward: free the gathered parameters after the forward pass and gather them again for the
             backward one: less memory, more communication.
         cpu_offload: keep shards and optimizer state in the CPU's memory, and step the optimizer there.
-        process_group_backend: ``gloo`` on CPUs and ``nccl`` on GPUs if null.
+        process_group_backend: ``gloo`` on CPUs and ``nccl`` on GPUs if None.
     """
 
     is_sharded = True  # a process holds parts of the weights only
@@ -104,8 +104,8 @@ class MeshStrategy(ModelParallelStrategy):
                 "mp_policy": self._mixed_precision(),
                 "offload_policy": CPUOffloadPolicy() if self.cpu_offload else OffloadPolicy(),
             }
-            for unit in shard_units(model):
-                fully_shard(unit, **settings)
+            for block in [module for module in model.modules() if isinstance(module, Block)]:
+                fully_shard(block, **settings)
             fully_shard(model, **settings)
 
     def _mixed_precision(self) -> MixedPrecisionPolicy:
@@ -133,13 +133,13 @@ class MeshStrategy(ModelParallelStrategy):
             super().save_checkpoint(checkpoint, aside, storage_options)
 
     def full_state_dict(self) -> dict[str, Tensor]:
-        """All weights of the network, on every rank; every rank must ask."""
+        """Gather all weights of the network on every rank; every rank must call this."""
         model: nn.Module = self.lightning_module.model  # type: ignore[union-attr, assignment]
         return dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)))  # type: ignore[arg-type]
 
 
 class _Replicated(ParallelStyle):
-    """Parameters that are whole on every rank, as DTensors like the others: fused optimizers take no mix."""
+    """Parameters replicated on every rank, as DTensors like the others: fused optimizers take no mix."""
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
         def enter(_: nn.Module, inputs: tuple[Any, ...], mesh: DeviceMesh) -> tuple[Any, ...]:
@@ -192,9 +192,9 @@ def _draw_apart(module: SelfAttention | CrossAttention, mesh: DeviceMesh) -> Non
 
 
 def _tied(model: nn.Module) -> list[list[tuple[nn.Module, str]]]:
-    """The groups of (module, attribute) that share a parameter."""
-    places: dict[int, list[tuple[nn.Module, str]]] = {}
+    """List the groups of (module, attribute) that share a parameter."""
+    owners: dict[int, list[tuple[nn.Module, str]]] = {}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            places.setdefault(id(parameter), []).append((module, name))
-    return [group for group in places.values() if len(group) > 1]
+            owners.setdefault(id(parameter), []).append((module, name))
+    return [group for group in owners.values() if len(group) > 1]

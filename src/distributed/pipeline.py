@@ -1,7 +1,5 @@
 """Pipeline parallelism: a network cut into stages, one or more a process, that work on micro-batches in turn."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import lightning as L
@@ -17,6 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
 from torch.optim import Optimizer
 
+from src.distributed.collectives import gather_objects
 from src.distributed.saving import named_state, numbered_state
 from src.distributed.stages import ScheduledLoss, cost, keep, partition, steps_of
 from src.errors import InputError
@@ -29,7 +28,7 @@ IGNORED = -100  # the label of a row that only fills up a micro-batch
 
 
 class _Stage(nn.Module):
-    """A run of steps, as the schedule calls it: with the number of a micro-batch, and the state before it."""
+    """Consecutive steps, as the schedule calls them: with the number of a micro-batch, and the state before them."""
 
     def __init__(self, strategy: "PipelineStrategy", k: int) -> None:
         super().__init__()
@@ -46,14 +45,14 @@ class PipelineStrategy(DDPStrategy):
     is on each of them, and its gradients are summed over them. All processes of a pipeline read the same rows.
 
     Args:
-        pipeline_size: processes of a pipeline; all of them if null.
+        pipeline_size: processes of a pipeline; all of them if None.
         micro_batches: parts of a batch. A process waits for (p - 1) / (m + p - 1) of the time, with p processes and m
             micro-batches; with one micro-batch this is plain model parallelism, one process working at a time.
         schedule: ``GPipe`` runs all forward and then all backward passes (Huang et al. 2019); ``1F1B`` one of each in
             turn, with as many micro-batches in memory as there are stages (Narayanan et al. 2019); ``Interleaved1F1B``
             with several stages a process and so shorter waits (Narayanan et al. 2021).
         stages_per_process: more than one with ``Interleaved1F1B`` only.
-        process_group_backend: ``gloo`` on CPUs and ``nccl`` on GPUs if null.
+        process_group_backend: ``gloo`` on CPUs and ``nccl`` on GPUs if None.
     """
 
     is_sharded = True  # a process holds parts of the weights only
@@ -107,7 +106,7 @@ class PipelineStrategy(DDPStrategy):
         shape = (self.world_size // size, size)
         self.mesh = init_device_mesh(self.root_device.type, shape, mesh_dim_names=("dp", "pp"))
         self.group, self.replicas = self.mesh["pp"].get_group(), self.mesh["dp"].get_group()
-        self.size, self.place = size, self.mesh["pp"].get_local_rank()
+        self.size, self.pipeline_rank = size, self.mesh["pp"].get_local_rank()
         self.n_stages = size * self.stages_per_process
 
     @property
@@ -142,15 +141,14 @@ class PipelineStrategy(DDPStrategy):
         self._keys = list(self.task.state_dict())
         steps = steps_of(model)
         self._cut = partition([cost(step) for step in steps], self.n_stages)
-        self._mine = [k for k in range(self.n_stages) if k % self.size == self.place]
+        self._mine = [k for k in range(self.n_stages) if k % self.size == self.pipeline_rank]
         keep(model, [steps[i] for k in self._mine for i in self._cut[k]])
         self._share()
 
     def _share(self) -> None:
-        """Groups of the processes that hold the same parameter: the same ones are made on every process."""
+        """Make groups of the processes that hold the same parameter: every process makes the same ones."""
         mine = [name for name, _ in self.task.named_parameters()]
-        held: list[Any] = [None] * self.world_size
-        dist.all_gather_object(held, (self.mesh["dp"].get_local_rank(), mine))
+        held = gather_objects((self.mesh["dp"].get_local_rank(), mine))
         self._shared: dict[str, Any] = {}
         self._counted_elsewhere = set()
         for pipeline in range(self.mesh["dp"].size()):
@@ -201,7 +199,10 @@ class PipelineStrategy(DDPStrategy):
         for p in parameters:
             p.grad = None
         numbers = torch.arange(self.micro_batches)
-        inputs, target = [numbers] if self.place == 0 else [], numbers if self.place == self.size - 1 else None
+        inputs, target = (
+            [numbers] if self.pipeline_rank == 0 else [],
+            numbers if self.pipeline_rank == self.size - 1 else None,
+        )
         self._schedule().step(*inputs, number=numbers, target=target, return_outputs=False)
         gradients = [p.grad for p in parameters]
         for p, gradient in zip(parameters, held, strict=True):
@@ -248,7 +249,7 @@ class PipelineStrategy(DDPStrategy):
         return PipelineStage(_Stage(self, k), k, self.n_stages, self.root_device, before, after, group=self.group)
 
     def _sum_gradients(self, gradients: list[Tensor | None]) -> None:
-        """Over the stages that share a parameter, and as a mean over the pipelines."""
+        """Sum over the stages that share a parameter, and average over the pipelines."""
         names = [name for name, p in self.task.named_parameters() if p.requires_grad]
         for name, gradient in zip(names, gradients, strict=True):
             if name in self._shared and gradient is not None:
@@ -284,11 +285,6 @@ class PipelineStrategy(DDPStrategy):
                     dist.send(tensor.contiguous(), following, group=self.group)
         return found if self.n_stages - 1 in self._mine else None
 
-    @contextmanager
-    def block_backward_sync(self) -> Iterator[None]:
-        """Nothing: gradients are averaged where they are computed."""
-        yield
-
     def clip_gradients(self, parameters: Any, max_norm: float | None) -> Tensor:
         """Clip by the norm over all stages, in which a shared parameter counts once. Returns it."""
         named = [(name, p.grad) for name, p in self.task.named_parameters() if p.grad is not None]
@@ -303,18 +299,13 @@ class PipelineStrategy(DDPStrategy):
 
     # ---- checkpoints: one file, as without this strategy
 
-    def _gather(self, item: Any) -> list[Any]:
-        found = [None] * self.size
-        dist.all_gather_object(found, item, group=self.group)
-        return found
-
     def lightning_module_state_dict(self) -> dict[str, Any]:
         mine = {name: tensor.cpu() for name, tensor in self.task.state_dict().items()}
-        whole = {name: tensor for part in self._gather(mine) for name, tensor in part.items()}
-        return {name: whole[name] for name in self._keys}
+        gathered = {name: tensor for part in gather_objects(mine, self.group) for name, tensor in part.items()}
+        return {name: gathered[name] for name in self._keys}
 
     def full_state_dict(self) -> dict[str, Tensor]:
-        """All weights of the network, on every process; every process must ask."""
+        """Gather all weights of the network on every process; every process must call this."""
         prefix = "model."
         weights = self.lightning_module_state_dict().items()
         return {name.removeprefix(prefix): w for name, w in weights if name.startswith(prefix)}
@@ -332,7 +323,8 @@ class PipelineStrategy(DDPStrategy):
             optimizer = optimizer._optimizer
         states: dict[str, Any] = {}
         settings: dict[str, Any] = {}
-        for found, groups in self._gather(named_state(optimizer.state_dict(), self._local_groups(optimizer))):
+        mine = named_state(optimizer.state_dict(), self._local_groups(optimizer))
+        for found, groups in gather_objects(mine, self.group):
             states |= found
             settings |= groups
         return numbered_state(states, settings, self._groups)

@@ -1,28 +1,20 @@
-"""How a network is cut: the units that FSDP shards one at a time, and what each tensor-parallel rank holds.
-
-Both are read off the kinds of modules that a network is built of, so that they serve every architecture.
-"""
+"""What each tensor-parallel rank holds of a network, read off the kinds of modules, so that it serves every one."""
 
 from torch import nn
 from torch.distributed.tensor import Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel
 
 from src.errors import InputError
-from src.nn import Block, CrossAttention, FeedForward, GlobalSelfAttention, Head, LearnedPositions, SelfAttention
-
-
-def shard_units(model: nn.Module) -> list[nn.Module]:
-    """The modules that FSDP shards, gathers and frees one at a time: the blocks. The rest is one more unit."""
-    return [module for module in model.modules() if isinstance(module, Block)]
+from src.nn import CrossAttention, FeedForward, GlobalSelfAttention, Head, LearnedPositions, SelfAttention
 
 
 def tensor_plan(model: nn.Module) -> dict[str, ParallelStyle]:
-    """What each rank of a tensor-parallel group holds, by module name (Shoeybi et al. 2019, section 3).
+    """Plan what each rank of a tensor-parallel group holds, by module name (Shoeybi et al. 2019, section 3).
 
     Attention is cut by heads and the feed-forward network by its inner width: the first projection of each by columns,
     the second by rows, and one sum over the ranks after it. A gated network's two first projections are cut alike. The
     token embeddings and the output layer, one matrix where they are tied, are cut by the vocabulary. What the plan does
-    not name is whole on every rank.
+    not name is replicated on every rank.
     """
     plan: dict[str, ParallelStyle] = {}
     for name, module in model.named_modules():
@@ -36,23 +28,15 @@ def tensor_plan(model: nn.Module) -> dict[str, ParallelStyle]:
             plan |= {f"{name}.up": ColwiseParallel(), f"{name}.down": RowwiseParallel()}
             if module.gated:  # the same columns as of `up`, so that a rank multiplies pairs that belong together
                 plan[f"{name}.gate"] = ColwiseParallel()
-        elif isinstance(module, nn.Embedding) and _is_vocabulary(name, module):
+        elif isinstance(module, nn.Embedding) and not isinstance(module, LearnedPositions) and "segment" not in name:
             plan[name] = RowwiseParallel(input_layouts=Replicate())
         elif isinstance(module, Head):
             plan[name] = ColwiseParallel(output_layouts=Replicate())
     return plan
 
 
-def _is_vocabulary(name: str, module: nn.Embedding) -> bool:
-    return not isinstance(module, LearnedPositions) and "segment" not in name
-
-
 def check_tensor_parallel(model: nn.Module, size: int) -> None:
-    """Refuse a network that cannot be cut over ``size`` ranks.
-
-    Raises:
-        InputError: naming what does not divide, or has no place on one rank alone.
-    """
+    """Refuse a network that cannot be cut over ``size`` ranks."""
     heads: int = getattr(model.config, "n_heads", size)
     if heads % size:
         raise InputError(f"n_heads {heads} cannot be divided over {size} tensor-parallel ranks: change one of the two")

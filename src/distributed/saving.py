@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there at all: a file by one process, or a folder by all of them."""
+"""Checkpoints that are complete or not there at all: a file by one process, or a folder by all of them."""
 
 import json
 import os
@@ -12,8 +12,9 @@ import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from src.atomic import remove, replace_folder, write_text
-from src.checkpoint import CHECKSUMS, checksum, read_checkpoint, save_checkpoint
+from src.atomic import checksums, remove, replace_folder, write_text
+from src.checkpoint import CHECKSUMS, read_checkpoint, save_checkpoint
+from src.distributed.collectives import gather_objects
 from src.errors import InputError
 
 
@@ -68,7 +69,7 @@ def atomic_folder(path: Path, barrier: Callable[[], Any]) -> Iterator[Path]:
         path: the name.
         barrier: waits for all processes.
     """
-    rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     aside = path.with_name(f"{path.name}.part")
     if rank == 0:
         remove(aside)
@@ -76,12 +77,7 @@ def atomic_folder(path: Path, barrier: Callable[[], Any]) -> Iterator[Path]:
     barrier()
     yield aside
     barrier()
-    files = sorted(file for file in aside.rglob("*") if file.is_file())
-    mine = {str(file.relative_to(aside)): (file.stat().st_size, checksum(file)) for file in files[rank::size]}
-    parts: list[Any] = [mine]
-    if size > 1:
-        parts = [None] * size
-        dist.all_gather_object(parts, mine)
+    parts = gather_objects(checksums(aside, rank, world_size))
     if rank == 0:
         write_text(aside / CHECKSUMS, json.dumps({name: sums for part in parts for name, sums in part.items()}))
         replace_folder(aside, path)

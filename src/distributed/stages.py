@@ -19,7 +19,7 @@ def steps_of(model: Network) -> list[Step]:
 
 
 def cost(step: Step) -> float:
-    """Of a token: the parameters that multiply it. To look up an embedding costs nothing."""
+    """Count the parameters that multiply a token. To look up an embedding costs nothing."""
     linear = [m for module in _held([step]) for m in module.modules() if isinstance(m, nn.Linear)]
     return step.fraction * sum(p.numel() for m in linear for p in m.parameters())
 

@@ -20,8 +20,8 @@ from src.checkpoint import AVERAGED, HEADER
 from src.distributed.saving import atomic_folder, plain_deepspeed
 from src.errors import InputError
 
-# these look at whole matrices, or at all parameters together: ZeRO gives an optimizer flat pieces of them
-NEED_WHOLE_MATRICES = ("Muon", "Adafactor", "LBFGS", "SparseAdam", "Shampoo", "SOAP")
+# these look at matrices, or at all parameters together: ZeRO gives an optimizer flat partitions of them
+NOT_ELEMENTWISE = ("Muon", "Adafactor", "LBFGS", "SparseAdam", "Shampoo", "SOAP")
 
 
 class ZeroStrategy(DeepSpeedStrategy):
@@ -34,7 +34,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         offload_optimizer: keep the optimizer state in the CPU's memory, and step the optimizer there.
         offload_parameters: keep the parameters there too (stage 3).
         bucket_size: elements that are reduced or gathered at once.
-        process_group_backend: ``gloo`` on CPUs and ``nccl`` on GPUs if null.
+        process_group_backend: ``gloo`` on CPUs and ``nccl`` on GPUs if None.
     """
 
     def __init__(
@@ -51,7 +51,8 @@ class ZeroStrategy(DeepSpeedStrategy):
             raise InputError(f"offload_parameters needs stage 3, where parameters are sharded, not stage {stage}")
         if find_spec("deepspeed") is None:
             raise InputError("ZeRO needs DeepSpeed, which is not installed: EXTRAS=deepspeed ./run.sh fit installs it")
-        _choose_accelerator()
+        if not torch.cuda.is_available():  # else DeepSpeed guesses the accelerator, with a warning
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")
         super().__init__(
             stage=stage,
             offload_optimizer=offload_optimizer,
@@ -66,7 +67,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         """Refuse what cannot work, before any process is started."""
         optimizer = task.make_optimizer([{"params": [nn.Parameter(torch.zeros(2, 2))]}])
         kind = type(optimizer).__name__
-        if kind in NEED_WHOLE_MATRICES:
+        if kind in NOT_ELEMENTWISE:
             raise InputError(
                 f"{kind} works on whole matrices, and ZeRO gives it flat pieces of them: choose another optimizer, or "
                 "another strategy"
@@ -103,7 +104,7 @@ class ZeroStrategy(DeepSpeedStrategy):
 
     @contextmanager
     def model_sharded_context(self) -> Iterator[None]:
-        """Nothing: a network is built whole and then sharded, since its initial weights are drawn over all of it."""
+        """Do nothing: all of a network is built and then sharded, since its initial weights are drawn together."""
         yield
 
     # ---- training
@@ -115,7 +116,7 @@ class ZeroStrategy(DeepSpeedStrategy):
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:
-        """Nothing: between steps DeepSpeed sums the gradients that each process keeps, stage by stage."""
+        """Do nothing: between steps DeepSpeed sums the gradients that each process keeps, stage by stage."""
         yield
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
@@ -128,7 +129,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         return super().backward(closure_loss, optimizer, *args, scale_wrt_gas=False, **kwargs)
 
     def clip_gradients(self, parameters: Any, max_norm: float | None) -> Tensor:
-        """The norm of all gradients, by which DeepSpeed itself clips as it steps."""
+        """Return the norm of all gradients, by which DeepSpeed itself clips as it steps."""
         from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 
         optimizer: Any = self.optimizers[0]
@@ -142,15 +143,15 @@ class ZeroStrategy(DeepSpeedStrategy):
         return self.stage == 3
 
     def full_state_dict(self) -> dict[str, Tensor]:
-        """All weights of the network, on every rank; every rank must ask."""
+        """Gather all weights of the network on every rank; every rank must call this."""
         import deepspeed
 
         model: nn.Module = self.lightning_module.model  # type: ignore[union-attr, assignment]
-        whole = {}
+        weights = {}
         for name, tensor in model.state_dict(keep_vars=True).items():
             with deepspeed.zero.GatheredParameters([tensor] if isinstance(tensor, nn.Parameter) else []):
-                whole[name] = tensor.detach().float().clone()
-        return whole
+                weights[name] = tensor.detach().float().clone()
+        return weights
 
     # ---- checkpoints
 
@@ -181,9 +182,3 @@ class ZeroStrategy(DeepSpeedStrategy):
         task = self.lightning_module
         if "state_dict" in checkpoint and task.trainer.state.fn != TrainerFn.FITTING:  # type: ignore[union-attr]
             task.load_state_dict(checkpoint["state_dict"], strict=strict)  # type: ignore[union-attr]
-
-
-def _choose_accelerator() -> None:
-    """DeepSpeed guesses the accelerator, with a warning, unless it is told."""
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")

@@ -90,7 +90,7 @@ def test_a_rollback_takes_the_last_checkpoint_a_lower_rate_and_the_next_batches(
     command = poisoned(tmp_path, "loss", [4], **changes)
     status, out, err = run(*command, "--guard.on_fault", "rollback", "--guard.rollback_factor", 0.1)
     assert status == 0, err
-    assert "back to the weights of step 3, rates x 0.1 from here" in out
+    assert "back to the weights of step 3, learning rate x 0.1 from here" in out
     whole = run("fit", "--config", config("gpt", tmp_path, **changes))
     assert whole[0] == 0
     rates = []

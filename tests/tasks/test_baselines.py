@@ -167,7 +167,7 @@ def test_a_run_that_has_learnt_nothing_says_so_and_one_that_has_does_not(run, re
 def test_figures_of_a_part_of_the_split_are_not_passed_off_as_comparable(run, config):
     status, out, err = run("fit", "--config", config, "--trainer.limit_val_batches", 1)
     assert status == 0, err
-    assert "the baselines are of the whole validation split, this run's figures of its first batches" in out
+    assert "the baselines are of the whole validation split, this run's metrics of its first batches" in out
 
 
 def test_a_run_falls_short_of_the_best_baseline_whichever_way_is_better():

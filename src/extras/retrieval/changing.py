@@ -136,7 +136,7 @@ def _commit(folder: Path, settings: Settings, generation: int, items: list[Segme
 
 def _finished(folder: Path) -> Part:
     sync_folder(folder)
-    return Part(folder.name, checksums(folder.iterdir()))
+    return Part(folder.name, checksums(folder))
 
 
 def _settled(items: list[Segment | Content]) -> list[Segment | Content]:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from src.cli.config_overrides import check_output, save_starting_point
+from src.cli.config_overrides import save_starting_point
+from src.cli.verb import check_output
 from src.extras.huggingface.hub import locate
 from src.extras.huggingface.importing import import_folder
 
@@ -15,7 +16,7 @@ def import_(from_: str, output: Path, revision: str | None = None) -> None:
         output: the checkpoint to write: x.ckpt
         revision: branch, tag or commit of a model on the hub
     """
-    check_output(output)
+    check_output(output, ".ckpt")
     content, overrides, notes = import_folder(locate(from_, revision), from_)
     save_starting_point(content, overrides, output)
     n = sum(tensor.numel() for tensor in {id(tensor): tensor for tensor in content["state_dict"].values()}.values())

@@ -1,4 +1,4 @@
-"""What is asked of a network that is spread over processes: its rows, its gradient norm, and all of its weights."""
+"""What all processes of a run do together: gather objects, clip by one norm, and gather a sharded network."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -15,10 +15,19 @@ if TYPE_CHECKING:  # a task is above this layer, and only handed in
     import lightning as L
 
 
+def gather_objects(mine: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
+    """Gather an object of each process of a group, by default of all, by rank; each of them must call this."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [mine]
+    found = [None] * dist.get_world_size(group)
+    dist.all_gather_object(found, mine, group=group)
+    return found
+
+
 def data_parallel_group(strategy: Strategy) -> Any:
     """Look up the processes with rows of their own; those of one pipeline, or tensor-parallel group, are one of them.
 
-    A strategy with such groups says so by its ``replicas``.
+    A strategy with such groups has them as ``replicas``.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return None
@@ -35,7 +44,7 @@ def clip_by_global_norm(parameters: Iterable[nn.Parameter], max_norm: float | No
     """Scale the gradients so that their norm, over all parameters and all their shards, is at most ``max_norm``.
 
     Gradients may be plain tensors, alike on every rank, and DTensors of several meshes. A norm that is no finite number
-    leaves them as they are, so that it can still be seen where it came from.
+    leaves them as they are, so that its source can still be found.
 
     Args:
         parameters: of the network, as this rank has them.
