@@ -12,8 +12,18 @@ from typing import Any
 
 from src.data import embedded
 from src.data.malformed import DEFAULT, Malformed, Reading
-from src.data.sources import COMPANIONS, Source, fingerprint, format_of, is_described, is_saved, load_rows, locate, walk
-from src.data.splits import SPLITS, check_fractions, split_of, split_parts
+from src.data.sources import (
+    COMPANIONS,
+    Source,
+    check_source,
+    fingerprint,
+    format_of,
+    kind_for_datasets,
+    load_rows,
+    locate,
+    walk,
+)
+from src.data.splits import SPLITS, split_of, split_parts
 from src.errors import InputError
 from src.files import UTF8, check_file, encoding_name, is_text, read_lines
 
@@ -67,7 +77,7 @@ class ParallelCorpus:
             raise InputError(f"splits has {min(unknown)!r}: its keys are {', '.join(SPLITS)}")
         if self.source_language == self.target_language:
             raise InputError(f"source_language and target_language are both {self.source_language!r}")
-        check_fractions(self.validation_fraction, self.test_fraction)
+        check_source(self.source, self.validation_fraction, self.test_fraction)
 
     @property
     def languages(self) -> tuple[str, str]:
@@ -114,7 +124,7 @@ class ParallelCorpus:
 
     def _folder(self, folder: Path, cache_dir: Path) -> dict[str, Pairs]:
         files = walk(folder)
-        if is_saved(files) or is_described(folder):
+        if kind_for_datasets(folder, files):
             return self._of_datasets(locate(self.source), cache_dir)
         parts = {name: files for name, files in _by_stem(files, folder).items() if self._has_pairs(name, files)}
         if not parts:

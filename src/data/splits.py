@@ -111,16 +111,6 @@ def _tell_unused(source: str, names: list[str]) -> None:
         announce(f"not used of {source}: {_shown(names)} (its name says no split, or one that another has)")
 
 
-def check_fractions(validation_fraction: float, test_fraction: float) -> None:
-    """Refuse fractions for validation and test that leave nothing to train on."""
-    fractions = validation_fraction, test_fraction
-    if min(fractions) < 0 or sum(fractions) >= 1:
-        raise InputError(
-            f"validation_fraction {fractions[0]} and test_fraction {fractions[1]} must be at least 0 and leave "
-            "something to train on"
-        )
-
-
 def cut_rows(source: str, splits: dict[str, Any], validation_fraction: float, test_fraction: float) -> dict[str, Any]:
     """Cut the splits that are missing out of the training rows, always the same ones whatever the seed of a run."""
     train = splits["train"]
