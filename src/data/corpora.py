@@ -150,11 +150,8 @@ class Corpus:
             splits[name] = split if self.text_column == "text" else split.rename_column(self.text_column, "text")
         if self.max_documents is not None:
             train = splits["train"]
-            splits["train"] = (
-                train.take(self.max_documents)
-                if self.streaming and not hasattr(train, "__len__")
-                else train.select(range(min(self.max_documents, len(train))))
-            )
+            n = min(self.max_documents, len(train)) if hasattr(train, "__len__") else self.max_documents
+            splits["train"] = train.take(n)
         return splits
 
     def _hold_out(self, splits: Splits) -> Splits:

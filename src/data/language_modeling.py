@@ -86,7 +86,11 @@ class LMDataModule(DocumentDataModule):
         infos = {}
         for split, rows in splits.items():
             if split == "train" and self.corpus.streaming:
-                self._check_stream(rows)
+                if next(documents(rows), None) is None:
+                    raise InputError(
+                        f"{self.label} leaves no documents to train on after {self.corpus.holdout_documents} for each "
+                        "of validation and test: lower holdout_documents"
+                    )
                 continue
             n_rows = len(rows) if hasattr(rows, "__len__") else None
             with self.measuring(split, tokenizer, self.tokenizer_kind) as (measured, malformed):
@@ -96,13 +100,6 @@ class LMDataModule(DocumentDataModule):
                     hint = ": lower holdout_documents" if self.corpus.streaming else ""
                     raise InputError(f"the {split} split of {self.label} has no document with any text{hint}")
         return infos
-
-    def _check_stream(self, rows: Any) -> None:
-        if next(documents(rows), None) is None:
-            raise InputError(
-                f"{self.label} leaves no documents to train on after {self.corpus.holdout_documents} for each "
-                "of validation and test: lower holdout_documents"
-            )
 
     # ---- loading
 

@@ -77,7 +77,10 @@ class Malformed:
         Args:
             of: rows that were read, where all that was counted here is unreadable.
         """
-        told = [f"{count:,} rows, {reason} ({self._examples_of(reason)})" for reason, count in self.counts.items()]
+        told = []
+        for reason, count in self.counts.items():
+            examples = ", ".join(self._examples[reason]) + (", ..." if count > EXAMPLES else "")
+            told.append(f"{count:,} rows, {reason} ({examples})")
         left_out = sum(self.counts.values())
         self.counts.clear()
         self._examples.clear()
@@ -88,10 +91,6 @@ class Malformed:
             )
         for line in told:
             announce(f"left out of {self.source}: {line}")
-
-    def _examples_of(self, reason: str) -> str:
-        more = ", ..." if self.counts[reason] > EXAMPLES else ""
-        return f"{', '.join(self._examples[reason])}{more}"
 
 
 def text_objection(texts: Sequence[object]) -> str | None:
@@ -124,13 +123,9 @@ def clean_copy(
     """Copy a file without its malformed rows, once, and tell of those each time.
 
     Args:
-        file: that is copied.
         ending: of the copy's name.
         shape: all but the file itself that shapes the copy.
-        rows: of the file.
         write: writes the rows that are kept.
-        reading: what is done about malformed rows.
-        cache_dir: where the copy goes.
     """
     malformed, count = Malformed(str(file), reading), 0
 

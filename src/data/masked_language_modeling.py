@@ -53,12 +53,9 @@ class MLMDataModule(DocumentDataModule):
             raise InputError(f"short_share is {short_share}: it must be between 0 and 1")
         whole = {"validation_fraction": 0.0, "test_fraction": 0.0, "reading": self.reading}
         self.corpora = [self.corpus, *(Corpus(more, **whole) for more in more_sources or [])]  # type: ignore[arg-type]
+        self.label = ", ".join(corpus.label for corpus in self.corpora)
         self.seq_len, self.next_sentence, self.short_share = seq_len, next_sentence, short_share
         self.mask_rate, self.whole_words = mask_rate, whole_words
-
-    @property
-    def label(self) -> str:  # type: ignore[override]
-        return ", ".join(corpus.label for corpus in self.corpora)
 
     @property
     def special_tokens(self) -> dict[str, str]:

@@ -173,17 +173,13 @@ class ParallelCorpus:
         """Complete the splits, those that are missing cut out of the training pairs."""
         train = found["train"]
         if self.max_pairs is not None:
-            train = Pairs(partial(_first, train, self.max_pairs))
+            train = Pairs(partial(islice, train, self.max_pairs))
         start = 0.0
         for split, fraction in (("validation", self.validation_fraction), ("test", self.test_fraction)):
             if split not in found and fraction:
                 found[split] = Pairs(partial(_between, train, start, start + fraction))
                 start += fraction
         return {**found, "train": Pairs(partial(_between, train, start, 1.0)) if start else train}
-
-
-def _first(pairs: Pairs, n: int) -> Iterator[Pair]:
-    return islice(pairs, n)
 
 
 def _between(pairs: Pairs, low: float, high: float) -> Iterator[Pair]:

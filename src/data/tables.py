@@ -41,14 +41,7 @@ class Dialect:
 
 
 def readable_table(file: Path, columns: tuple[str, ...], reading: Reading, cache_dir: Path) -> Path:
-    """Copy a table as Parquet, all columns of it text, without malformed rows.
-
-    Args:
-        file: the table.
-        columns: that it has, by which its delimiter is told.
-        reading: delimiter, encoding, and what is done about malformed rows.
-        cache_dir: where the copy goes.
-    """
+    """Copy a table as Parquet, all columns of it text, without malformed rows; ``columns`` tell its delimiter."""
     dialect = _dialect(file, columns, reading)
     rows = table_rows(file, dialect)
     header = next(rows)
@@ -90,7 +83,7 @@ def _dialect(file: Path, columns: tuple[str, ...], reading: Reading) -> Dialect:
         (delimiter, quoted) for delimiter in delimiters for quoted in ((False, True) if delimiter == "\t" else (True,))
     ]
     candidates = [Dialect(delimiter, quoted, encoding, line_end) for delimiter, quoted in kinds]
-    fitting = [one for one in candidates if set(columns) <= set(_header(file, one))]
+    fitting = [one for one in candidates if set(columns) <= set(next(table_rows(file, one)).value)]
     dialect = (fitting or candidates)[0]
     survey = _survey(file, dialect)
     if replace(dialect, quoted=True) in fitting[1:]:
@@ -104,10 +97,6 @@ def _dialect(file: Path, columns: tuple[str, ...], reading: Reading) -> Dialect:
         if getattr(reading, what) is None and value != common:
             announce(f"{file} is read with the {what} {value!r}: set {what} where that is wrong")
     return dialect
-
-
-def _header(file: Path, dialect: Dialect) -> list[str]:
-    return next(table_rows(file, dialect)).value
 
 
 @dataclass
@@ -224,12 +213,7 @@ def readable_json(
 ) -> Path:
     """Give the file, or a copy of its rows, one a line, without malformed ones and byte order mark.
 
-    Args:
-        file: of JSON.
-        columns: that its rows have, by which a row is told from an object that holds rows.
-        texts: those of them that must be text.
-        reading: its encoding, and what is done about malformed rows.
-        cache_dir: where the copy goes.
+    A row is told by its ``columns`` from an object that holds rows; those of them in ``texts`` must be text.
     """
     encoding = encoding_of(file, reading)
     whole = _whole_json(file, columns, encoding)

@@ -88,7 +88,7 @@ def read_corpus(path, cache, reading=Reading()):  # noqa: B008
 def read_labelled(path, cache, reading=Reading()):  # noqa: B008
     splits, names = LabelledSource(str(path), None, ("text",), 0.1, 0.1, reading).labelled(cache)
     assert names == ["NA", "None", "yes"]
-    return sorted(text for rows in splits.values() for text in rows.firsts)
+    return sorted(text for rows in splits.values() for (text,), _ in rows)
 
 
 def read_pairs(path, cache, reading=Reading()):  # noqa: B008
