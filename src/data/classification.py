@@ -14,7 +14,7 @@ from src.coverage import MeasuredTokenizer
 from src.data import embedded
 from src.data.baselines import Targets
 from src.data.datamodule import TOKENIZER, TextDataModule
-from src.data.malformed import Malformed, text_objection
+from src.data.malformed import Malformed, malformed_reason
 from src.data.progress import announce
 from src.data.sources import Parts, TableSource
 from src.data.store import IGNORED, BatchedRows, Key, Rows, open_rows, write_rows
@@ -73,9 +73,9 @@ class LabelledSource(TableSource):
         kept: LabelledTexts = []
         for i, row in enumerate(rows, start=1):
             texts, label = [row[name] for name in self.texts], row[self.label_column]
-            objection = text_objection([*texts, label if label is None else str(label)])
-            if objection is not None:
-                malformed.add(objection, f"row {i:,}")
+            reason = malformed_reason([*texts, label if label is None else str(label)])
+            if reason is not None:
+                malformed.add(reason, f"row {i:,}")
                 continue
             if not (coded or str(label) in numbers):
                 where = f"row {i} of the {split} split of {self.source}"

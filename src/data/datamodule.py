@@ -229,13 +229,15 @@ class TextDataModule(L.LightningDataModule, ABC):
         pin = torch.cuda.is_available()  # so that the copy to the GPU waits for nothing
         return self._counting(self._loader(rows, sampler, num_workers=self.num_workers, pin_memory=pin), sampler)
 
-    def _counting(self, loader: DataLoader[Any], place: ResumableBatchSampler | StreamedBlocks) -> TokenCountingLoader:
+    def _counting(
+        self, loader: DataLoader[Any], sampler: ResumableBatchSampler | StreamedBlocks
+    ) -> TokenCountingLoader:
         trainer = self.trainer
         if trainer is None:
-            return TokenCountingLoader(loader, place)
-        place.overfit = trainer.overfit_batches > 0  # type: ignore[attr-defined]
+            return TokenCountingLoader(loader, sampler)
+        sampler.overfit = trainer.overfit_batches > 0  # type: ignore[attr-defined]
         accumulate, taken = trainer.accumulate_grad_batches, lambda: trainer.num_training_batches
-        return TokenCountingLoader(loader, place, accumulate, self._mean_over_ranks, taken)
+        return TokenCountingLoader(loader, sampler, accumulate, self._mean_over_ranks, taken)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Give the whole validation split, once."""

@@ -60,16 +60,16 @@ class Malformed:
         self.counts: Counter[str] = Counter()
         self._examples: dict[str, list[str]] = {}
 
-    def add(self, reason: str, place: str, content: object = "") -> None:
+    def add(self, reason: str, where: str, content: object = "") -> None:
         """Count a row; refuse it under ``strict``."""
         shown = f": {str(content)[:SHOWN]!r}" if content != "" else ""
         if self.reading.strict:
             raise InputError(
-                f"{place} of {self.source} is malformed ({reason}){shown}: mend it, or set strict to false"
+                f"{where} of {self.source} is malformed ({reason}){shown}: mend it, or set strict to false"
             )
         self.counts[reason] += 1
         if len(self._examples.setdefault(reason, [])) < EXAMPLES:
-            self._examples[reason].append(f"{place}{shown}")
+            self._examples[reason].append(f"{where}{shown}")
 
     def announce(self, of: int | None = None) -> None:
         """Tell how many there were, why, and where the first of them are; refuse more than ``max_malformed``.
@@ -93,7 +93,7 @@ class Malformed:
             announce(f"left out of {self.source}: {line}")
 
 
-def text_objection(texts: Sequence[object]) -> str | None:
+def malformed_reason(texts: Sequence[object]) -> str | None:
     """Say what is wrong with the texts of a row, if anything."""
     if None in texts:
         return "null"
@@ -108,7 +108,7 @@ class Row(NamedTuple):
     number: int
     value: Any
     raw: str
-    objection: str | None
+    reason: str | None
 
 
 def clean_copy(
@@ -132,10 +132,10 @@ def clean_copy(
     def kept() -> Iterator[Row]:
         nonlocal count
         for count, row in enumerate(rows, start=1):  # noqa: B007
-            if row.objection is None:
+            if row.reason is None:
                 yield row
             else:
-                malformed.add(row.objection, f"row {row.number:,}", printable(row.raw))
+                malformed.add(row.reason, f"row {row.number:,}", printable(row.raw))
 
     stat = file.stat()
     key = repr((FORMAT, str(file.resolve()), stat.st_size, stat.st_mtime_ns, shape))

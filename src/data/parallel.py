@@ -84,10 +84,6 @@ class ParallelCorpus:
         """From which language into which."""
         return self.source_language, self.target_language
 
-    def name_of(self, split: str) -> str:
-        """Give what the source calls a split."""
-        return (self.splits or {}).get(split, split)
-
     def fingerprint(self) -> str:
         """Hash the arguments and the files' names, sizes and times: equal while nothing has changed."""
         files = walk(Path(self.source)) if Path(self.source).is_dir() else []
@@ -113,14 +109,14 @@ class ParallelCorpus:
         return self._hold_out(found)
 
     def _embedded(self, cache_dir: Path) -> Pairs:
-        for language in self.languages:
-            self._check_language(language, embedded.LANGUAGES)
+        self._check_languages(embedded.LANGUAGES)
         pairs = embedded.translations(cache_dir / "wheels")
         return Pairs(lambda: pairs if self.source_language == "en" else [(b, a) for a, b in pairs])
 
-    def _check_language(self, language: str, known: Iterable[str]) -> None:
-        if language not in known:
-            raise InputError(f"{self.source} has no language {language!r}: it has {', '.join(sorted(known))}")
+    def _check_languages(self, known: Iterable[str]) -> None:
+        for language in self.languages:
+            if language not in known:
+                raise InputError(f"{self.source} has no language {language!r}: it has {', '.join(sorted(known))}")
 
     def _folder(self, folder: Path, cache_dir: Path) -> dict[str, Pairs]:
         files = walk(folder)
@@ -144,22 +140,18 @@ class ParallelCorpus:
         """Tell whether the files of one name are tables, or text in both languages; refuse text in one alone."""
         if any(map(_is_table, files.values())):
             return True
-        if name in map(self.name_of, SPLITS):
-            for language in self.languages:
-                self._check_language(language, files)
+        if name in ({split: split for split in SPLITS} | (self.splits or {})).values():
+            self._check_languages(files)
         return files.keys() >= set(self.languages)
 
     def _of_datasets(self, source: Source, cache_dir: Path) -> dict[str, Pairs]:
-        columns = self.languages
-        parts = load_rows(source, cache_dir, self.reading, columns, name=self.name, revision=self.revision)
-        chosen = split_parts(parts, self.source, self.splits)
-        return {split: self._rows(rows) for split, rows in chosen.items()}
+        parts = load_rows(source, cache_dir, self.reading, self.languages, name=self.name, revision=self.revision)
+        return {split: self._rows(rows) for split, rows in split_parts(parts, self.source, self.splits).items()}
 
     def _rows(self, rows: Any) -> Pairs:
         nested = "translation" in rows.column_names
         first = rows[0] if len(rows) else {}
-        for language in self.languages:
-            self._check_language(language, first["translation"] if nested and first else rows.column_names)
+        self._check_languages(first["translation"] if nested and first else rows.column_names)
         source, target = self.languages
 
         def read() -> Iterator[Pair]:

@@ -251,14 +251,14 @@ class TranslationDataModule(TextDataModule):
             RowWriter(folder, f"{split}.target", dtypes[1]) as target,
         ):
             for number, (pair, ids) in enumerate(pairs, start=1):
-                objection = self._objection(pair, [len(row) for row in ids])
-                if split == "train" and objection:
-                    counts[f"{objection}, left out"] += 1
-                    if objection != "lopsided":  # which is a matter of taste
-                        malformed.add(objection, f"pair {number:,}", " | ".join(pair))
+                reason = self._reason(pair, [len(row) for row in ids])
+                if split == "train" and reason:
+                    counts[f"{reason}, left out"] += 1
+                    if reason != "lopsided":  # which is a matter of taste
+                        malformed.add(reason, f"pair {number:,}", " | ".join(pair))
                     continue
                 if split != "train":
-                    counts["over-long, cut"] += objection == "over-long"
+                    counts["over-long, cut"] += reason == "over-long"
                     texts.append(pair)
                 for side, row in zip((source, target), ids, strict=True):
                     side.append(row if len(row) <= self.max_length else [*row[: self.max_length - 1], row[-1]])
@@ -266,7 +266,7 @@ class TranslationDataModule(TextDataModule):
         held = {"pairs": len(source), "source tokens": source.values.length, "tokens": target.values.length}
         return {**held, **{what: n for what, n in counts.items() if n}}
 
-    def _objection(self, pair: Pair, lengths: list[int]) -> str | None:
+    def _reason(self, pair: Pair, lengths: list[int]) -> str | None:
         """Say why a pair is not trained on, if it is not."""
         if not all(text.strip() for text in pair):
             return "empty"
