@@ -1,5 +1,6 @@
 """Data for the pretraining of BERT and Longformer: masked words, and next sentences or long texts, over any text."""
 
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,8 @@ class MLMDataModule(DocumentDataModule):
             raise InputError(f"mask_rate is {mask_rate}: it must be above 0 and below 1")
         if not 0 <= short_share <= 1:
             raise InputError(f"short_share is {short_share}: it must be between 0 and 1")
-        whole = {"validation_fraction": 0.0, "test_fraction": 0.0, "reading": self.reading}
-        self.corpora = [self.corpus, *(Corpus(more, **whole) for more in more_sources or [])]  # type: ignore[arg-type]
+        uncut = partial(Corpus, validation_fraction=0.0, test_fraction=0.0, reading=self.reading)
+        self.corpora = [self.corpus, *map(uncut, more_sources or [])]
         self.label = ", ".join(corpus.label for corpus in self.corpora)
         self.seq_len, self.next_sentence, self.short_share = seq_len, next_sentence, short_share
         self.mask_rate, self.whole_words = mask_rate, whole_words
