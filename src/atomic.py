@@ -13,11 +13,7 @@ from src.errors import InputError
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to write that takes its name when it is complete and on the disk; until then what was there stays.
-
-    Raises:
-        InputError: it cannot be written; nothing is left of it.
-    """
+    """Open a file to write that takes its name when it is complete and on the disk; until then what was there stays."""
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a file")
     aside = path.with_name(f"{path.name}.part")

@@ -119,6 +119,6 @@ def unescaped(text: str) -> str:
     return text
 
 
-def printable(text: str, length: int = 60) -> str:
-    """Show the beginning of a text: invalid bytes as the replacement character."""
-    return INVALID.sub("\ufffd", text[:length]).strip()
+def printable(text: str) -> str:
+    """Show the first 60 characters of a text: invalid bytes as the replacement character."""
+    return INVALID.sub("\ufffd", text[:60]).strip()

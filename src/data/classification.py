@@ -14,7 +14,7 @@ from src.coverage import MeasuredTokenizer
 from src.data import embedded
 from src.data.baselines import Targets
 from src.data.datamodule import TOKENIZER, TextDataModule
-from src.data.malformed import Malformed, text_objection
+from src.data.malformed import Malformed, malformed_reason
 from src.data.progress import announce
 from src.data.sources import Parts, TableSource
 from src.data.store import IGNORED, BatchedRows, Key, Rows, open_rows, write_rows
@@ -25,13 +25,7 @@ MOVIE_REVIEWS = "movie_reviews"
 LABELS = "labels.json"
 
 
-@dataclass(frozen=True)
-class LabelledColumns:
-    """The rows of a split: texts, second texts where rows are pairs, and numbers of labels."""
-
-    firsts: list[str]
-    seconds: list[str] | None
-    labels: list[int]
+LabelledTexts = list[tuple[list[str], int]]  # the one or two texts of each row, and the number of its label
 
 
 @dataclass(frozen=True)
@@ -44,7 +38,7 @@ class LabelledSource(TableSource):
     def columns(self) -> tuple[str, ...]:
         return (*self.texts, self.label_column)
 
-    def labelled(self, cache_dir: Path) -> tuple[dict[str, LabelledColumns], list[str]]:
+    def labelled(self, cache_dir: Path) -> tuple[dict[str, LabelledTexts], list[str]]:
         """Read the rows of each split, and the names of the labels in the order of their numbers.
 
         Refused are one label alone, a label that the training rows do not have, and under ``strict`` also a row without
@@ -52,7 +46,7 @@ class LabelledSource(TableSource):
         """
         found = self.splits(cache_dir)
         names = self._label_names(found["train"])
-        return {split: self._columns_of(split, rows, names) for split, rows in found.items()}, names
+        return {split: self._rows_of(split, rows, names) for split, rows in found.items()}, names
 
     def load(self, cache_dir: Path) -> Parts:
         from datasets import Dataset
@@ -63,25 +57,25 @@ class LabelledSource(TableSource):
 
     def _label_names(self, train: Any) -> list[str]:
         feature = train.features[self.label_column]
-        names = (
-            feature.names
-            if hasattr(feature, "names")
-            else sorted({str(label) for label in train[self.label_column] if not _is_missing(label)})
-        )
+        if hasattr(feature, "names"):
+            names = feature.names
+        else:
+            labels = {str(label) for label in train[self.label_column] if label is not None}
+            names = sorted(label for label in labels if label.strip())
         if len(names) < 2:
             raise InputError(f"column {self.label_column!r} of {self.source} has {len(names)} label: two are needed")
         return names
 
-    def _columns_of(self, split: str, rows: Any, names: list[str]) -> LabelledColumns:
+    def _rows_of(self, split: str, rows: Any, names: list[str]) -> LabelledTexts:
         numbers = {name: i for i, name in enumerate(names)}
         coded = hasattr(rows.features[self.label_column], "names")
         malformed = Malformed(f"the {split} split of {self.source}", self.reading)
-        kept: list[tuple[list[str], int]] = []
+        kept: LabelledTexts = []
         for i, row in enumerate(rows, start=1):
             texts, label = [row[name] for name in self.texts], row[self.label_column]
-            objection = text_objection([*texts, label if label is None else str(label)])
-            if objection is not None:
-                malformed.add(objection, f"row {i:,}")
+            reason = malformed_reason([*texts, label if label is None else str(label)])
+            if reason is not None:
+                malformed.add(reason, f"row {i:,}")
                 continue
             if not (coded or str(label) in numbers):
                 where = f"row {i} of the {split} split of {self.source}"
@@ -90,12 +84,7 @@ class LabelledSource(TableSource):
         malformed.announce()
         if not kept:
             raise InputError(f"the {split} split of {self.source} has no row with a text and a label")
-        columns = [list(column) for column in zip(*(texts for texts, _ in kept), strict=True)]
-        return LabelledColumns(columns[0], columns[1] if len(columns) > 1 else None, [label for _, label in kept])
-
-
-def _is_missing(label: Any) -> bool:
-    return label is None or (isinstance(label, str) and not label.strip())
+        return kept
 
 
 class LabelledRows(BatchedRows):
@@ -190,14 +179,14 @@ class ClassificationDataModule(TextDataModule):
         splits, names = self.source.labelled(self.cache_dir)
         (folder / LABELS).write_text(json.dumps(names), encoding="utf-8")
         infos = {}
-        for split, columns in splits.items():
+        for split, labelled in splits.items():
             measured = MeasuredTokenizer(tokenizer, f"the {split} split of {self.label}")
-            texts = filter(None, (columns.firsts, columns.seconds))
-            encodings = [[encoding.ids for encoding in measured.encode(column)] for column in texts]
+            columns = zip(*(texts for texts, _ in labelled), strict=True)
+            encodings = [[encoding.ids for encoding in measured.encode(column)] for column in columns]
             rows = [bert_row(parts, self.seq_len, special) for parts in zip(*encodings, strict=True)]
             write_rows(folder, split, (ids for ids, _ in rows))
             np.save(folder / f"{split}.seconds.npy", np.array([second for _, second in rows]))
-            np.save(folder / f"{split}.labels.npy", np.array(columns.labels))
+            np.save(folder / f"{split}.labels.npy", np.array([label for _, label in labelled]))
             infos[split] = {"rows": len(rows), "tokens": sum(len(ids) for ids, _ in rows), "labels": len(names)}
             # told and not refused: a pretrained network cannot take another tokenizer than its own
             if losses := measured.losses():

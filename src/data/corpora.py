@@ -11,8 +11,8 @@ from typing import Any
 from src.data import embedded
 from src.data.malformed import DEFAULT, Malformed, Reading
 from src.data.progress import announce, with_progress
-from src.data.sources import check_columns, files_of, fingerprint, label_of, load_rows, locate
-from src.data.splits import SPLITS, check_fractions, cut_by_position, cut_rows, split_files, split_parts
+from src.data.sources import check_columns, check_source, files_of, fingerprint, label_of, load_rows, locate
+from src.data.splits import SPLITS, cut_by_position, cut_rows, split_files, split_parts
 from src.errors import InputError
 from src.files import UTF8, check_file, decode, encoding_name, is_text, open_binary, printable, unescaped
 
@@ -55,7 +55,11 @@ class Corpus:
     reading: Reading = DEFAULT
 
     def __post_init__(self) -> None:
-        check_fractions(self.validation_fraction, self.test_fraction)
+        for source in (self.source, self.validation_source):
+            if source is not None:
+                check_source(source, self.validation_fraction, self.test_fraction)
+        if self.document_separator == "":
+            raise InputError(r"document_separator is empty: give what separates documents, such as \n\n, or null")
         for name in ("max_documents", "holdout_documents"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -146,11 +150,8 @@ class Corpus:
             splits[name] = split if self.text_column == "text" else split.rename_column(self.text_column, "text")
         if self.max_documents is not None:
             train = splits["train"]
-            splits["train"] = (
-                train.take(self.max_documents)
-                if self.streaming and not hasattr(train, "__len__")
-                else train.select(range(min(self.max_documents, len(train))))
-            )
+            n = min(self.max_documents, len(train)) if hasattr(train, "__len__") else self.max_documents
+            splits["train"] = train.take(n)
         return splits
 
     def _hold_out(self, splits: Splits) -> Splits:

@@ -6,13 +6,14 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from filelock import AcquireReturnProxy, FileLock
+from filelock import FileLock
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -85,9 +86,6 @@ class TextDataModule(L.LightningDataModule, ABC):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.seed = num_workers, seed
         self.cache_dir = Path(cache_dir)
-        self._folder: Path | None = None
-        self._tokenizers: dict[str, Tokenizer] = {}
-        self._info: dict[str, dict[str, int]] | None = None
         self._datasets: dict[str, Any] = {}
 
     # ---- preparing
@@ -109,29 +107,25 @@ class TextDataModule(L.LightningDataModule, ABC):
     def open_split(self, split: str) -> Any:
         """Open the data set of a split that was prepared: rows by keys (epoch, index)."""
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where prepared data of this key lie, or will."""
-        if self._folder is None:
-            key = json.dumps({"format": FORMAT, **self.cache_key()}, sort_keys=True)
-            digest = hashlib.sha256(key.encode()).hexdigest()[:20]
-            self._folder = self.cache_dir / f"{type(self).__name__}-{digest}"
-        return self._folder
+        key = json.dumps({"format": FORMAT, **self.cache_key()}, sort_keys=True)
+        return self.cache_dir / f"{type(self).__name__}-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
 
     def prepare_data(self) -> None:
         """Prepare what is not prepared yet, or no longer as it was written."""
-        if not _is_complete(self.folder):
-            with self._lock():
-                if not _is_complete(self.folder):  # another process may have been first
-                    announce(f"preparing {self.label} in {self.cache_dir} (once)")
-                    self._prepare()
-
-    def _lock(self) -> AcquireReturnProxy:
+        if _is_complete(self.folder):
+            return
         try:
             self.cache_dir.mkdir(parents=True, exist_ok=True)
-            return FileLock(f"{self.folder}.lock").acquire()
+            lock = FileLock(f"{self.folder}.lock").acquire()
         except OSError as error:
             raise InputError(f"cache_dir {self.cache_dir} cannot be written: {error}") from error
+        with lock:
+            if not _is_complete(self.folder):  # another process may have been first
+                announce(f"preparing {self.label} in {self.cache_dir} (once)")
+                self._prepare()
 
     def _prepare(self) -> None:
         aside = self.folder.with_name(f"{self.folder.name}.partial")
@@ -164,12 +158,10 @@ class TextDataModule(L.LightningDataModule, ABC):
             raise RuntimeError(f"{self.label} is not prepared yet: call prepare_data first")
         return self.folder / file
 
-    @property
+    @cached_property
     def info(self) -> dict[str, dict[str, int]]:
         """The counts of each split, as they were written."""
-        if self._info is None:
-            self._info = json.loads(self.prepared(INFO).read_bytes())["splits"]
-        return self._info
+        return json.loads(self.prepared(INFO).read_bytes())["splits"]
 
     def summary(self) -> dict[str, dict[str, int]]:
         """Give the counts of each split by what is counted, ``tokens`` among them, for people."""
@@ -179,16 +171,10 @@ class TextDataModule(L.LightningDataModule, ABC):
         """Hash what was prepared, wherever it lies: equal while tokens, tokenizer and splits are."""
         return hashlib.sha256(self.prepared(INFO).read_bytes()).hexdigest()
 
-    def load_tokenizer(self, file: str) -> Tokenizer:
-        """Read a tokenizer of the prepared folder, once."""
-        if file not in self._tokenizers:
-            self._tokenizers[file] = Tokenizer.from_file(str(self.prepared(file)))
-        return self._tokenizers[file]
-
-    @property
+    @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, trained where it needed that."""
-        return self.load_tokenizer(TOKENIZER)
+        return Tokenizer.from_file(str(self.prepared(TOKENIZER)))
 
     @property
     def vocab_size(self) -> int:
@@ -227,28 +213,31 @@ class TextDataModule(L.LightningDataModule, ABC):
         size = self.batch_size if train else self.eval_batch_size
         return EpochBatchSampler(len(rows), size, seed=self.seed, shuffle=train, **self._ranks())
 
+    def _loader(self, rows: Any, sampler: ResumableBatchSampler, **options: Any) -> DataLoader[Any]:
+        # a generator of its own: a loader draws a number at each start, and training's must not depend on how often
+        own = torch.Generator()
+        return DataLoader(rows, batch_sampler=sampler, collate_fn=_as_it_is, generator=own, **options)
+
     def _evaluation_loader(self, split: str) -> DataLoader[Any]:
         rows = self.dataset(split)
-        sampler = self.batch_sampler(rows, train=False)
-        return DataLoader(rows, batch_sampler=sampler, collate_fn=_as_it_is, generator=torch.Generator())
+        return self._loader(rows, self.batch_sampler(rows, train=False))
 
     def train_dataloader(self) -> TokenCountingLoader:
         """Give batches with ``target_tokens``, in another order each epoch."""
         rows = self.dataset("train")
         sampler = self.batch_sampler(rows, train=True)
-        # a generator of its own: a loader draws a number at each start, and training's must not depend on how often
-        own = {"num_workers": self.num_workers, "generator": torch.Generator()}
-        own["pin_memory"] = torch.cuda.is_available()  # so that the copy to the GPU waits for nothing
-        loader = DataLoader(rows, batch_sampler=sampler, collate_fn=_as_it_is, **own)  # type: ignore[arg-type]
-        return self._counting(loader, sampler)
+        pin = torch.cuda.is_available()  # so that the copy to the GPU waits for nothing
+        return self._counting(self._loader(rows, sampler, num_workers=self.num_workers, pin_memory=pin), sampler)
 
-    def _counting(self, loader: DataLoader[Any], place: ResumableBatchSampler | StreamedBlocks) -> TokenCountingLoader:
+    def _counting(
+        self, loader: DataLoader[Any], sampler: ResumableBatchSampler | StreamedBlocks
+    ) -> TokenCountingLoader:
         trainer = self.trainer
         if trainer is None:
-            return TokenCountingLoader(loader, place)
-        place.overfit = trainer.overfit_batches > 0  # type: ignore[attr-defined]
+            return TokenCountingLoader(loader, sampler)
+        sampler.overfit = trainer.overfit_batches > 0  # type: ignore[attr-defined]
         accumulate, taken = trainer.accumulate_grad_batches, lambda: trainer.num_training_batches
-        return TokenCountingLoader(loader, place, accumulate, self._mean_over_ranks, taken)
+        return TokenCountingLoader(loader, sampler, accumulate, self._mean_over_ranks, taken)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Give the whole validation split, once."""
@@ -307,12 +296,9 @@ class DocumentDataModule(TextDataModule):
             max_documents,
             reading=self.reading,
         )
+        self.label = self.corpus.label
         self.tokenizer_kind, self.tokenizer_vocab_size = tokenizer, tokenizer_vocab_size
         self.tokenizer_cased = tokenizer_cased
-
-    @property
-    def label(self) -> str:  # type: ignore[override]
-        return self.corpus.label
 
     def tokenizer_key(self) -> list[Any]:
         """Give all that shapes the tokenizer."""

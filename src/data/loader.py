@@ -1,4 +1,4 @@
-"""The training loader: counts the targets of each optimizer step ahead of it, and knows its place."""
+"""The training loader: counts the targets of each optimizer step ahead of it, and knows its position."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ class TokenCountingLoader:
 
     Args:
         loader: of batches.
-        place: what the loader takes its batches from: has an epoch and a position, and starts there.
+        sampler: what the loader takes its batches from: has an epoch and a position, and starts there.
         accumulate_grad_batches: micro-batches of an optimizer step.
         mean_over_ranks: averages a tensor over the ranks; called once an optimizer step, on every rank.
         batches_per_epoch: tells how many batches of an epoch are trained on, which may be fewer than there are; asked
@@ -40,13 +40,13 @@ class TokenCountingLoader:
     def __init__(
         self,
         loader: DataLoader[Any],
-        place: ResumableBatchSampler | StreamedBlocks,
+        sampler: ResumableBatchSampler | StreamedBlocks,
         accumulate_grad_batches: int = 1,
         mean_over_ranks: Callable[[Tensor], Tensor] = lambda count: count,
         batches_per_epoch: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self.loader = loader
-        self.sampler = place  # by this name Lightning finds it and calls its set_epoch
+        self.sampler = sampler  # by this name Lightning finds it and calls its set_epoch
         self.accumulate = accumulate_grad_batches
         self.mean_over_ranks = mean_over_ranks
         self.batches_per_epoch = batches_per_epoch

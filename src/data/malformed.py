@@ -60,16 +60,16 @@ class Malformed:
         self.counts: Counter[str] = Counter()
         self._examples: dict[str, list[str]] = {}
 
-    def add(self, reason: str, place: str, content: object = "") -> None:
+    def add(self, reason: str, where: str, content: object = "") -> None:
         """Count a row; refuse it under ``strict``."""
         shown = f": {str(content)[:SHOWN]!r}" if content != "" else ""
         if self.reading.strict:
             raise InputError(
-                f"{place} of {self.source} is malformed ({reason}){shown}: mend it, or set strict to false"
+                f"{where} of {self.source} is malformed ({reason}){shown}: mend it, or set strict to false"
             )
         self.counts[reason] += 1
         if len(self._examples.setdefault(reason, [])) < EXAMPLES:
-            self._examples[reason].append(f"{place}{shown}")
+            self._examples[reason].append(f"{where}{shown}")
 
     def announce(self, of: int | None = None) -> None:
         """Tell how many there were, why, and where the first of them are; refuse more than ``max_malformed``.
@@ -77,7 +77,10 @@ class Malformed:
         Args:
             of: rows that were read, where all that was counted here is unreadable.
         """
-        told = [f"{count:,} rows, {reason} ({self._examples_of(reason)})" for reason, count in self.counts.items()]
+        told = []
+        for reason, count in self.counts.items():
+            examples = ", ".join(self._examples[reason]) + (", ..." if count > EXAMPLES else "")
+            told.append(f"{count:,} rows, {reason} ({examples})")
         left_out = sum(self.counts.values())
         self.counts.clear()
         self._examples.clear()
@@ -89,12 +92,8 @@ class Malformed:
         for line in told:
             announce(f"left out of {self.source}: {line}")
 
-    def _examples_of(self, reason: str) -> str:
-        more = ", ..." if self.counts[reason] > EXAMPLES else ""
-        return f"{', '.join(self._examples[reason])}{more}"
 
-
-def text_objection(texts: Sequence[object]) -> str | None:
+def malformed_reason(texts: Sequence[object]) -> str | None:
     """Say what is wrong with the texts of a row, if anything."""
     if None in texts:
         return "null"
@@ -109,7 +108,7 @@ class Row(NamedTuple):
     number: int
     value: Any
     raw: str
-    objection: str | None
+    reason: str | None
 
 
 def clean_copy(
@@ -124,23 +123,19 @@ def clean_copy(
     """Copy a file without its malformed rows, once, and tell of those each time.
 
     Args:
-        file: that is copied.
         ending: of the copy's name.
         shape: all but the file itself that shapes the copy.
-        rows: of the file.
         write: writes the rows that are kept.
-        reading: what is done about malformed rows.
-        cache_dir: where the copy goes.
     """
     malformed, count = Malformed(str(file), reading), 0
 
     def kept() -> Iterator[Row]:
         nonlocal count
         for count, row in enumerate(rows, start=1):  # noqa: B007
-            if row.objection is None:
+            if row.reason is None:
                 yield row
             else:
-                malformed.add(row.objection, f"row {row.number:,}", printable(row.raw))
+                malformed.add(row.reason, f"row {row.number:,}", printable(row.raw))
 
     stat = file.stat()
     key = repr((FORMAT, str(file.resolve()), stat.st_size, stat.st_mtime_ns, shape))

@@ -1,5 +1,6 @@
 """Data for the pretraining of BERT and Longformer: masked words, and next sentences or long texts, over any text."""
 
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -51,25 +52,18 @@ class MLMDataModule(DocumentDataModule):
             raise InputError(f"mask_rate is {mask_rate}: it must be above 0 and below 1")
         if not 0 <= short_share <= 1:
             raise InputError(f"short_share is {short_share}: it must be between 0 and 1")
-        whole = {"validation_fraction": 0.0, "test_fraction": 0.0, "reading": self.reading}
-        self.corpora = [self.corpus, *(Corpus(more, **whole) for more in more_sources or [])]  # type: ignore[arg-type]
+        uncut = partial(Corpus, validation_fraction=0.0, test_fraction=0.0, reading=self.reading)
+        self.corpora = [self.corpus, *map(uncut, more_sources or [])]
+        self.label = ", ".join(corpus.label for corpus in self.corpora)
         self.seq_len, self.next_sentence, self.short_share = seq_len, next_sentence, short_share
         self.mask_rate, self.whole_words = mask_rate, whole_words
-
-    @property
-    def label(self) -> str:  # type: ignore[override]
-        return ", ".join(corpus.label for corpus in self.corpora)
+        self.least_sentences = 2 if next_sentence else 1  # documents with fewer are left out
 
     @property
     def special_tokens(self) -> dict[str, str]:
         return bert_tokens(self.tokenizer)
 
     # ---- preparing
-
-    @property
-    def least_sentences(self) -> int:
-        """Documents with fewer are left out."""
-        return 2 if self.next_sentence else 1
 
     def cache_key(self) -> dict[str, Any]:
         corpora = [corpus.fingerprint() for corpus in self.corpora]
@@ -126,13 +120,13 @@ class MLMDataModule(DocumentDataModule):
         return Targets(rows.labels(MOST_PAIRS), extent=extent(MOST_PAIRS, len(rows), f"{split} pairs"))
 
     def summary(self) -> dict[str, dict[str, int]]:
-        return {split: self._counts(split, info) for split, info in self.info.items()}
-
-    def _counts(self, split: str, info: dict[str, int]) -> dict[str, int]:
+        found = {}
         why = "documents of fewer than two sentences, left out" if self.next_sentence else "documents without any token"
-        lost = {why: info["too_short"], "bytes not represented": info["lost_bytes"]}
-        return {
-            **{what: info[what] for what in ("documents", "sentences", "tokens")},
-            "pairs" if self.next_sentence else "rows": len(self.dataset(split)),
-            **{what: n for what, n in lost.items() if n},
-        }
+        for split, info in self.info.items():
+            lost = {why: info["too_short"], "bytes not represented": info["lost_bytes"]}
+            found[split] = {
+                **{what: info[what] for what in ("documents", "sentences", "tokens")},
+                "pairs" if self.next_sentence else "rows": len(self.dataset(split)),
+                **{what: n for what, n in lost.items() if n},
+            }
+        return found

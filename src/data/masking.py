@@ -144,9 +144,9 @@ class MaskedRows(BatchedRows):
             ids += [self.data.tokens[segment], np.array([sep])]
             word_starts += [starts, np.array([True])]
             types.append(np.full(len(starts) + 1, number))
-        whole = np.concatenate(ids).astype(np.int64)
-        maskable = ~np.isin(whole, self._special)
-        masked, labels = self.masking.apply(whole, maskable, np.concatenate(word_starts), rng)
+        input_ids = np.concatenate(ids).astype(np.int64)
+        maskable = ~np.isin(input_ids, self._special)
+        masked, labels = self.masking.apply(input_ids, maskable, np.concatenate(word_starts), rng)
         return Row(masked, labels, np.concatenate(types), label)
 
     def __getitems__(self, keys: list[Key]) -> dict[str, Tensor]:

@@ -12,8 +12,18 @@ from typing import Any
 
 from src.data import embedded
 from src.data.malformed import DEFAULT, Malformed, Reading
-from src.data.sources import COMPANIONS, Source, fingerprint, format_of, is_described, is_saved, load_rows, locate, walk
-from src.data.splits import SPLITS, check_fractions, split_of, split_parts
+from src.data.sources import (
+    COMPANIONS,
+    Source,
+    check_source,
+    fingerprint,
+    format_of,
+    kind_for_datasets,
+    load_rows,
+    locate,
+    walk,
+)
+from src.data.splits import SPLITS, split_of, split_parts
 from src.errors import InputError
 from src.files import UTF8, check_file, encoding_name, is_text, read_lines
 
@@ -67,16 +77,12 @@ class ParallelCorpus:
             raise InputError(f"splits has {min(unknown)!r}: its keys are {', '.join(SPLITS)}")
         if self.source_language == self.target_language:
             raise InputError(f"source_language and target_language are both {self.source_language!r}")
-        check_fractions(self.validation_fraction, self.test_fraction)
+        check_source(self.source, self.validation_fraction, self.test_fraction)
 
     @property
     def languages(self) -> tuple[str, str]:
         """From which language into which."""
         return self.source_language, self.target_language
-
-    def name_of(self, split: str) -> str:
-        """Give what the source calls a split."""
-        return (self.splits or {}).get(split, split)
 
     def fingerprint(self) -> str:
         """Hash the arguments and the files' names, sizes and times: equal while nothing has changed."""
@@ -103,18 +109,18 @@ class ParallelCorpus:
         return self._hold_out(found)
 
     def _embedded(self, cache_dir: Path) -> Pairs:
-        for language in self.languages:
-            self._check_language(language, embedded.LANGUAGES)
+        self._check_languages(embedded.LANGUAGES)
         pairs = embedded.translations(cache_dir / "wheels")
         return Pairs(lambda: pairs if self.source_language == "en" else [(b, a) for a, b in pairs])
 
-    def _check_language(self, language: str, known: Iterable[str]) -> None:
-        if language not in known:
-            raise InputError(f"{self.source} has no language {language!r}: it has {', '.join(sorted(known))}")
+    def _check_languages(self, known: Iterable[str]) -> None:
+        for language in self.languages:
+            if language not in known:
+                raise InputError(f"{self.source} has no language {language!r}: it has {', '.join(sorted(known))}")
 
     def _folder(self, folder: Path, cache_dir: Path) -> dict[str, Pairs]:
         files = walk(folder)
-        if is_saved(files) or is_described(folder):
+        if kind_for_datasets(folder, files):
             return self._of_datasets(locate(self.source), cache_dir)
         parts = {name: files for name, files in _by_stem(files, folder).items() if self._has_pairs(name, files)}
         if not parts:
@@ -134,22 +140,18 @@ class ParallelCorpus:
         """Tell whether the files of one name are tables, or text in both languages; refuse text in one alone."""
         if any(map(_is_table, files.values())):
             return True
-        if name in map(self.name_of, SPLITS):
-            for language in self.languages:
-                self._check_language(language, files)
+        if name in ({split: split for split in SPLITS} | (self.splits or {})).values():
+            self._check_languages(files)
         return files.keys() >= set(self.languages)
 
     def _of_datasets(self, source: Source, cache_dir: Path) -> dict[str, Pairs]:
-        columns = self.languages
-        parts = load_rows(source, cache_dir, self.reading, columns, name=self.name, revision=self.revision)
-        chosen = split_parts(parts, self.source, self.splits)
-        return {split: self._rows(rows) for split, rows in chosen.items()}
+        parts = load_rows(source, cache_dir, self.reading, self.languages, name=self.name, revision=self.revision)
+        return {split: self._rows(rows) for split, rows in split_parts(parts, self.source, self.splits).items()}
 
     def _rows(self, rows: Any) -> Pairs:
         nested = "translation" in rows.column_names
         first = rows[0] if len(rows) else {}
-        for language in self.languages:
-            self._check_language(language, first["translation"] if nested and first else rows.column_names)
+        self._check_languages(first["translation"] if nested and first else rows.column_names)
         source, target = self.languages
 
         def read() -> Iterator[Pair]:
@@ -163,17 +165,13 @@ class ParallelCorpus:
         """Complete the splits, those that are missing cut out of the training pairs."""
         train = found["train"]
         if self.max_pairs is not None:
-            train = Pairs(partial(_first, train, self.max_pairs))
+            train = Pairs(partial(islice, train, self.max_pairs))
         start = 0.0
         for split, fraction in (("validation", self.validation_fraction), ("test", self.test_fraction)):
             if split not in found and fraction:
                 found[split] = Pairs(partial(_between, train, start, start + fraction))
                 start += fraction
         return {**found, "train": Pairs(partial(_between, train, start, 1.0)) if start else train}
-
-
-def _first(pairs: Pairs, n: int) -> Iterator[Pair]:
-    return islice(pairs, n)
 
 
 def _between(pairs: Pairs, low: float, high: float) -> Iterator[Pair]:

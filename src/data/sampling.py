@@ -65,11 +65,11 @@ class EpochBatchSampler(ResumableBatchSampler):
         n_items: rows in the data set.
         batch_size: rows a batch and rank.
         shuffle: whether each epoch has another order; else it is that of the data.
-        place: seed, rank and world_size, as of :class:`ResumableBatchSampler`.
+        kwargs: seed, rank and world_size, as of :class:`ResumableBatchSampler`.
     """
 
-    def __init__(self, n_items: int, batch_size: int, *, shuffle: bool, **place: int) -> None:
-        super().__init__(**place)
+    def __init__(self, n_items: int, batch_size: int, *, shuffle: bool, **kwargs: int) -> None:
+        super().__init__(**kwargs)
         self.n_items, self.batch_size, self.shuffle = n_items, batch_size, shuffle
 
     def global_batches(self, epoch: int) -> np.ndarray:
@@ -98,11 +98,11 @@ class BucketBatchSampler(EpochBatchSampler):
         n_items: rows in the data set.
         batch_size: rows a batch and rank.
         length: of the row at a key.
-        place: seed, rank and world_size, as of :class:`ResumableBatchSampler`.
+        kwargs: seed, rank and world_size, as of :class:`ResumableBatchSampler`.
     """
 
-    def __init__(self, n_items: int, batch_size: int, length: Callable[[Key], int], **place: int) -> None:
-        super().__init__(n_items, batch_size, shuffle=True, **place)
+    def __init__(self, n_items: int, batch_size: int, length: Callable[[Key], int], **kwargs: int) -> None:
+        super().__init__(n_items, batch_size, shuffle=True, **kwargs)
         self.length = length
 
     def batches(self, epoch: int) -> list[np.ndarray]:
@@ -140,11 +140,11 @@ class TokenBatchSampler(ResumableBatchSampler):
         lengths: (rows, 2), the tokens of each source and target.
         max_tokens: of a batch, on each side and rank; a row that is longer is a batch by itself.
         shuffle: whether the order is another one each epoch; else it is that of the lengths.
-        place: seed, rank and world_size, as of :class:`ResumableBatchSampler`.
+        kwargs: seed, rank and world_size, as of :class:`ResumableBatchSampler`.
     """
 
-    def __init__(self, lengths: NDArray[np.integer], max_tokens: int, *, shuffle: bool, **place: int) -> None:
-        super().__init__(**place)
+    def __init__(self, lengths: NDArray[np.integer], max_tokens: int, *, shuffle: bool, **kwargs: int) -> None:
+        super().__init__(**kwargs)
         self.shuffle = shuffle
         source, target = lengths.astype(np.int64).T
         longer = np.maximum(source, target)

@@ -151,8 +151,7 @@ def _word_starts(encoding: Encoding) -> list[int]:
 def read_sentences(folder: Path, split: str) -> SentenceTokens:
     """Memory-map what :func:`write_sentences` wrote."""
     rows = open_rows(folder, f"{split}.tokens")
-    others = (open_array(folder, f"{split}.{part}") for part in ("word_starts", "documents"))
-    word_starts, documents = others
+    word_starts, documents = (open_array(folder, f"{split}.{part}") for part in ("word_starts", "documents"))
     return SentenceTokens(rows.values, word_starts, rows.starts, documents)
 
 
@@ -162,11 +161,6 @@ class Pair(NamedTuple):
     first: slice
     second: slice
     is_next: bool
-
-    @property
-    def length(self) -> int:
-        """The tokens of both."""
-        return self.first.stop - self.first.start + self.second.stop - self.second.start
 
 
 class SentencePairs:

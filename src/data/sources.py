@@ -7,12 +7,13 @@ import os
 import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from src.data.malformed import DEFAULT, Reading
 from src.data.progress import announce
-from src.data.splits import check_fractions, cut_rows, split_files, split_parts
+from src.data.splits import cut_rows, split_files, split_parts
 from src.data.tables import readable_json, readable_table
 from src.errors import InputError
 from src.files import check_file
@@ -60,6 +61,18 @@ def walk(folder: Path) -> list[Path]:
     return sorted(found)
 
 
+def check_source(source: str | list[str], validation_fraction: float, test_fraction: float) -> None:
+    """Refuse a source without a name, and fractions for validation and test that leave nothing to train on."""
+    names = [source] if isinstance(source, str) else source
+    if not names or not all(names):
+        raise InputError(f"the source is {source!r}: name a file, a folder, or a dataset on the hub")
+    if min(validation_fraction, test_fraction) < 0 or validation_fraction + test_fraction >= 1:
+        raise InputError(
+            f"validation_fraction {validation_fraction} and test_fraction {test_fraction} must be at least 0 and leave "
+            "something to train on"
+        )
+
+
 def files_of(source: str | list[str]) -> dict[Path, str]:
     """List the files of a local source, with their names in it; none where it is the name of a dataset on the hub."""
     if isinstance(source, list):
@@ -77,7 +90,7 @@ def files_of(source: str | list[str]) -> dict[Path, str]:
     matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())  # noqa: PTH207
     if not matches and (format_of(path) or path.is_absolute() or source.startswith(".") or glob.has_magic(source)):
         raise InputError(f"there is no file {source}: give the path of a text, JSON, CSV or Parquet file")
-    fixed = Path(*(part for i, part in enumerate(path.parts) if not any(map(glob.has_magic, path.parts[: i + 1]))))
+    fixed = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
     return {file: file.relative_to(fixed).as_posix() for file in matches}
 
 
@@ -85,14 +98,10 @@ def locate(source: str | list[str]) -> Source:
     """Find a source, and say what it is."""
     label = label_of(source)
     files = files_of(source)
-    if not files:
-        return Source(label, files, "hub")
     folder = Path(label).expanduser()
-    if is_saved(files):
-        return Source(label, files, "saved")
+    if kind := kind_for_datasets(folder, files) if files else "hub":
+        return Source(label, files, kind)
     if folder.is_dir():
-        if is_described(folder):
-            return Source(label, files, "described")
         files = {file: name for file, name in files.items() if file.name not in COMPANIONS}
     formats = {file: format_of(file) for file in files}
     kinds = sorted({kind for kind in formats.values() if kind})
@@ -109,18 +118,16 @@ def label_of(source: str | list[str]) -> str:
     return source if isinstance(source, str) else ", ".join(source)
 
 
-def is_saved(files: Iterable[Path]) -> bool:
-    """Tell whether `Dataset.save_to_disk` wrote the files of a folder."""
-    return any(file.name in SAVED for file in files)
-
-
-def is_described(folder: Path) -> bool:
-    """Tell whether a README says which files are what, as on the hub."""
+def kind_for_datasets(folder: Path, files: Iterable[Path]) -> str | None:
+    """Tell whether `datasets` reads a folder itself: ``saved`` by it, or ``described`` by a README as on the hub."""
+    if any(file.name in SAVED for file in files):
+        return "saved"
     readme = folder / "README.md"
     if not readme.is_file():
-        return False
+        return None
     _, *described = readme.read_text(encoding="utf-8", errors="replace").split("---\n")
-    return len(described) > 1 and any(line.startswith("configs:") for line in described[0].split("\n"))
+    has_configs = len(described) > 1 and any(line.startswith("configs:") for line in described[0].split("\n"))
+    return "described" if has_configs else None
 
 
 def fingerprint(arguments: dict[str, Any], files: Iterable[Path]) -> str:
@@ -145,6 +152,10 @@ def load_rows(
 ) -> Parts:
     """Read the rows of a source by its own names for its parts; files are split by their names.
 
+    Of files, malformed rows are left out: those that are not in the encoding, no JSON, of the wrong type in a column of
+    text, and rows of a table with another number of fields than its header or a quote that nothing closes. Null and
+    empty texts are read, and left out later.
+
     Args:
         source: with columns.
         cache_dir: where prepared data lie.
@@ -159,37 +170,25 @@ def load_rows(
         return _from_disk(source.label)
     if source.kind in ("hub", "described"):
         path = str(Path(source.label).expanduser()) if source.files else source.label
-        return load_dataset(source.label, path, cache_dir, name=name, revision=revision, streaming=streaming)
+        return _load_dataset(source.label, path, cache_dir, name=name, revision=revision, streaming=streaming)
     if source.kind == "text":
         raise InputError(f"{source.label} has no columns: give .csv, .tsv, .json, .jsonl or .parquet files")
-    must_be_text = columns if texts is None else texts
 
     def readable(file: Path) -> str:
-        found = _readable(file, source.kind, columns, must_be_text, reading, cache_dir)
+        check_file(file, is_text=False)
+        try:
+            if source.kind == "json":
+                found = readable_json(file, columns, columns if texts is None else texts, reading, cache_dir)
+            else:
+                found = readable_table(file, columns, reading, cache_dir) if source.kind == "csv" else file
+        except (OSError, EOFError, zlib.error, UnicodeError) as error:  # a damaged .gz, or half a character of UTF-16
+            raise InputError(f"the file {file} cannot be read: {error}") from error
         return glob.escape(str(found))  # `datasets` takes brackets for a pattern
 
     by_split = split_files(source.files, source.label)
     data_files = {split: [readable(file) for file in files] for split, files in by_split.items()}
     builder = "json" if source.kind == "json" else "parquet"
-    return load_dataset(source.label, builder, cache_dir, data_files=data_files, streaming=streaming)
-
-
-def _readable(
-    file: Path, kind: str, columns: tuple[str, ...], texts: tuple[str, ...], reading: Reading, cache_dir: Path
-) -> Path:
-    """Find a file that `datasets` can read: the file itself, or a copy of its rows without malformed ones.
-
-    Malformed is what is not in the encoding, no JSON, of the wrong type in a column of text, and a row of a table with
-    another number of fields than its header or a quote that nothing closes. Null and empty texts are read well, and
-    left out later.
-    """
-    check_file(file, is_text=False)
-    try:
-        if kind == "json":
-            return readable_json(file, columns, texts, reading, cache_dir)
-        return readable_table(file, columns, reading, cache_dir) if kind == "csv" else file
-    except (OSError, EOFError, zlib.error, UnicodeError) as error:  # a damaged .gz, or half a character of UTF-16
-        raise InputError(f"the file {file} cannot be read: {error}") from error
+    return _load_dataset(source.label, builder, cache_dir, data_files=data_files, streaming=streaming)
 
 
 def _from_disk(source: str) -> Parts:
@@ -202,7 +201,7 @@ def _from_disk(source: str) -> Parts:
     return dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}
 
 
-def load_dataset(source: str, path: str, cache_dir: Path, **arguments: Any) -> Parts:
+def _load_dataset(source: str, path: str, cache_dir: Path, **arguments: Any) -> Parts:
     """Call `datasets.load_dataset`, whose many errors become one line."""
     import datasets
     import huggingface_hub
@@ -254,7 +253,7 @@ class TableSource:
     reading: Reading = DEFAULT
 
     def __post_init__(self) -> None:
-        check_fractions(self.validation_fraction, self.test_fraction)
+        check_source(self.source, self.validation_fraction, self.test_fraction)
 
     @property
     def columns(self) -> tuple[str, ...]:

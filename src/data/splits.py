@@ -44,13 +44,10 @@ def split_files(files: Mapping[Path, str], source: str) -> dict[str, list[Path]]
         files: with their names, relative to the folder that was given.
         source: that folder, for people.
     """
-    found: dict[str, list[Path]] = {}
-    for file, name in files.items():
-        found.setdefault(split_of(name) or "", []).append(file)
+    found = _by_split(files)
     unused = found.pop("", [])
     if unused and "train" not in found:
         found["train"], unused = unused, []
-    found = _place_eval(found)
     unused += found.pop("eval", [])
     if "train" not in found:
         found = {"train": _only(found, source, tell=len(files) > 1)}
@@ -72,12 +69,8 @@ def split_parts(parts: Mapping[str, T], source: str, asked: Mapping[str, str] | 
     asked = asked or {}
     if missing := [name for name in asked.values() if name not in parts]:
         raise InputError(f"{source} has no split {missing[0]!r}: it has {', '.join(sorted(parts))}")
-    by_split: dict[str, list[str]] = {}
-    for name in parts:
-        if name not in asked.values():
-            by_split.setdefault(split_of(name) or "", []).append(name)
     chosen = dict(asked)
-    for split, names in _place_eval(by_split).items():
+    for split, names in _by_split({name: name for name in parts if name not in asked.values()}).items():
         if split in SPLITS and split not in chosen and (split in names or len(names) == 1):
             chosen[split] = split if split in names else names[0]
     if "train" not in chosen:
@@ -86,7 +79,11 @@ def split_parts(parts: Mapping[str, T], source: str, asked: Mapping[str, str] | 
     return {split: parts[chosen[split]] for split in SPLITS if split in chosen}
 
 
-def _place_eval(found: dict[str, T]) -> dict[str, T]:
+def _by_split(names: Mapping[T, str]) -> dict[str, list[T]]:
+    """Group what has names by the split that they say; under an empty key what says none."""
+    found: dict[str, list[T]] = {}
+    for item, name in names.items():
+        found.setdefault(split_of(name) or "", []).append(item)
     missing = next((split for split in SPLITS[1:] if split not in found), None)
     if "eval" in found and missing:
         found[missing] = found.pop("eval")
@@ -109,16 +106,6 @@ def _shown(names: list[str]) -> str:
 def _tell_unused(source: str, names: list[str]) -> None:
     if names:
         announce(f"not used of {source}: {_shown(names)} (its name says no split, or one that another has)")
-
-
-def check_fractions(validation_fraction: float, test_fraction: float) -> None:
-    """Refuse fractions for validation and test that leave nothing to train on."""
-    fractions = validation_fraction, test_fraction
-    if min(fractions) < 0 or sum(fractions) >= 1:
-        raise InputError(
-            f"validation_fraction {fractions[0]} and test_fraction {fractions[1]} must be at least 0 and leave "
-            "something to train on"
-        )
 
 
 def cut_rows(source: str, splits: dict[str, Any], validation_fraction: float, test_fraction: float) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.lib.format import dtype_to_descr, write_array_header_1_0
@@ -39,7 +39,7 @@ class BatchedRows(Dataset[dict[str, Tensor]], ABC):
         return {name: rows[0] for name, rows in self.__getitems__([key]).items()}
 
 
-class ArrayWriter:
+class ArrayWriter(AbstractContextManager["ArrayWriter"]):
     """Write an array of one dimension that grows at its end, as a ``.npy`` file."""
 
     def __init__(self, path: Path, dtype: DTypeLike) -> None:
@@ -57,20 +57,13 @@ class ArrayWriter:
         self._file.write(np.asarray(values, self.dtype).tobytes())
         self.length += len(values)
 
-    def close(self) -> None:
-        """Write the length that the array has come to."""
+    def __exit__(self, *error: object) -> None:
         self._file.seek(0)
         self._write_header()
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-
-class RowWriter:
+class RowWriter(AbstractContextManager["RowWriter"]):
     """Write rows end to end into ``NAME.npy``, and where each begins into ``NAME.starts.npy``."""
 
     def __init__(self, folder: Path, name: str, dtype: DTypeLike) -> None:
@@ -86,12 +79,9 @@ class RowWriter:
     def __len__(self) -> int:
         return self.starts.length - 1
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.values.close()
-        self.starts.close()
+    def __exit__(self, *error: object) -> None:
+        self.values.__exit__(*error)
+        self.starts.__exit__(*error)
 
 
 def write_rows(folder: Path, name: str, rows: Iterable[Sequence[int]], dtype: DTypeLike = np.int64) -> None:

@@ -41,19 +41,12 @@ class Dialect:
 
 
 def readable_table(file: Path, columns: tuple[str, ...], reading: Reading, cache_dir: Path) -> Path:
-    """Copy a table as Parquet, all columns of it text, without malformed rows.
-
-    Args:
-        file: the table.
-        columns: that it has, by which its delimiter is told.
-        reading: delimiter, encoding, and what is done about malformed rows.
-        cache_dir: where the copy goes.
-    """
+    """Copy a table as Parquet, all columns of it text, without malformed rows; ``columns`` tell its delimiter."""
     dialect = _dialect(file, columns, reading)
     rows = table_rows(file, dialect)
     header = next(rows)
-    if header.objection is not None:
-        raise InputError(f"the header of {file} is malformed ({header.objection}): {printable(header.raw)!r}")
+    if header.reason is not None:
+        raise InputError(f"the header of {file} is malformed ({header.reason}): {printable(header.raw)!r}")
     return clean_copy(file, ".parquet", dialect, rows, partial(_write_parquet, header.value), reading, cache_dir)
 
 
@@ -90,7 +83,7 @@ def _dialect(file: Path, columns: tuple[str, ...], reading: Reading) -> Dialect:
         (delimiter, quoted) for delimiter in delimiters for quoted in ((False, True) if delimiter == "\t" else (True,))
     ]
     candidates = [Dialect(delimiter, quoted, encoding, line_end) for delimiter, quoted in kinds]
-    fitting = [one for one in candidates if set(columns) <= set(_header(file, one))]
+    fitting = [one for one in candidates if set(columns) <= set(next(table_rows(file, one)).value)]
     dialect = (fitting or candidates)[0]
     survey = _survey(file, dialect)
     if replace(dialect, quoted=True) in fitting[1:]:
@@ -104,10 +97,6 @@ def _dialect(file: Path, columns: tuple[str, ...], reading: Reading) -> Dialect:
         if getattr(reading, what) is None and value != common:
             announce(f"{file} is read with the {what} {value!r}: set {what} where that is wrong")
     return dialect
-
-
-def _header(file: Path, dialect: Dialect) -> list[str]:
-    return next(table_rows(file, dialect)).value
 
 
 @dataclass
@@ -134,7 +123,7 @@ def _survey(file: Path, dialect: Dialect) -> _Survey:
     letters: Counter[bool] = Counter()
     for row in table_rows(file, dialect):
         found.rows += 1
-        found.bad += row.objection is not None
+        found.bad += row.reason is not None
         if '"' in row.raw and dialect.quoted:
             text = without_end(row.raw)
             found.quoted += 1
@@ -168,14 +157,14 @@ def table_rows(file: Path, dialect: Dialect) -> Iterator[Row]:
     width = None
     for number, (fields, raw) in enumerate(records, start=1):
         width = len(fields or []) if width is None else width
-        objection = None
+        reason = None
         if not is_text(raw):
-            objection = f"invalid {encoding_name(dialect.encoding)}"
+            reason = f"invalid {encoding_name(dialect.encoding)}"
         elif fields is None:
-            objection = "unclosed quote"
+            reason = "unclosed quote"
         elif len(fields) != width:
-            objection = "wrong number of fields"
-        yield Row(number, fields or [], raw, objection)
+            reason = "wrong number of fields"
+        yield Row(number, fields or [], raw, reason)
     if width is None:
         raise InputError(f"the file {file} has no rows")
 
@@ -224,20 +213,15 @@ def readable_json(
 ) -> Path:
     """Give the file, or a copy of its rows, one a line, without malformed ones and byte order mark.
 
-    Args:
-        file: of JSON.
-        columns: that its rows have, by which a row is told from an object that holds rows.
-        texts: those of them that must be text.
-        reading: its encoding, and what is done about malformed rows.
-        cache_dir: where the copy goes.
+    A row is told by its ``columns`` from an object that holds rows; those of them in ``texts`` must be text.
     """
     encoding = encoding_of(file, reading)
-    whole = _whole_json(file, columns, encoding)
+    items = _json_list(file, columns, encoding)
     with open_binary(file) as opened:
-        is_plain = whole is None and encoding == UTF8 and opened.read(3) != codecs.BOM_UTF8
-    if is_plain and all(row.objection is None for row in _json_rows(file, whole, texts, encoding)):
+        is_plain = items is None and encoding == UTF8 and opened.read(3) != codecs.BOM_UTF8
+    if is_plain and all(row.reason is None for row in _json_rows(file, items, texts, encoding)):
         return file
-    rows = _json_rows(file, whole, texts, encoding)
+    rows = _json_rows(file, items, texts, encoding)
     return clean_copy(file, ".jsonl", (texts, encoding), rows, _write_json, reading, cache_dir)
 
 
@@ -246,7 +230,7 @@ def _write_json(file: BinaryIO, rows: Iterator[Row]) -> None:
         file.write(f"{without_end(row.raw)}\n".encode())
 
 
-def _whole_json(file: Path, columns: tuple[str, ...], encoding: str) -> list[Any] | None:
+def _json_list(file: Path, columns: tuple[str, ...], encoding: str) -> list[Any] | None:
     """Read a file that is one list of rows, or one object with a list under a key; None where a line is a row."""
     filled = (line for line in raw_lines(open_binary(file), encoding) if line.strip())
     first, is_one_line = _parsed(next(filled, "")), next(filled, None) is None
@@ -275,17 +259,17 @@ def _fields(row: dict[str, Any]) -> dict[str, Any]:
     return nested if isinstance(nested, dict) else row
 
 
-def _json_rows(file: Path, whole: list[Any] | None, texts: tuple[str, ...], encoding: str) -> Iterator[Row]:
-    if whole is not None:
-        for number, value in enumerate(whole, start=1):
+def _json_rows(file: Path, items: list[Any] | None, texts: tuple[str, ...], encoding: str) -> Iterator[Row]:
+    if items is not None:
+        for number, value in enumerate(items, start=1):
             raw = json.dumps(value)
-            yield Row(number, value, raw, _json_objection(value, raw, texts))
+            yield Row(number, value, raw, _json_reason(value, raw, texts))
         return
     for number, line in enumerate(raw_lines(open_binary(file), encoding), start=1):
         if line.strip():
             value = _parsed(line)
-            objection = _json_objection(value, line, texts) if is_text(line) else f"invalid {encoding_name(encoding)}"
-            yield Row(number, value, line, objection)
+            reason = _json_reason(value, line, texts) if is_text(line) else f"invalid {encoding_name(encoding)}"
+            yield Row(number, value, line, reason)
 
 
 _NO_JSON = object()
@@ -298,7 +282,7 @@ def _parsed(text: str) -> Any:
         return _NO_JSON
 
 
-def _json_objection(value: Any, raw: str, texts: tuple[str, ...]) -> str | None:
+def _json_reason(value: Any, raw: str, texts: tuple[str, ...]) -> str | None:
     if value is _NO_JSON:
         return "no JSON"
     if not isinstance(value, dict):

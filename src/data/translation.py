@@ -3,8 +3,8 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from functools import cached_property
+from itertools import islice, tee
 from pathlib import Path
 from typing import Any
 
@@ -20,86 +20,25 @@ from src.data.datamodule import TOKENIZER, TextDataModule, check_coverage
 from src.data.malformed import Malformed
 from src.data.parallel import EMBEDDED, Pair, Pairs, ParallelCorpus
 from src.data.sampling import ResumableBatchSampler, TokenBatchSampler
-from src.data.store import IGNORED, BatchedRows, Key, Rows, RowWriter, open_rows, token_dtype
+from src.data.store import IGNORED, BatchedRows, Key, Rows, RowWriter, encode, open_rows, token_dtype
 from src.errors import InputError
 from src.tokenization import END_OF_TEXT, make_tokenizer, require_token, tokenizer_text, vocabulary_size
 
 TOKENIZER_PAIRS = 1_000_000  # a vocabulary does not get better with more
 SOURCE_TOKENIZER = "source_tokenizer.json"
 SIDES = ("source", "target")
-GROUP = 1000  # pairs that are tokenised together, in parallel
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Which pairs are trained on.
-
-    Args:
-        max_length: tokens of either side at most, with the end token.
-        max_ratio: how many times as long as the other a side may be.
-    """
-
-    max_length: int
-    max_ratio: float
-
-    def objection(self, texts: Pair, lengths: tuple[int, int]) -> str | None:
-        """Say why a pair is left out, or nothing."""
-        if not (texts[0].strip() and texts[1].strip()):
-            return "empty"
-        if max(lengths) > self.max_length:
-            return "over-long"
-        return "lopsided" if max(lengths) > self.max_ratio * min(lengths) else None
+EncodedPair = tuple[Pair, tuple[list[int], list[int]]]  # the ids of source and target beside the texts
 
 
 def encode_pairs(
     pairs: Iterable[Pair], tokenizers: Sequence[MeasuredTokenizer], ends: Sequence[int]
-) -> Iterator[tuple[Pair, list[list[int]]]]:
+) -> Iterator[EncodedPair]:
     """Yield each pair with the ids of its source and of its target, end tokens included."""
-    remaining = iter(pairs)
-    while group := list(islice(remaining, GROUP)):
-        texts = zip(*group, strict=True)
-        encodings = [tokenizer.encode(side) for tokenizer, side in zip(tokenizers, texts, strict=True)]
-        for pair, *encoded in zip(group, *encodings, strict=True):
-            yield pair, [[*encoding.ids, end] for encoding, end in zip(encoded, ends, strict=True)]
-
-
-def write_pairs(
-    folder: Path,
-    split: str,
-    pairs: Iterable[tuple[Pair, list[list[int]]]],
-    dtypes: Sequence[DTypeLike],
-    keep: Filter,
-    malformed: Malformed,
-) -> dict[str, int]:
-    """Write the ids and (but for training) the texts of encoded pairs to files named after their split.
-
-    What cannot be trained on is left out of ``train``. Of the other splits nothing is, or their scores would not
-    compare: only the ids of what is over-long are cut.
-
-    Returns:
-        How many pairs and tokens there are, and how many pairs were left out or cut, and why.
-    """
-    counts: Counter[str] = Counter()
-    texts: list[Pair] = []
-    with (
-        RowWriter(folder, f"{split}.source", dtypes[0]) as source,
-        RowWriter(folder, f"{split}.target", dtypes[1]) as target,
-    ):
-        for number, (pair, ids) in enumerate(pairs, start=1):
-            objection = keep.objection(pair, (len(ids[0]), len(ids[1])))
-            if split == "train" and objection:
-                counts[f"{objection}, left out"] += 1
-                if objection != "lopsided":  # which is a matter of taste
-                    malformed.add(objection, f"pair {number:,}", " | ".join(pair))
-                continue
-            if split != "train":
-                counts["over-long, cut"] += objection == "over-long"
-                texts.append(pair)
-            for side, row in zip((source, target), ids, strict=True):
-                side.append(row if len(row) <= keep.max_length else [*row[: keep.max_length - 1], row[-1]])
-    (folder / f"{split}.texts.json").write_text(json.dumps(texts), encoding="utf-8")
-    held = {"pairs": len(source), "source tokens": source.values.length, "tokens": target.values.length}
-    return {**held, **{what: n for what, n in counts.items() if n}}
+    left, right = tee(pairs)
+    sides = (source for source, _ in left), (target for _, target in right)
+    encoded = map(encode, tokenizers, sides, ends)
+    for (source, source_ids), (target, target_ids) in zip(*encoded, strict=True):
+        yield (source, target), (source_ids, target_ids)
 
 
 class TranslationPairs(BatchedRows):
@@ -230,16 +169,16 @@ class TranslationDataModule(TextDataModule):
         self.tokenizer_kinds = (source_tokenizer or tokenizer, tokenizer)
         self.tokenizer_vocab_size, self.joint_vocabulary = tokenizer_vocab_size, joint_vocabulary
         self.end_token, self.start_token = end_token, start_token or end_token
-        self.filter = Filter(max_length, max_ratio)
+        self.max_length, self.max_ratio = max_length, max_ratio
 
     @property
     def special_tokens(self) -> dict[str, str]:
         return {"eos_token": self.end_token, "decoder_start_token": self.start_token}
 
-    @property
+    @cached_property
     def source_tokenizer(self) -> Tokenizer:
         """The tokenizer of the source; that of the target where the vocabulary is joint."""
-        return self.load_tokenizer(SOURCE_TOKENIZER)
+        return Tokenizer.from_file(str(self.prepared(SOURCE_TOKENIZER)))
 
     @property
     def source_vocab_size(self) -> int:
@@ -261,7 +200,7 @@ class TranslationDataModule(TextDataModule):
     def cache_key(self) -> dict[str, Any]:
         given = [tokenizer_text(kind) for kind in self.tokenizer_kinds]
         shape = [self.tokenizer_kinds, given, self.tokenizer_vocab_size, self.joint_vocabulary]
-        tokens = [self.end_token, self.start_token, self.filter.max_length, self.filter.max_ratio]
+        tokens = [self.end_token, self.start_token, self.max_length, self.max_ratio]
         return {"corpus": self.corpus.fingerprint(), "tokenizer": shape, "pairs": tokens}
 
     def write_cache(self, folder: Path) -> dict[str, dict[str, int]]:
@@ -280,7 +219,7 @@ class TranslationDataModule(TextDataModule):
             ]
             encoded = encode_pairs(pairs, measured, ends)
             dtypes = [token_dtype(tokenizer) for tokenizer in pair]
-            infos[split] = write_pairs(folder, split, encoded, dtypes, self.filter, malformed)
+            infos[split] = self._write_pairs(folder, split, encoded, dtypes, malformed)
             malformed.announce()
             for name, side, kind in zip(SIDES, measured, self.tokenizer_kinds, strict=True):
                 if lost := side.lost.total():
@@ -291,6 +230,49 @@ class TranslationDataModule(TextDataModule):
                 reasons = ", ".join(f"{n} {what}" for what, n in info.items() if n) or "it is empty"
                 raise InputError(f"the {split} split of {self.label} has no pair: {reasons}")
         return infos
+
+    def _write_pairs(
+        self,
+        folder: Path,
+        split: str,
+        pairs: Iterable[EncodedPair],
+        dtypes: Sequence[DTypeLike],
+        malformed: Malformed,
+    ) -> dict[str, int]:
+        """Write the ids and (but for training) the texts of a split, and count pairs, tokens and what was left out.
+
+        What cannot be trained on is left out of ``train``. Of the other splits nothing is, or their scores would not
+        compare: only the ids of what is over-long are cut.
+        """
+        counts: Counter[str] = Counter()
+        texts: list[Pair] = []
+        with (
+            RowWriter(folder, f"{split}.source", dtypes[0]) as source,
+            RowWriter(folder, f"{split}.target", dtypes[1]) as target,
+        ):
+            for number, (pair, ids) in enumerate(pairs, start=1):
+                reason = self._reason(pair, [len(row) for row in ids])
+                if split == "train" and reason:
+                    counts[f"{reason}, left out"] += 1
+                    if reason != "lopsided":  # which is a matter of taste
+                        malformed.add(reason, f"pair {number:,}", " | ".join(pair))
+                    continue
+                if split != "train":
+                    counts["over-long, cut"] += reason == "over-long"
+                    texts.append(pair)
+                for side, row in zip((source, target), ids, strict=True):
+                    side.append(row if len(row) <= self.max_length else [*row[: self.max_length - 1], row[-1]])
+        (folder / f"{split}.texts.json").write_text(json.dumps(texts), encoding="utf-8")
+        held = {"pairs": len(source), "source tokens": source.values.length, "tokens": target.values.length}
+        return {**held, **{what: n for what, n in counts.items() if n}}
+
+    def _reason(self, pair: Pair, lengths: list[int]) -> str | None:
+        """Say why a pair is not trained on, if it is not."""
+        if not all(text.strip() for text in pair):
+            return "empty"
+        if max(lengths) > self.max_length:
+            return "over-long"
+        return "lopsided" if max(lengths) > self.max_ratio * min(lengths) else None
 
     def _make_tokenizers(self, pairs: Pairs) -> tuple[Tokenizer, Tokenizer]:
         """Make that of the source and that of the target."""

@@ -87,9 +87,9 @@ class TransformerModule(Task):
     def check_data(self, data: TextDataModule) -> None:
         super().check_data(data)
         assert isinstance(data, TranslationDataModule)
-        if data.filter.max_length > self.config.max_seq_len:
+        if data.max_length > self.config.max_seq_len:
             raise InputError(
-                f"data.max_length {data.filter.max_length} is more than the model's max_seq_len "
+                f"data.max_length {data.max_length} is more than the model's max_seq_len "
                 f"{self.config.max_seq_len}: change one"
             )
         if self.config.tie_embeddings and not data.joint_vocabulary:

@@ -20,6 +20,10 @@ def documents(lengths: list[list[int]]) -> SentenceTokens:
     )
 
 
+def n_tokens(pair) -> int:
+    return pair.first.stop - pair.first.start + pair.second.stop - pair.second.start
+
+
 def draw(pairs: SentencePairs, epoch: int = 0):
     return [pairs.draw(i, np.random.default_rng((0, epoch, i))) for i in range(len(pairs))]
 
@@ -41,7 +45,7 @@ def test_every_pair(lengths, room, epoch):
         first, second = pair.first, pair.second
         assert first.stop > first.start
         assert second.stop > second.start
-        assert pair.length <= room
+        assert n_tokens(pair) <= room
         # A ends at a boundary and B begins at one: never a document's end or beginning
         assert first.stop in boundaries
         assert second.start in boundaries
@@ -60,7 +64,7 @@ def test_labels_are_balanced_and_segments_fill_the_room():
     assert len(drawn) == 600
     positive = np.mean([pair.is_next for pair in drawn])
     assert abs(positive - 0.5) < 3 * 0.5 / np.sqrt(600)
-    full = np.mean([pair.length == 100 for pair in drawn])
+    full = np.mean([n_tokens(pair) == 100 for pair in drawn])
     # a tenth is short by intention, 5% stand where their document ends
     assert 0.8 < full < 0.95
     switches = np.mean(np.diff([float(pair.is_next) for pair in drawn]) != 0)

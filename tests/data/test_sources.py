@@ -65,6 +65,27 @@ def test_a_pattern_that_nothing_matches_is_no_name_of_a_dataset():
         files_of("nowhere/*.parquet.part")
 
 
+@pytest.mark.parametrize("source", ["", [], [""], ["a.txt", ""]])
+def test_a_source_without_a_name_is_refused(source):
+    for module in (LMDataModule, MLMDataModule):
+        with pytest.raises(InputError, match="the source is "):
+            module(source=source)
+        with pytest.raises(InputError, match="the source is "):
+            module(validation_source=source)
+
+
+def test_translation_and_classification_refuse_a_source_without_a_name():
+    with pytest.raises(InputError, match="the source is ''"):
+        TranslationDataModule(source="")
+    with pytest.raises(InputError, match="the source is ''"):
+        ClassificationDataModule(source="", tokenizer="tokenizer.json")
+
+
+def test_an_empty_document_separator_is_refused():
+    with pytest.raises(InputError, match="document_separator is empty"):
+        LMDataModule(document_separator="")
+
+
 def test_a_folder_that_a_readme_describes_is_read_by_that(tmp_path):
     for name in "ab":
         (tmp_path / "hub" / name).mkdir(parents=True)

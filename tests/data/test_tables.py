@@ -37,7 +37,7 @@ def test_what_is_written_with_quotes_is_read_as_it_was(tmp_path, rows, delimiter
     csv.writer(out, delimiter=delimiter, lineterminator=end, quoting=quoting).writerows([("a", "b", "c"), *rows])
     path.write_bytes(out.getvalue().encode(encoding))
     found = list(table_rows(path, Dialect(delimiter, True, encoding, "\n")))
-    assert [(tuple(row.value), row.objection) for row in found[1:]] == [(row, None) for row in rows]
+    assert [(tuple(row.value), row.reason) for row in found[1:]] == [(row, None) for row in rows]
 
 
 @PLENTY
@@ -48,7 +48,7 @@ def test_no_line_is_swallowed_or_read_twice(tmp_path, content, quoted):
     rows = list(table_rows(path, Dialect(",", quoted, "utf-8", "\n")))
     # but for blank lines, every line is part of just one row, in order
     assert "".join(row.raw for row in rows).replace("\n", "") == f"x,y{content}".replace("\n", "")
-    assert all(len(row.value) == 2 for row in rows if row.objection is None)
+    assert all(len(row.value) == 2 for row in rows if row.reason is None)
 
 
 def test_an_unclosed_quote_costs_its_own_row_alone(tmp_path):
@@ -57,7 +57,7 @@ def test_an_unclosed_quote_costs_its_own_row_alone(tmp_path):
     lines[3] = '"unclosed,9'
     path.write_text("\n".join([*lines, '"two\nlines",7']))
     rows = list(table_rows(path, Dialect(",", True, "utf-8", "\n")))
-    assert [row.number for row in rows if row.objection] == [4]
+    assert [row.number for row in rows if row.reason] == [4]
     assert rows[-1].value == ["two\nlines", "7"]
 
 
@@ -88,7 +88,7 @@ def read_corpus(path, cache, reading=Reading()):  # noqa: B008
 def read_labelled(path, cache, reading=Reading()):  # noqa: B008
     splits, names = LabelledSource(str(path), None, ("text",), 0.1, 0.1, reading).labelled(cache)
     assert names == ["NA", "None", "yes"]
-    return sorted(text for rows in splits.values() for text in rows.firsts)
+    return sorted(text for rows in splits.values() for (text,), _ in rows)
 
 
 def read_pairs(path, cache, reading=Reading()):  # noqa: B008

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.coverage import MeasuredTokenizer
-from src.data.malformed import Malformed, text_objection
+from src.data.malformed import Malformed, malformed_reason
 from src.data.sources import TableSource
 from src.data.store import open_rows, token_dtype, write_rows
 from src.extras.retrieval.data.inverse_cloze import Example
@@ -29,11 +29,11 @@ class RankingSource(TableSource):
             query, positive = (row[column] for column in self.texts)
             negatives = row.get(self.negatives_column) or []
             negatives = [negatives] if isinstance(negatives, str) else negatives
-            objection = text_objection([query, positive, *negatives])
-            if objection is None:
+            reason = malformed_reason([query, positive, *negatives])
+            if reason is None:
                 yield query, positive, negatives
             elif malformed is not None:
-                malformed.add(objection, f"row {i:,}")
+                malformed.add(reason, f"row {i:,}")
 
 
 def write_ranking(
