@@ -1,14 +1,13 @@
 """Nearest vectors, by `faiss`: exactly, by a graph, or by cells."""
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
 Kind = Literal["flat", "hnsw", "ivf"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 Vectors = NDArray[np.float32]
 faiss: Any = _faiss  # its types are those of C++
 

@@ -1,20 +1,172 @@
-"""An index of passages, opened to be searched."""
+"""An index of passages, opened to be searched, and the segments that it is made of."""
 
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from src.atomic import damaged
 from src.encoder import Encoder
 from src.errors import InputError
-from src.extras.retrieval.dense import Vectors
-from src.extras.retrieval.index_files import MANIFEST, Settings, read_manifest
+from src.extras.retrieval.dense import Dense, Kind, Vectors, write_vectors
+from src.extras.retrieval.documents import Document, Span
+from src.extras.retrieval.index_files import MANIFEST, Part, Settings, read_manifest
 from src.extras.retrieval.lexical import Lexical
-from src.extras.retrieval.passages import Passage
-from src.extras.retrieval.segment import Segment
+
+DOCUMENTS, PASSAGES, VECTORS = "documents.arrow", "passages.arrow", "vectors.faiss"  # files of a segment
+DOCUMENT_SCHEMA = pa.schema({"source": pa.string(), "digest": pa.string(), "text": pa.large_string()})
+PASSAGE_SCHEMA = pa.schema(
+    {"document": pa.int32(), "start": pa.int64(), "end": pa.int64(), "words": pa.large_list(pa.string())}
+)
 
 Found = list[tuple[int, float]]  # passages by number, with their scores, the best first
+
+
+class Passage(NamedTuple):
+    """A piece of a document: ``text`` is that of the document from character ``start`` to ``end``."""
+
+    source: str
+    start: int
+    end: int
+    text: str
+
+
+# ---- segments
+
+
+def digest(text: str) -> str:
+    """Hash a text, to know it again."""
+    return sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Content:
+    """Documents and their passages, as a segment of an index is written from them.
+
+    Args:
+        documents: columns ``source``, ``digest`` and ``text``.
+        passages: columns ``document`` (its row), ``start``, ``end`` and ``words``.
+        vectors: (passages, dimension); None where there is no encoder.
+    """
+
+    documents: pa.Table
+    passages: pa.Table
+    vectors: Vectors | None
+
+    @classmethod
+    def of(
+        cls, documents: list[Document], spans: list[list[Span]], words: list[list[str]], vectors: Vectors | None
+    ) -> "Content":
+        """Make the tables of documents and the spans of their passages; words and vectors of all passages in order."""
+        sources, texts = [document.source for document in documents], [document.text for document in documents]
+        flat = [(i, start, end) for i, of_one in enumerate(spans) for start, end in of_one]
+        columns = {name: [row[i] for row in flat] for i, name in enumerate(("document", "start", "end"))}
+        digests = [digest(text) for text in texts]
+        table = pa.table({"source": sources, "digest": digests, "text": texts}, DOCUMENT_SCHEMA)
+        return cls(table, pa.table({**columns, "words": words}, PASSAGE_SCHEMA), vectors)
+
+    @property
+    def n_alive(self) -> int:
+        """How many passages there are, none of which is deleted."""
+        return self.passages.num_rows
+
+    def words(self) -> list[list[str]]:
+        """The words of each passage."""
+        return self.passages["words"].to_pylist()
+
+    def content(self) -> "Content":
+        """As of a segment: itself."""
+        return self
+
+    def joined(self, other: "Content") -> "Content":
+        """Put the documents of another behind these."""
+        rows = pa.array(other.passages["document"].to_numpy() + self.documents.num_rows, pa.int32())
+        passages = other.passages.set_column(0, "document", rows)
+        vectors = None
+        if self.vectors is not None and other.vectors is not None:
+            vectors = np.concatenate([self.vectors, other.vectors])
+        documents = pa.concat_tables([self.documents, other.documents])
+        return Content(documents, pa.concat_tables([self.passages, passages]), vectors)
+
+
+def write_segment(content: Content, kind: Kind, folder: Path) -> None:
+    """Write a segment into a folder that is there."""
+    for name, table in ((DOCUMENTS, content.documents), (PASSAGES, content.passages)):
+        with pa.ipc.new_file(folder / name, table.schema) as writer:
+            writer.write_table(table)
+    if content.vectors is not None:
+        write_vectors(content.vectors, kind, folder / VECTORS)
+
+
+class Segment:
+    """A part of an index that is written once, memory-mapped: documents, and their passages with words and vectors.
+
+    Args:
+        folder: that :func:`write_segment` wrote into.
+        part: what the manifest says of it.
+    """
+
+    def __init__(self, folder: Path, part: Part) -> None:
+        self.part, self.deleted = part, list(part.deleted)
+        self._documents, self._passages = (_read(folder / name) for name in (DOCUMENTS, PASSAGES))
+        vectors = folder / VECTORS
+        self.dense = Dense(vectors) if vectors.is_file() else None
+        self.sources: list[str] = self._documents["source"].to_pylist()
+        self.digests: list[str] = self._documents["digest"].to_pylist()
+        self.document_of = self._passages["document"].to_numpy()
+
+    def __len__(self) -> int:
+        """All passages, the deleted ones among them."""
+        return self._passages.num_rows
+
+    @property
+    def n_alive(self) -> int:
+        """How many passages are not deleted."""
+        return int(self.alive().sum())
+
+    def alive(self) -> NDArray[np.bool_]:
+        """Which passages are not deleted."""
+        return ~np.isin(self.document_of, self.deleted)
+
+    def documents(self) -> dict[str, int]:
+        """The rows of the documents that are not deleted, by their names."""
+        gone = set(self.deleted)
+        return {source: i for i, source in enumerate(self.sources) if i not in gone}
+
+    def span(self, row: int) -> tuple[str, int, int]:
+        """Source, start and end of a passage."""
+        start, end = (self._passages[name][row].as_py() for name in ("start", "end"))
+        return self.sources[self.document_of[row]], start, end
+
+    def passage(self, row: int) -> Passage:
+        """A passage with its text."""
+        source, start, end = self.span(row)
+        text: str = self._documents["text"][int(self.document_of[row])].as_py()
+        return Passage(source, start, end, text[start:end])
+
+    def words(self) -> list[list[str]]:
+        """Give the words of each passage that is not deleted."""
+        return self._passages["words"].filter(pa.array(self.alive())).to_pylist()
+
+    def content(self) -> Content:
+        """Read all that is not deleted."""
+        kept = ~np.isin(np.arange(len(self.sources)), self.deleted)
+        alive, renumbered = self.alive(), np.cumsum(kept) - 1
+        passages = self._passages.filter(pa.array(alive))
+        rows = pa.array(renumbered[self.document_of[alive]], pa.int32())
+        vectors = self.dense.vectors()[alive] if self.dense else None
+        return Content(self._documents.filter(pa.array(kept)), passages.set_column(0, "document", rows), vectors)
+
+
+def _read(path: Path) -> pa.Table:
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+# ---- the index
 
 
 class Index:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from tokenizers import Tokenizer
@@ -12,14 +12,13 @@ from tokenizers import Tokenizer
 from src.checkpoint import load_trained
 from src.encoder import Encoder
 from src.errors import InputError
-from src.extras.retrieval.index import Found, Index
-from src.extras.retrieval.passages import Passage
+from src.extras.retrieval.data.groups import pad_pairs
+from src.extras.retrieval.index import Found, Index, Passage
 from src.hardware import to_device
 from src.models import BERTClassifier
-from src.tokenization import bert_ids, bert_row, pad_rows
+from src.tokenization import bert_ids, bert_row
 
 Mode = Literal["bm25", "dense", "hybrid"]
-MODES: tuple[Mode, ...] = get_args(Mode)
 RRF_K = 60  # of the paper
 DEPTH = 100  # passages of each list that are fused, at least
 BATCH = 32  # pairs that the reranker reads at once
@@ -91,11 +90,9 @@ class Reranker:
         found = [0.0] * len(pairs)
         for start in range(0, len(order), BATCH):
             batch = order[start : start + BATCH]
-            arrays = pad_rows([pairs[i][0] for i in batch], self.special_ids["pad_token"])
-            input_ids, mask = (torch.from_numpy(array).to(self.device) for array in arrays)
-            begins = torch.tensor([pairs[i][1] for i in batch], device=self.device)[:, None]
-            segments = ((torch.arange(input_ids.shape[1], device=self.device) >= begins) & (mask > 0)).long()
-            for i, score in zip(batch, self.model(input_ids, segments, mask)[:, 0].float().tolist(), strict=True):
+            arrays = pad_pairs([pairs[i] for i in batch], self.special_ids["pad_token"])
+            scores = self.model(**{name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()})
+            for i, score in zip(batch, scores[:, 0].float().tolist(), strict=True):
                 found[i] = score
         return found
 

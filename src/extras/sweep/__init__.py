@@ -6,6 +6,6 @@ happens in those, and `results`, `plots` and `tables` say what came out.
 """
 
 VERBS = {
-    "sweep": ("src.extras.sweep.cli.sweep:sweep", "run a configuration many times with other values"),
-    "report": ("src.extras.sweep.cli.report:report", "write the tables and plots of a sweep"),
+    "sweep": ("src.extras.sweep.cli:sweep", "run a configuration many times with other values"),
+    "report": ("src.extras.sweep.cli:report", "write the tables and plots of a sweep"),
 }

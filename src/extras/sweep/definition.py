@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from src.errors import InputError
+from src.extras.sweep.configuration import with_settings
 
 SAMPLERS = ("grid", "random", "tpe")
 PRUNERS = ("median", "halving")
@@ -168,6 +169,10 @@ class Sweep:
     def settings(self, parameters: Parameters) -> dict[str, Any]:
         """Map the dotted keys of a cell to their values, over what all runs have."""
         return self.set | {axis.key: choice.value for axis, choice in self.chosen(parameters)}
+
+    def config_of(self, config: dict[str, Any], parameters: Parameters, seed: int) -> dict[str, Any]:
+        """Make the complete configuration of a run out of the base, less the folder that it goes to."""
+        return with_settings(config, {**self.settings(parameters), "seed_everything": seed})
 
     def chosen(self, parameters: Parameters) -> Iterator[tuple[Axis, Choice]]:
         """Iterate over the axes of a cell, each with its choice, in the order of the file."""

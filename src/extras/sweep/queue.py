@@ -186,8 +186,15 @@ class Queue:
         trial = optuna.Trial(study, trial_id)
 
         def suggest(axes: tuple[Axis, ...]) -> None:
+            label: Label
             for axis in axes:
-                suggest(axis.choice(suggest_label(trial, axis)).axes)
+                if (numbers := axis.range) is None:
+                    label = trial.suggest_categorical(axis.name, [choice.label for choice in axis.choices])
+                elif numbers.is_integer:
+                    label = trial.suggest_int(axis.name, int(numbers.low), int(numbers.high), log=numbers.log)
+                else:
+                    label = trial.suggest_float(axis.name, numbers.low, numbers.high, log=numbers.log)
+                suggest(axis.choice(label).axes)
 
         suggest(self.sweep.axes)
 
@@ -241,12 +248,3 @@ class Queue:
                 self.storage.set_trial_user_attr(trial._trial_id, name, value)
             values = None if state == TrialState.FAIL else [result["value"]]
             self.storage.set_trial_state_values(trial._trial_id, state, values)
-
-
-def suggest_label(trial: optuna.Trial, axis: Axis) -> Label:
-    """Choose a value of an axis by the sampler of a trial's study."""
-    if axis.range is None:
-        return trial.suggest_categorical(axis.name, [choice.label for choice in axis.choices])
-    if axis.range.is_integer:
-        return trial.suggest_int(axis.name, int(axis.range.low), int(axis.range.high), log=axis.range.log)
-    return trial.suggest_float(axis.name, axis.range.low, axis.range.high, log=axis.range.log)

@@ -1,11 +1,14 @@
-"""Running what waits in a study, several runs at a time, each in a process of its own."""
+"""A sweep from its definition to its report, several runs at a time, each in a process of its own."""
 
 import json
+import multiprocessing
 import os
 import re
+import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import connection
@@ -15,19 +18,91 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 
-from src.extras.sweep.configuration import with_settings
-from src.extras.sweep.definition import Parameters, Sweep
+from src.errors import InputError
+from src.extras.sweep.configuration import layered, with_settings
+from src.extras.sweep.definition import Sweep
 from src.extras.sweep.queue import Queue, run_of
+from src.extras.sweep.study import find_study, make_study, open_storage, resume_study
+from src.extras.sweep.tables import write_report
 from src.extras.sweep.trial import PREEMPTED, Fit, run_trial
 
+# what a process has imported before runs are forked from it: that takes longer than a short run
+PRELOADED = ["src.cli.training", "src.extras.sweep.trial", "tensorboard.summary", "torch.utils.tensorboard"]
+
+# checks a configuration without training; returns the settings that the hardware decides, or raises InputError
+Check = Callable[[dict[str, Any]], dict[str, Any]]
 POLL_SECONDS = 1.0  # between two looks at what other processes of the study have done
 
 
-def cell_config(sweep: Sweep, config: dict[str, Any], parameters: Parameters, seed: int) -> dict[str, Any]:
-    """Make the complete configuration of a run, less the folder that it goes to."""
-    return with_settings(config, {**sweep.settings(parameters), "seed_everything": seed})
+def run_sweep(
+    sweep: Sweep, folder: Path, storage_url: str | None, jobs: int, threads: int, *, fit: Fit, check: Check
+) -> None:
+    """Run what is left to run of a sweep, together with the other processes on its study, and write the report.
+
+    Args:
+        folder: of the study; its name is the study's.
+        storage_url: of the database; None for one in the folder.
+        jobs: runs at a time.
+        threads: of each.
+        fit: trains.
+        check: refuses a configuration before anything is trained.
+    """
+    config = layered([Path(path) for path in sweep.base])
+    if (config.get("trainer") or {}).get("devices") is None:  # all would be taken
+        config = with_settings(config, {"trainer.devices": 1})
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    try:
+        storage = open_storage(folder, storage_url)
+        study = find_study(storage, folder.name)
+        if study is None:
+            decided = check_cells(sweep, config, check, context)
+            study = make_study(storage, folder.name, sweep, config, decided)
+        resume_study(study, sweep, config)  # also one that another process has made meanwhile, of another sweep
+    except InputError:
+        if is_new:
+            shutil.rmtree(folder)
+        raise
+    queue = Queue(sweep, study, storage, folder / ".processes")
+    try:
+        done, known = queue.progress()
+        print(f"study {folder}: {done} of {known} runs are done; {jobs} at a time, {threads} threads each", flush=True)
+        config = with_settings(config, study.user_attrs["decided"])
+        Scheduler(queue, config, folder, context, fit, jobs, threads).run()
+    except StorageInternalError as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise InputError(f"the storage has failed; the same command goes on from here: {reason}") from error
+    finally:
+        queue.close()
+    print(f"wrote {write_report(study, folder)}")
+
+
+def check_cells(sweep: Sweep, config: dict[str, Any], check: Check, context: ForkServerContext) -> dict[str, Any]:
+    """Check each value of a sweep in a complete configuration; return the settings that the hardware decides."""
+    configs = []
+    for cell in sweep.probes():
+        made = sweep.config_of(config, cell, sweep.seeds[0])
+        devices = made["trainer"]["devices"]
+        if devices not in (1, "1") or made["trainer"].get("num_nodes") not in (None, 1):
+            raise InputError(
+                f"trainer.devices is {devices}: each run of a sweep has one device; run more of them by --jobs"
+            )
+        configs.append((", ".join(f"{axis.key}={choice.label}" for axis, choice in sweep.chosen(cell)), made))
+    print(f"checking {len(configs)} configurations", flush=True)
+    decided = []
+    with ProcessPoolExecutor(1, context, os.chdir, (Path.cwd(),)) as pool:
+        for label, made in configs:
+            try:
+                decided.append(pool.submit(check, made).result())
+            except InputError as error:
+                raise InputError(f"{label}: {error}") from error
+    return decided[0]
 
 
 @dataclass
@@ -43,6 +118,7 @@ class ActiveRun:
     started: float = field(default_factory=time.monotonic)
 
 
+@dataclass
 class Scheduler:
     """Keep ``jobs`` runs going until every run of the study is finished.
 
@@ -56,20 +132,15 @@ class Scheduler:
         threads: that each run computes with.
     """
 
-    def __init__(
-        self,
-        queue: Queue,
-        config: dict[str, Any],
-        folder: Path,
-        context: ForkServerContext,
-        fit: Fit,
-        jobs: int,
-        threads: int,
-    ) -> None:
-        self.queue, self.config, self.folder, self.context, self.fit = queue, config, folder, context, fit
-        self.jobs, self.threads = jobs, threads
-        self.active: list[ActiveRun] = []
-        self._waits = False
+    queue: Queue
+    config: dict[str, Any]
+    folder: Path
+    context: ForkServerContext
+    fit: Fit
+    jobs: int
+    threads: int
+    active: list[ActiveRun] = field(default_factory=list)
+    _waits: bool = False
 
     def run(self) -> None:
         """Run until all is finished, here or elsewhere; on any end before, stop the runs and give them back."""
@@ -113,7 +184,7 @@ class Scheduler:
             "hparams.keys": [axis.key for axis, _ in sweep.chosen(trial.params)],
             "hparams.metrics": [sweep.metric],
         }
-        config = with_settings(cell_config(sweep, self.config, trial.params, seed), settings)
+        config = with_settings(sweep.config_of(self.config, trial.params, seed), settings)
         (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         slot = min(set(range(self.jobs)) - {run.device_slot for run in self.active})
         ours, its = self.context.Pipe()

@@ -27,13 +27,9 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", ExperimentalWarning)  # so Optuna calls its heartbeats since 2.9
 
 
-def default_storage(folder: Path) -> str:
-    """Return the URL of the database that lies in a study's own folder."""
-    return f"sqlite:///{folder / 'study.db'}"
-
-
-def open_storage(url: str, folder: Path) -> RDBStorage:
-    """Open a database by its URL, as SQLAlchemy writes them."""
+def open_storage(folder: Path, url: str | None = None) -> RDBStorage:
+    """Open the database of a study, in its folder, or by a URL as SQLAlchemy writes them."""
+    url = url or f"sqlite:///{folder / 'study.db'}"
     is_sqlite = url.startswith("sqlite")
     options = {"connect_args": {"timeout": 60}} if is_sqlite else {"pool_pre_ping": True}
     try:

@@ -16,7 +16,6 @@ from src.extras.sweep.definition import Sweep
 from src.extras.sweep.plots import numeric_keys, plot_curves, plot_final, plot_number
 from src.extras.sweep.queue import current_trials, is_lost
 from src.extras.sweep.results import CellResult, Estimate, RunResult, cells_of, odd_ones, runs_of
-from src.extras.sweep.scheduling import cell_config
 from src.extras.sweep.study import sweep_of_study
 
 # what a seed makes equal in all cells -> how it is called
@@ -49,7 +48,7 @@ def write_report(study: optuna.Study, folder: Path) -> Path:
         plot_final(cells, sweep, folder / "final.png")
         plot_curves(cells, sweep, folder / "curves.png")
         config = with_settings(study.user_attrs["config"], study.user_attrs["decided"])
-        best = cell_config(sweep, config, cells[0].parameters, sweep.seeds[0])
+        best = sweep.config_of(config, cells[0].parameters, sweep.seeds[0])
         (folder / "best.yaml").write_text(yaml.safe_dump(best, sort_keys=False), encoding="utf-8")
         parts += [_cells_table(cells, sweep), "![the metric at the end](final.png)", "![learning curves](curves.png)"]
         parts.append(f"The best of them, {cells[0].label}, is a configuration to train with: `best.yaml`.")

@@ -12,12 +12,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
 
 from src.data import embedded
-from src.extras.retrieval.dense import KINDS, Dense, write_vectors
+from src.extras.retrieval.dense import Dense, Kind, write_vectors
 from src.extras.retrieval.index import Index
 from src.extras.retrieval.lexical import Lexical, Words, write_bm25
 
@@ -70,7 +71,7 @@ def main() -> None:
         vectors = np.concatenate([real[:n], mixtures(real, max(0, n - len(real)), rng)])
         alive = np.ones(n, bool)
         best = np.argsort(-(queries.astype(np.float64) @ vectors.T.astype(np.float64)), axis=1, kind="stable")[:, :10]
-        for kind in KINDS:
+        for kind in get_args(Kind):
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "v"
                 start = time.perf_counter()

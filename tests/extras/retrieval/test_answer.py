@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from src.decoding import generate
 from src.decoding.text import stream_text
 from src.errors import InputError
-from src.extras.retrieval.answer import is_relevant, make_prompt
-from src.extras.retrieval.passages import Passage
+from src.extras.retrieval.cli.answer import is_relevant, make_prompt
+from src.extras.retrieval.index import Passage
 from src.extras.retrieval.searcher import Hit
 from src.models import GPT, GPTConfig
 from src.tokenization import byte_tokenizer, train_bpe
@@ -29,17 +29,17 @@ def test_the_prompt_fits_and_cites_what_is_in_it(room, words):
         with pytest.raises(InputError, match="leaves no room for a passage"):
             make_prompt(question, HITS, BPE, room)
         return
-    prompt = make_prompt(question, HITS, BPE, room)
-    assert len(prompt.ids) <= room
-    text = BPE.decode(prompt.ids)
+    ids, cited = make_prompt(question, HITS, BPE, room)
+    assert len(ids) <= room
+    text = BPE.decode(ids)
     assert text.endswith(f"\n\nQuestion: {question.strip()}\nAnswer:")
-    assert prompt.cited == HITS[: len(prompt.cited)]
+    assert cited == HITS[: len(cited)]
     for i, hit in enumerate(HITS, 1):
-        assert (f"[{i}] The answer" in text) == (hit in prompt.cited)
-    for i, hit in enumerate(prompt.cited[:-1], 1):  # the last alone may be cut
+        assert (f"[{i}] The answer" in text) == (hit in cited)
+    for i, hit in enumerate(cited[:-1], 1):  # the last alone may be cut
         assert f"[{i}] {' '.join(hit.passage.text.split())}\n\n" in text
     if room > 350:
-        assert len(prompt.cited) == 4
+        assert len(cited) == 4
 
 
 def test_relevance_is_by_the_vector_or_else_by_words():

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from src.data.sentences import split_sentences
 from src.errors import InputError
 from src.extras.retrieval.changing import add
-from src.extras.retrieval.evaluation import bootstrap, evaluate, measures
+from src.extras.retrieval.evaluation import bootstrap, evaluate, make_queries, measures, read_queries, relevant
 from src.extras.retrieval.index import Index
-from src.extras.retrieval.queries import make_queries, read_queries, relevant
 from src.extras.retrieval.searcher import Searcher, load_reranker
 from tests.extras.retrieval.conftest import documents, settings, write_checkpoint
 

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from src.extras.retrieval.changing import add
-from src.extras.retrieval.data.labelled_ranking import RankingSource
+from src.extras.retrieval.data.examples import RankingSource
+from src.extras.retrieval.evaluation import make_queries, mine_negatives, relevant
 from src.extras.retrieval.index import Index
-from src.extras.retrieval.queries import make_queries, mine_negatives, relevant
 from src.extras.retrieval.searcher import Searcher
 from tests.extras.retrieval.conftest import documents, settings
 
@@ -41,6 +41,6 @@ def test_rows_are_read_as_labelled_ones(tmp_path, encoder):
     rows = list(mine_negatives(Searcher(Index(tmp_path / "index"), encoder), queries, "hybrid", depth=8))
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row._asdict()) + "\n" for row in rows))
-    source = RankingSource(str(path), None, "query", "positive", "negatives", 0.0, 0.0)
-    read = list(source.texts(source.splits(tmp_path)["train"]))
+    source = RankingSource(str(path), None, ("query", "positive"), 0.0, 0.0)
+    read = list(source.labelled(source.splits(tmp_path)["train"]))
     assert read == [tuple(row) for row in rows]

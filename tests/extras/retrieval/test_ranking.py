@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from src.data.sentences import SentenceTokens
 from src.errors import InputError
 from src.extras.retrieval.data import RerankerDataModule, RetrieverDataModule
+from src.extras.retrieval.data.examples import InverseCloze, cut_passages
 from src.extras.retrieval.data.groups import NO_PASSAGE
-from src.extras.retrieval.data.inverse_cloze import InverseCloze, cut_passages
 from tests.conftest import WORDS, prepared
 
 
@@ -57,12 +57,12 @@ def test_a_query_is_a_sentence_and_the_rest_of_its_passage_the_answer(documents,
         examples = InverseCloze(data, passages, keep)
         for i in range(len(examples)):
             example = examples.draw(i, np.random.default_rng(seed))
-            whole = examples.whole(i).tolist()
+            whole = examples.passage(i).tolist()
             begin = np.searchsorted(data.sentences, example.query[0])
             assert example.query.tolist() == list(range(data.sentences[begin], data.sentences[begin + 1]))
             rest = [token for token in whole if token not in example.query]
             assert example.positive.tolist() == (whole if keep else rest)
-            gap = examples.candidate(i, np.random.default_rng(seed))
+            gap = examples.negative(i, np.random.default_rng(seed))
             assert 0 < len(gap) < len(whole)
 
 
@@ -113,7 +113,7 @@ def test_negatives_are_the_best_of_bm25_and_never_the_own_passage(make):
     rows = make(negatives=5, negatives_depth=5).dataset("train")
     examples = rows.examples
     scorer = BM25()
-    scorer.index([[str(t) for t in examples.whole(i)] for i in range(examples.n_passages)], show_progress=False)
+    scorer.index([[str(t) for t in examples.passage(i)] for i in range(examples.n_passages)], show_progress=False)
     for index in range(10):
         group = rows.group((0, index))
         assert group.numbers[0] == index

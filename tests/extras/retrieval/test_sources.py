@@ -4,7 +4,7 @@ import pytest
 
 from src.data.malformed import Reading
 from src.extras.retrieval.data import RerankerDataModule, RetrieverDataModule
-from src.extras.retrieval.data.labelled_ranking import RankingSource
+from src.extras.retrieval.data.examples import RankingSource
 from src.extras.retrieval.documents import read_documents
 from tests.conftest import prepared
 from tests.data.test_sources import (  # noqa: F401

@@ -12,7 +12,7 @@ import yaml
 from src.errors import Diverged, Preempted
 from src.extras.sweep.definition import Sweep
 from src.extras.sweep.queue import Queue, run_of
-from src.extras.sweep.study import default_storage, find_study, make_study, open_storage
+from src.extras.sweep.study import find_study, make_study, open_storage
 
 
 def sweep(**settings) -> Sweep:
@@ -23,7 +23,7 @@ def sweep(**settings) -> Sweep:
 def opened(folder: Path, made: Sweep, config: dict | None = None) -> Queue:
     """A worker's own view of a study."""
     folder.mkdir(exist_ok=True)
-    storage = open_storage(default_storage(folder), folder)
+    storage = open_storage(folder)
     study = find_study(storage, folder.name) or make_study(storage, folder.name, made, config or {}, {})
     return Queue(made, study, storage, folder / ".processes")
 

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from src.extras.sweep import queue as queue_module
 from src.extras.sweep.queue import Run, current_trials, is_lost, run_of, wanted_runs
-from src.extras.sweep.study import default_storage, find_study, open_storage
+from src.extras.sweep.study import find_study, open_storage
 from tests.extras.sweep.pretend import opened, sweep, work
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -189,6 +189,6 @@ def test_what_others_added_twice_is_never_run(folder):
 
 def test_the_study_is_found_again(folder):
     queue = opened(folder, sweep())
-    storage = open_storage(default_storage(folder), folder)
+    storage = open_storage(folder)
     assert find_study(storage, folder.name).user_attrs["sweep"] == asdict(queue.sweep)
     assert find_study(storage, "another") is None

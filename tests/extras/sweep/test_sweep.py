@@ -15,8 +15,8 @@ from src.extras.sweep.configuration import with_settings
 from src.extras.sweep.definition import sweep_of
 from src.extras.sweep.queue import is_lost
 from src.extras.sweep.results import runs_of
-from src.extras.sweep.running import run_sweep
-from src.extras.sweep.study import default_storage, find_study, open_storage, sweep_of_study
+from src.extras.sweep.scheduling import run_sweep
+from src.extras.sweep.study import find_study, open_storage, sweep_of_study
 from src.extras.sweep.trial import visible_device
 from tests.callbacks.test_hparams import tab
 from tests.extras.sweep import pretend
@@ -37,7 +37,7 @@ def rows(path):
 
 
 def results(folder):
-    study = find_study(open_storage(default_storage(folder), folder), folder.name)
+    study = find_study(open_storage(folder), folder.name)
     return runs_of(study, sweep_of_study(study))
 
 
@@ -191,7 +191,7 @@ def test_a_sweep_that_is_told_to_stop_ends_its_runs_and_can_go_on(pretended, tmp
     with pytest.raises(KeyboardInterrupt):
         pretended([1, 9])
     folder = tmp_path / "study"
-    study = find_study(open_storage(default_storage(folder), folder), folder.name)
+    study = find_study(open_storage(folder), folder.name)
     assert [(trial.state.name, is_lost(trial)) for trial in study.trials] == [
         ("COMPLETE", False),
         ("FAIL", True),
@@ -261,12 +261,12 @@ def test_a_study_of_another_sweep_is_refused_and_stays_as_it_is(run, write_sweep
     made = sweep_of({**content, "base": [content["base"]]}, "sweep.yaml")
     base = with_settings(yaml.safe_load(Path(content["base"]).read_text()), {"trainer.devices": 1})
     pretend.opened(folder, made, base).close()
-    before = find_study(open_storage(default_storage(folder), folder), "study").user_attrs
+    before = find_study(open_storage(folder), "study").user_attrs
     status, _, err = run("sweep", "--config", write_sweep(**changed), "--study", folder)
     assert status == 2
     assert re.search(rf"the study study was made from another sweep: {message}", err), err
     assert err.count("\n") == 1
-    assert find_study(open_storage(default_storage(folder), folder), "study").user_attrs == before
+    assert find_study(open_storage(folder), "study").user_attrs == before
 
 
 @pytest.mark.parametrize(

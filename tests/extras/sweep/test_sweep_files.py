@@ -10,14 +10,13 @@ import yaml
 from src.cli.check_fit import check_fit
 from src.extras.sweep.configuration import layered, with_settings
 from src.extras.sweep.definition import sweep_of
-from src.extras.sweep.scheduling import cell_config
 from tests.conftest import WORDS
 
 ROOT = Path(__file__).parents[3]
 
 
 def test_a_sweep_is_refused_before_anything_heavy_is_imported():
-    code = "import sys, src.extras.sweep.cli.sweep, src.extras.sweep.cli.report\n"
+    code = "import sys, src.extras.sweep.cli\n"
     code += "print([m for m in ('torch', 'lightning', 'optuna', 'matplotlib') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
@@ -33,9 +32,9 @@ def test_a_sweep_makes_complete_configurations(run, path, tmp_path):
     data |= {"data.document_separator": " ", "data.cache_dir": str(tmp_path)}
     cells = {sweep.group(cell): cell for cell in sweep.probes()}.values()
     for cell in cells:
-        check_fit(with_settings(cell_config(sweep, layered([ROOT / sweep.base[0]]), cell, 0), data))
+        check_fit(with_settings(sweep.config_of(layered([ROOT / sweep.base[0]]), cell, 0), data))
     for model in ("bert", "transformer"):
-        config = cell_config(sweep, layered([ROOT / f"configs/small/{model}.yaml"]), next(iter(cells)), 0)
+        config = sweep.config_of(layered([ROOT / f"configs/small/{model}.yaml"]), next(iter(cells)), 0)
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
         status, _, err = run("fit", "--config", tmp_path / "config.yaml", "--print_config")
         assert status == 0, err

@@ -13,8 +13,7 @@ from src.errors import InputError
 from src.extras.retrieval import evaluation
 from src.extras.retrieval.cli.search import IndexOptions, SearchOptions
 from src.extras.retrieval.documents import Document
-from src.extras.retrieval.evaluation import Evaluation
-from src.extras.retrieval.queries import make_queries, mine_negatives, read_queries
+from src.extras.retrieval.evaluation import Evaluation, make_queries, mine_negatives, read_queries
 from src.extras.retrieval.searcher import Mode, Searcher
 from src.files import check_folder_of
 

@@ -1,13 +1,13 @@
 """rag index, rag delete: make an index, add documents to it, and take some out of it."""
 
 from pathlib import Path
-from typing import Literal
 
 from src.cli.verb import NonNegativeFloat, Positive
 from src.data.malformed import Reading
 from src.encoder import load_encoder
 from src.errors import InputError
 from src.extras.retrieval import changing
+from src.extras.retrieval.dense import Kind
 from src.extras.retrieval.documents import read_documents
 from src.extras.retrieval.index import Index
 from src.extras.retrieval.index_files import Settings
@@ -21,7 +21,7 @@ def index(
     input_: str,
     output: Path,
     encoder: str | None = None,
-    vectors: Literal["flat", "hnsw", "ivf"] = "flat",
+    vectors: Kind = "flat",
     passage: Positive | None = None,
     overlap: int = 32,
     stemmer: str = "english",

@@ -1,6 +1,8 @@
 """Groups of a query, the passage that answers it and passages that do not, as batches for two towers or for one."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,29 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from src.data.store import IGNORED, BatchedRows, Key
-from src.extras.retrieval.data.hard_negatives import HardNegatives
-from src.extras.retrieval.data.inverse_cloze import Example
+from src.extras.retrieval.data.examples import Examples
 from src.tokenization import bert_row, pad_rows
 
 NO_PASSAGE = -1  # the number of a passage that only fills up a group
-
-
-class Examples(Protocol):
-    """Where queries and passages come from."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def n_passages(self) -> int: ...
-
-    @property
-    def n_tokens(self) -> int: ...  # of all passages
-
-    def draw(self, index: int, rng: np.random.Generator) -> Example: ...
-
-    def whole(self, number: int) -> NDArray[np.integer]: ...
-
-    def candidate(self, number: int, rng: np.random.Generator) -> NDArray[np.integer]: ...
 
 
 class Group(NamedTuple):
@@ -57,7 +40,7 @@ class RankingGroups(BatchedRows):
     def __init__(
         self,
         examples: Examples,
-        hard: HardNegatives | None,
+        hard: "HardNegatives | None",
         negatives: int,
         special_ids: dict[str, int],
         query_len: int,
@@ -83,7 +66,7 @@ class RankingGroups(BatchedRows):
         if self.hard is not None and len(numbers) < self.negatives:
             known = (example.number, *example.negatives)
             numbers += self.hard.draw(query, known, self.negatives - len(numbers), rng)
-        passages = [example.positive, *(self.examples.candidate(number, rng) for number in numbers)]
+        passages = [example.positive, *(self.examples.negative(number, rng) for number in numbers)]
         missing = size - len(passages)
         return Group(
             query.tolist(),
@@ -131,12 +114,62 @@ class PairGroups(RankingGroups):
             for group in groups
             for passage in group.passages
         ]
-        input_ids, attention_mask = pad_rows([ids for ids, _ in pairs], self.special_ids["pad_token"])
-        positions, begins = np.arange(input_ids.shape[1]), np.array([begin for _, begin in pairs])[:, None]
-        segments = ((positions >= begins) & (attention_mask > 0)).astype(np.int64)
         shape = (len(groups), 1 + self.negatives, -1)
-        return {
-            "input_ids": input_ids.reshape(shape),
-            "attention_mask": attention_mask.reshape(shape),
-            "token_type_ids": segments.reshape(shape),
-        }
+        arrays = pad_pairs(pairs, self.special_ids["pad_token"])
+        return {name: array.reshape(shape) for name, array in arrays.items()}
+
+
+def pad_pairs(pairs: Sequence[tuple[list[int], int]], pad_id: int) -> dict[str, NDArray[np.int64]]:
+    """Make ``input_ids``, ``attention_mask`` and ``token_type_ids``, (batch, seq) each, of rows of two parts.
+
+    Args:
+        pairs: as :func:`src.tokenization.bert_row` gives them.
+        pad_id: fills the rows up.
+    """
+    input_ids, attention_mask = pad_rows([ids for ids, _ in pairs], pad_id)
+    positions, begins = np.arange(input_ids.shape[1]), np.array([begin for _, begin in pairs])[:, None]
+    segments = ((positions >= begins) & (attention_mask > 0)).astype(np.int64)
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": segments}
+
+
+# ---- hard negatives
+
+
+def write_bm25(passages: Iterable[NDArray[np.integer]], vocab_size: int, folder: Path, split: str) -> None:
+    """Write the BM25 scores of a split's passages, by their tokens."""
+    from bm25s import BM25
+
+    scorer = BM25()
+    vocabulary = {str(i): i for i in range(vocab_size)}
+    scorer.index(([passage.tolist() for passage in passages], vocabulary), False, show_progress=False)
+    scorer.save(folder, **_names(split))
+
+
+def _names(split: str) -> dict[str, str]:
+    parts = {"data": "npy", "indices": "npy", "indptr": "npy", "vocab": "json", "params": "json"}
+    return {f"{part}_name": f"{split}.bm25.{part}.{ending}" for part, ending in parts.items()}
+
+
+class HardNegatives:
+    """Draw passages that share the most words with a query and do not answer it: the best that BM25 finds for it.
+
+    Args:
+        folder: that :func:`write_bm25` wrote into; it is memory-mapped.
+        split: of the data.
+        depth: how many of the best are drawn from.
+    """
+
+    def __init__(self, folder: Path, split: str, depth: int) -> None:
+        from bm25s import BM25
+
+        self.scorer = BM25.load(folder, **_names(split), mmap=True, load_vocab=False)
+        self.depth = depth
+
+    def draw(self, query: NDArray[np.integer], exclude: tuple[int, ...], n: int, rng: np.random.Generator) -> list[int]:
+        """Numbers of up to ``n`` passages that are not among ``exclude``, in random order."""
+        scores = self.scorer.get_scores_from_ids(np.unique(query).tolist())
+        depth = min(self.depth + len(exclude), len(scores))
+        best = np.argpartition(scores, -depth)[-depth:]
+        best = np.setdiff1d(best, exclude)
+        best = best[np.argsort(-scores[best], kind="stable")][: self.depth]
+        return rng.permutation(best)[:n].tolist()

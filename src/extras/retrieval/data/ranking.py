@@ -9,10 +9,15 @@ from src.data.datamodule import DocumentDataModule
 from src.data.sentences import read_sentences
 from src.data.store import open_array
 from src.errors import InputError
-from src.extras.retrieval.data.groups import Examples, PairGroups, RankingGroups
-from src.extras.retrieval.data.hard_negatives import HardNegatives, write_bm25
-from src.extras.retrieval.data.inverse_cloze import InverseCloze, write_cloze
-from src.extras.retrieval.data.labelled_ranking import LabelledRanking, RankingSource, write_ranking
+from src.extras.retrieval.data.examples import (
+    Examples,
+    InverseCloze,
+    LabelledRanking,
+    RankingSource,
+    write_cloze,
+    write_ranking,
+)
+from src.extras.retrieval.data.groups import HardNegatives, PairGroups, RankingGroups, write_bm25
 from src.tokenization import bert_ids, bert_tokens, vocabulary_size
 
 
@@ -105,8 +110,8 @@ class RankingDataModule(DocumentDataModule):
             infos[split] = {"queries": len(examples), **passages}
             if self.negatives:
                 self._check_passages(split, infos[split])
-                texts = (examples.whole(i) for i in range(examples.n_passages))
-                write_bm25(texts, vocabulary_size(tokenizer), folder, split)
+                tokens = map(examples.passage, range(examples.n_passages))
+                write_bm25(tokens, vocabulary_size(tokenizer), folder, split)
         return infos
 
     def _texts(self, rows: Any) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""sweep: run a configuration many times with other values, and write down what came out."""
+"""sweep: run a configuration many times with other values. report: write down what came out."""
 
 import os
 from pathlib import Path
@@ -41,7 +41,7 @@ def sweep(
         raise InputError(f"--jobs {jobs} is more than this machine's {n_cpus} CPUs")
     from src.extras.sweep.configuration import read_value, read_yaml
     from src.extras.sweep.definition import sweep_of
-    from src.extras.sweep.running import run_sweep
+    from src.extras.sweep.scheduling import run_sweep
 
     content = read_yaml(config)
     given = {"base": base, "seeds": seeds, "sampler": sampler, "cells": cells, "pruner": pruner}
@@ -54,6 +54,25 @@ def sweep(
     definition = sweep_of(content, str(config))
     folder = study or Path(f"logs/sweep/{config.stem}-{Path(definition.base[0]).stem}")
     run_sweep(definition, folder, storage, jobs, threads or max(1, n_cpus // jobs), fit=fit, check=check)
+
+
+def report(study: Path, storage: str | None = None) -> None:
+    """Write the tables and plots of a study into its folder.
+
+    Args:
+        study: the folder of a sweep
+        storage: the URL of the database, where `sweep` was given one
+    """
+    from src.extras.sweep.study import find_study, open_storage
+    from src.extras.sweep.tables import write_report
+
+    if storage is None and not (study / "study.db").is_file():
+        raise InputError(f"there is no study in {study}: run a sweep, or name its database by --storage")
+    study.mkdir(parents=True, exist_ok=True)
+    found = find_study(open_storage(study, storage), study.name)
+    if found is None:
+        raise InputError(f"the database has no study {study.name!r}")
+    print(f"wrote {write_report(found, study)}")
 
 
 def fit(arguments: list[str], callbacks: list[Any]) -> None:
