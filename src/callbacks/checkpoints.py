@@ -8,7 +8,6 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint
-from lightning.pytorch.strategies import Strategy
 
 from src.distributed import MeshStrategy, gather_objects
 from src.tasks import Task
@@ -147,16 +146,6 @@ def seed_random_states(*entropy: int) -> None:
     random.seed(for_python)
 
 
-def random_stream(strategy: Strategy) -> int:
-    """Number the random stream of a process: its own, but the same within a tensor-parallel group.
-
-    What is not sharded over that group is computed by each of its processes, which must drop the same elements of it.
-    """
-    if isinstance(strategy, MeshStrategy):
-        return strategy.device_mesh["data_parallel"].get_local_rank()
-    return int(getattr(strategy, "global_rank", 0))
-
-
 class ExactResume(L.Callback):
     """Give each process its random stream; save and restore its state, and what was collected since the last log.
 
@@ -169,7 +158,11 @@ class ExactResume(L.Callback):
         self._held: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        stream = random_stream(trainer.strategy)
+        stream, strategy = trainer.global_rank, trainer.strategy
+        if isinstance(strategy, MeshStrategy):
+            # one for a tensor-parallel group: what is not sharded over it is computed by each of its processes, which
+            # must drop the same elements
+            stream = strategy.device_mesh["data_parallel"].get_local_rank()
         if stream:  # the first is that of one process; so far all have drawn alike, the initial weights among it
             seed_random_states(torch.initial_seed(), stream)
 

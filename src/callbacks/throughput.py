@@ -64,7 +64,7 @@ class Throughput(L.Callback):
             self._since = None
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.training or trainer.state.fn == "fit":
+        if trainer.state.fn == "fit":
             self._pause()
 
     def on_train_batch_start(self, *_: Any) -> None:

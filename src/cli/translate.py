@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -118,28 +119,22 @@ class Translator:
         return i, ids
 
     def _search(self, sources: list[list[int]]) -> list[list[Hypothesis]]:
-        longest = max(map(len, sources))
-        rows = [source + [self.source_end] * (longest - len(source)) for source in sources]
-        input_ids = torch.tensor(rows, device=self.options.device)
-        lengths = torch.tensor([len(source) for source in sources], device=self.options.device)
-        mask = (torch.arange(longest, device=self.options.device) < lengths[:, None]).long()
-        options = self.options
+        longest, options = max(map(len, sources)), self.options
+        rows = [ids + [self.source_end] * (longest - len(ids)) for ids in sources]
+        masks = [[1] * len(ids) + [0] * (longest - len(ids)) for ids in sources]
+        input_ids, mask = (torch.tensor(content, device=options.device) for content in (rows, masks))
+        limits: dict[str, Any] = {"start_id": self.start, "end_id": self.end, "max_len": options.max_length}
         if options.beam == 1 and not options.min_length:
-            ids = greedy_search(
-                self.model, input_ids, mask, start_id=self.start, end_id=self.end, max_len=options.max_length
-            )
-            return [[Hypothesis(row, 0.0)] for row in ids]
+            return [[Hypothesis(row, 0.0)] for row in greedy_search(self.model, input_ids, mask, **limits)]
         return beam_search(
             self.model,
             input_ids,
             mask,
-            start_id=self.start,
-            end_id=self.end,
             beam=options.beam,
             length_penalty=wu_penalty(options.length_penalty),
-            max_len=options.max_length,
             min_len=options.min_length,
             n_best=options.n_best or 1,
+            **limits,
         )
 
 

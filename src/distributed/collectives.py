@@ -2,8 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import lightning as L
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import Strategy
@@ -11,11 +12,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
-if TYPE_CHECKING:  # a task is above this layer, and only handed in
-    import lightning as L
 
-
-def gather_objects(mine: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
+def gather_objects(mine: Any, group: Any = None) -> list[Any]:
     """Gather an object of each process of a group, by default of all, by rank; each of them must call this."""
     if not (dist.is_available() and dist.is_initialized()):
         return [mine]
@@ -71,7 +69,7 @@ def clip_by_global_norm(parameters: Iterable[nn.Parameter], max_norm: float | No
     return total
 
 
-def unsharded_model(task: "L.LightningModule") -> nn.Module:
+def unsharded_model(task: L.LightningModule) -> nn.Module:
     """Make the network with all its weights on this process, in evaluation mode: to decode with, not to train.
 
     Decoding takes another number of steps on each rank, so it must not wait for the others at every layer. Every rank
