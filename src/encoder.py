@@ -50,7 +50,7 @@ class Encoder:
         return self.model.config.max_seq_len - 2
 
     def checksum(self) -> str:
-        """A hash of all that the vectors depend on: weights and tokenizer."""
+        """Hash all that the vectors depend on: weights and tokenizer."""
         found = hashlib.sha256(self.tokenizer.to_str().encode())
         for name, weight in sorted(self.model.state_dict().items()):
             if not name.startswith("pooler."):
@@ -59,13 +59,13 @@ class Encoder:
         return found.hexdigest()[:16]
 
     def rows(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
-        """Each text as ``[CLS] text [SEP]``, cut to the positions there are, and how many were cut."""
+        """Make ``[CLS] text [SEP]`` of each text, cut to the positions there are; gives how many were cut, too."""
         found = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
         rows = [bert_row([encoding.ids], self.max_tokens + 2, self.special_ids)[0] for encoding in found]
         return rows, sum(len(encoding.ids) > self.max_tokens for encoding in found)
 
     def means(self, rows: list[list[int]], batch_size: int = 64) -> Tensor:
-        """The mean of the token vectors of each row, (rows, d_model), on the CPU; rows of like length go together."""
+        """Average the token vectors of each row: (rows, d_model), on the CPU. Rows of like length go together."""
         vectors = torch.empty(len(rows), self.dimension)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
         starts = range(0, len(rows), batch_size)
@@ -82,25 +82,20 @@ class Encoder:
         return mean_pool(self.model(input_ids, attention_mask=attention_mask), attention_mask).float().cpu()
 
     def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """A vector of length 1 for each text: (texts, dimension). Their products are cosines."""
+        """Make a vector of length 1 of each text: (texts, dimension). Their products are cosines."""
         rows, _ = self.rows(texts)
         return torch.nn.functional.normalize(self.means(rows), dim=-1).numpy()
 
 
 def load_encoder(path: str | Path, device: str = "cpu") -> Encoder:
-    """The encoder of a checkpoint of a BERT, a Longformer or a retriever.
-
-    Raises:
-        InputError: there is none in it, it cannot be read, or there is no such device.
-    """
+    """Load the encoder of a checkpoint of a BERT, a Longformer or a retriever."""
     checkpoint = read_checkpoint(path)
-    held = architectures()[checkpoint["architecture"]]
-    if held.encoder is None:
-        known = ", ".join(name for name, entry in architectures().items() if entry.encoder is not None)
+    entry = architectures()[checkpoint["architecture"]]
+    if entry.encoder is None:
+        known = ", ".join(name for name, other in architectures().items() if other.encoder)
         raise InputError(f"checkpoint {path} holds a {checkpoint['architecture']}: this needs one of {known}")
-    model = held.encoder(held.config(**checkpoint["model_config"]))
-    names = model.state_dict()
-    model.load_state_dict({name: checkpoint["state_dict"][PREFIX + name] for name in names})
+    model = entry.encoder(entry.config(**checkpoint["model_config"]))
+    model.load_state_dict({name: checkpoint["state_dict"][PREFIX + name] for name in model.state_dict()})
     tokenizer = Tokenizer.from_str(checkpoint["tokenizer"])
     tokenizer.no_padding()
     tokenizer.no_truncation()

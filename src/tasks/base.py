@@ -51,7 +51,7 @@ class Task(L.LightningModule, ABC):
         config: shape of the network; sizes that the data decide, as that of the vocabulary, come from them.
         optimizer: class and arguments of the optimizer; ``lr`` is the peak of the schedule.
         schedule: of the learning rate, a factor at each optimizer step.
-        pretrained: a checkpoint whose weights training starts from; from scratch if null.
+        pretrained: a checkpoint whose weights training starts from; from scratch if None.
         compile: whether to compile each block with ``torch.compile``.
         activation_checkpointing: whether to compute what is in a block anew for its backward pass, instead of keeping
             it: a third more work, for the memory of all blocks but one (Chen et al. 2016).
@@ -219,7 +219,7 @@ class Task(L.LightningModule, ABC):
             # a run that goes on has weights of its own, and the other verbs evaluate a checkpoint
             if self.pretrained and self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.ckpt_path:
                 self.load_pretrained(read_checkpoint(self.pretrained))
-                # both in place: a wrapper would put its name into every key of the checkpoint
+            # both in place: a wrapper would put its name into every key of the checkpoint
             for block in self.model.modules():
                 if isinstance(block, Block) and self.activation_checkpointing:
                     block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from src.architectures import architectures
@@ -90,26 +90,19 @@ class BERTModule(Task):
             extents.append(labels.extent)
         return Baselines(figures, note(*extents))
 
-    def _metrics(self) -> dict[str, Metric]:
-        names = [f"{objective}_{what}" for objective in self.objectives for what in ("loss", "accuracy")]
-        return {name: getattr(self, name) for name in names}
-
     def update_metrics(self, outputs: BERTOutput, batch: Batch) -> None:
         predictions = {"mlm": (outputs.masked_words, masked_labels(batch))}
         if outputs.next_sentence is not None:
             predictions["nsp"] = (outputs.next_sentence, batch["next_sentence_label"])
         for name, (logits, labels) in predictions.items():
-            update_mean(self._metrics()[f"{name}_loss"], _nats(logits, labels), (labels != -100).sum())
-            self._metrics()[f"{name}_accuracy"].update(logits.argmax(-1), labels)
+            update_mean(getattr(self, f"{name}_loss"), _nats(logits, labels), (labels != -100).sum())
+            getattr(self, f"{name}_accuracy").update(logits.argmax(-1), labels)
 
     def log_metrics(self, split: str, prefix: str) -> None:
-        figures = {name: metric.compute() for name, metric in self._metrics().items()}
-        for metric in self._metrics().values():
-            metric.reset()
-        losses = [figure for name, figure in figures.items() if name.endswith("_loss")]
-        self.log(f"{prefix}/loss", torch.stack(losses).sum(), prog_bar=True)
-        self.log(f"{prefix}/mlm_perplexity", torch.exp(figures["mlm_loss"]))
-        self.log_dict({f"{prefix}/{name}": figure for name, figure in figures.items()})
+        losses = {name: getattr(self, f"{name}_loss").compute() for name in self.objectives}
+        self.log(f"{prefix}/loss", torch.stack(list(losses.values())).sum(), prog_bar=True)
+        self.log(f"{prefix}/mlm_perplexity", torch.exp(losses["mlm"]))
+        self.log_means(prefix, *(f"{name}_{what}" for name in self.objectives for what in ("loss", "accuracy")))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Find the most likely word at each masked position, (batch, most)."""
@@ -136,7 +129,7 @@ class LongformerModule(BERTModule):
 
 
 def _nats(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy, summed."""
+    """Sum the cross-entropies."""
     return cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
 
 

@@ -48,7 +48,7 @@ class GPTModule(Task):
         update_mean(self.loss, outputs, (batch["labels"] != -100).sum())
 
     def _figures(self, loss: Tensor, split: str) -> dict[str, Tensor]:
-        """What is told of a split, from its mean loss in nats."""
+        """Compute what is logged of a split from its mean loss in nats."""
         assert isinstance(self.data, LMDataModule)
         bits_per_byte = loss / math.log(2) / self.data.bytes_per_token(split)
         return {"loss": loss, "perplexity": torch.exp(loss), "bits_per_byte": bits_per_byte}
@@ -71,5 +71,4 @@ class GPTModule(Task):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the log-probability of each target token, (batch, seq); 0 where there is no target."""
-        losses = cross_entropy(self.outputs(batch).transpose(1, 2), batch["labels"], reduction="none")
-        return -losses
+        return -cross_entropy(self.outputs(batch).transpose(1, 2), batch["labels"], reduction="none")

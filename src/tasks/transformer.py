@@ -182,7 +182,7 @@ class TransformerModule(Task):
         return Baselines(figures, note(*extents))
 
     def _gathered(self) -> dict[int, str]:
-        """The translations of all ranks by the place of their sentence."""
+        """Gather the translations of all ranks, by the index of their sentence."""
         parts: list[Any] = [self._translations]
         if dist.is_available() and dist.is_initialized():
             parts = [None] * dist.get_world_size()
@@ -192,7 +192,7 @@ class TransformerModule(Task):
 
     @rank_zero_only
     def _log_signature(self, metric: str, signature: str) -> None:
-        """Without it a score cannot be compared: with TensorBoard, and on the screen in a test."""
+        """Write what a score cannot be compared without: to TensorBoard, and on the screen in a test."""
         if metric.startswith("test/"):
             print(f"{metric}: {signature}")
         for logger in self.loggers:
@@ -200,7 +200,7 @@ class TransformerModule(Task):
                 logger.experiment.add_text(f"{metric}_signature", signature, self.global_step)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[str]:
-        """The translation of each source, by beam search."""
+        """Translate each source by beam search."""
         return self.translate(batch, self.beam)
 
     # ---- checkpoints

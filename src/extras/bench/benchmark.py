@@ -129,9 +129,9 @@ class Record:
     Args:
         command: what it was started by.
         machine: where.
+        unit: of the rates.
         settings: what was run, by name, for people.
         parameters: of the network.
-        unit: of the rates.
         own: the rate of each round here.
         theirs: the rate of the other program right after each, if there is one.
         steps: the profiled steps of training.
@@ -141,9 +141,9 @@ class Record:
 
     command: str
     machine: Machine
-    settings: dict[str, Any]
+    unit: str
+    settings: dict[str, Any] = field(default_factory=dict)
     parameters: int = 0
-    unit: str = "tokens/s"
     own: list[float] = field(default_factory=list)
     theirs: list[float] = field(default_factory=list)
     steps: Steps | None = None

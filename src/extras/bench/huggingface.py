@@ -191,10 +191,7 @@ class HuggingFaceDecoding:
     def __init__(self, task: Task) -> None:
         dtype = next(task.model.parameters()).dtype
         self.model: Any = counterpart(task).to(dtype).eval()
-        self.about = {
-            "program": f"transformers {version('transformers')}, generate",
-            **about_network(self.model),
-        }
+        self.about = {"program": f"transformers {version('transformers')}, generate", **about_network(self.model)}
 
     def decode(self, batch: Batch, search: Search) -> list[list[int]]:
         """Return token ids without start, prompt and end token."""

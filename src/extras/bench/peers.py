@@ -3,7 +3,7 @@
 import re
 import subprocess
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -27,24 +27,6 @@ class Search(NamedTuple):
     alpha: float
     max_len: int
     end_id: int
-
-
-class TrainingPeer(Protocol):
-    """Another program that trains; ``about`` is what is known of it, by name, for people."""
-
-    about: dict[str, Any]
-
-    def rate(self, batches: list[Batch]) -> float:
-        """Train on the batches of a round; return tokens a second, those of the warm-up left out."""
-
-
-class DecodingPeer(Protocol):
-    """Another program that decodes within this process; ``about`` is what is known of it, by name, for people."""
-
-    about: dict[str, Any]
-
-    def decode(self, batch: Batch, search: Search) -> list[list[int]]:
-        """Return the token ids of each row, without start, prompt and end token."""
 
 
 class External:

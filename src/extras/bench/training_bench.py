@@ -7,8 +7,9 @@ import lightning as L
 import torch
 
 from src.callbacks.throughput import Throughput, training_flops
-from src.extras.bench.benchmark import Steps
-from src.extras.bench.peers import Batch, TrainingPeer
+from src.extras.bench.benchmark import Record, Steps
+from src.extras.bench.huggingface import HuggingFaceTraining
+from src.extras.bench.peers import Batch, External
 from src.extras.bench.profiler import PeakMemory, StepProfiler, clock
 from src.hardware import compute_dtype, matmul_peak
 from src.tasks import Task
@@ -22,27 +23,25 @@ class TrainingBench(L.Callback):
     it. The last in the list of callbacks.
 
     Args:
+        record: what is measured goes there.
         warmup: optimizer steps.
         steps: optimizer steps.
         make_peer: makes the other program, once the run is set up; None where there is none.
         profiler: the run's.
-        peaks: FLOP/s of matrix products by type.
     """
 
     def __init__(
         self,
+        record: Record,
         warmup: int,
         steps: int,
-        make_peer: Callable[[L.Trainer, Task, Batch], TrainingPeer] | None,
+        make_peer: Callable[[L.Trainer, Task, Batch], HuggingFaceTraining | External] | None,
         profiler: StepProfiler,
-        peaks: dict[str, float],
     ) -> None:
-        self.warmup, self.steps, self.make_peer = warmup, steps, make_peer
-        self.profiler, self.peaks = profiler, peaks
-        self.profiled: Steps | None = None
-        self.own: list[float] = []
-        self.theirs: list[float] = []
-        self.peer: TrainingPeer | None = None
+        self.record, self.warmup, self.steps = record, warmup, steps
+        self.make_peer, self.profiler = make_peer, profiler
+        self.settings = {"steps a round": f"{steps}, after {warmup} that do not count"}
+        self.peer: HuggingFaceTraining | External | None = None
         self.first_batch: Batch = {}
         self._batches: list[Batch] = []
         self._step = 0
@@ -60,32 +59,33 @@ class TrainingBench(L.Callback):
         if done == self.warmup:
             self._warm_batches = len(self._batches)
             self._memory = PeakMemory(device)
-            self._start = clock(device) if self.profiled else self.profiler.begin(device)
+            self._start = clock(device) if self.record.steps else self.profiler.begin(device)
         elif done == 0:
             self._end_round(trainer, pl_module)
 
     def _end_round(self, trainer: L.Trainer, task: Task) -> None:
         device = trainer.strategy.root_device
-        seconds = (clock(device) if self.profiled else self.profiler.end()) - self._start
+        seconds = (clock(device) if self.record.steps else self.profiler.end()) - self._start
         batches = self._batches[self._warm_batches :]
         tokens = sum(int(task.count_tokens(batch)) for batch in batches)
-        if self.profiled is None:
+        if self.record.steps is None:
             dtype = compute_dtype(str(trainer.precision))
-            self.profiled = Steps(
+            self.record.steps = Steps(
                 self.steps,
                 tokens,
                 seconds,
                 parts=dict(self.profiler.seconds),
                 flops=flops_of(task, batches),
-                peak=self.peaks.get(str(dtype).removeprefix("torch.")) or matmul_peak(dtype, device),
+                peak=self.record.machine.peaks.get(str(dtype).removeprefix("torch.")) or matmul_peak(dtype, device),
                 peak_memory=self._memory.bytes(),
             )
         else:
-            self.own.append(tokens / seconds)
+            self.record.own.append(tokens / seconds)
             if self.peer is not None:
-                self.theirs.append(self.peer.rate(self._batches))
+                self.record.theirs.append(self.peer.rate(self._batches))
         if self.peer is None and self.make_peer is not None:
             self.peer = self.make_peer(trainer, task, self._batches[0])
+            self.record.against = self.peer.about
         self._batches = []
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Throughput):

@@ -1,6 +1,6 @@
 """HuggingFace's format, in and out: one adapter an architecture, and no code of `transformers`."""
 
 VERBS = {
-    "import": ("src.extras.huggingface.cli.import_:import_", "make a checkpoint of a HuggingFace model"),
-    "export": ("src.extras.huggingface.cli.export:export", "write a checkpoint in HuggingFace's format"),
+    "import": ("src.extras.huggingface.cli:import_", "make a checkpoint of a HuggingFace model"),
+    "export": ("src.extras.huggingface.cli:export", "write a checkpoint in HuggingFace's format"),
 }

@@ -137,10 +137,9 @@ class BERTClassifierAdapter(BERTAdapter):
         return "BertForSequenceClassification"
 
     def read_fields(self, theirs: Settings, tensors: Tensors) -> Settings:
-        """As the base class, with as many labels as the classifier has biases: one is the score of a reranker."""
-        problem = setting(theirs, "problem_type", str, SOFTMAX)
+        """As many labels as the classifier has biases: one is the score of a reranker."""
         n_labels = tensors["classifier.bias"].numel() if "classifier.bias" in tensors else 2
-        if problem != SOFTMAX:
+        if (problem := setting(theirs, "problem_type", str, SOFTMAX)) != SOFTMAX:
             raise InputError(
                 f"config.json describes a {self.model_class(())} with problem_type {problem!r}: here a classifier "
                 "chooses one of several labels, by a softmax"
@@ -152,7 +151,6 @@ class BERTClassifierAdapter(BERTAdapter):
         return [*self.encoder_matches(config), *pooler, *layer("classifier", "classifier")]
 
     def config_tokens(self, checkpoint: Settings) -> Settings:
-        """As the base class, with the names of the labels."""
         n_labels = checkpoint["model_config"]["n_labels"]
         names = checkpoint.get("label_names") or [f"LABEL_{i}" for i in range(n_labels)]
         ids = {name: i for i, name in enumerate(names)}

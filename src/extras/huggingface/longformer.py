@@ -48,14 +48,12 @@ class LongformerAdapter(BERTAdapter):
         return {**super().read_fields(theirs, tensors), "window": sides[0] if len(set(sides)) == 1 else sides}
 
     def write_config(self, config: LongformerConfig) -> Settings:
-        """As the base class, with HuggingFace's windows."""
         sides = config.window if isinstance(config.window, list) else [config.window] * config.n_layers
         if 0 in sides:
             raise InputError("HuggingFace's longformer has no window of 0: the network cannot be exported")
         return {**super().write_config(config), "attention_window": [2 * side for side in sides]}
 
     def read(self, theirs: Settings, tensors: Tensors) -> Imported:
-        """As the base class, without the positions that no token has."""
         unused = setting(theirs, "pad_token_id", int, 1) + 1
         positions = setting(theirs, "max_position_embeddings", int, 512) - unused
         cut = {name: t[unused:] if name.endswith(POSITIONS) else t for name, t in tensors.items()}
@@ -64,7 +62,6 @@ class LongformerAdapter(BERTAdapter):
     def write(
         self, config: LongformerConfig, weights: Tensors, tokens: Settings, untrained: tuple[str, ...] = ()
     ) -> Exported:
-        """As the base class, with the positions that no token has."""
         exported = super().write(config, weights, tokens, untrained)
         unused = tokens["pad_token_id"] + 1
         exported.config["max_position_embeddings"] += unused

@@ -95,7 +95,7 @@ class MarianAdapter(Adapter):
         }
 
     def read(self, theirs: Settings, tensors: Tensors) -> Imported:
-        """As the base class; a bias of the output layer and positions that are not sinusoidal are refused."""
+        """Refuse a bias of the output layer, and positions that are not sinusoidal."""
         if FINAL_BIAS in tensors and tensors[FINAL_BIAS].any():
             raise InputError(f"{FINAL_BIAS} is not zero: the output layer here has no bias")
         config = self.read_config(theirs, tensors)

@@ -22,7 +22,7 @@ class BiEncoder(Network):
     def steps(
         self, query_input_ids: Tensor, query_attention_mask: Tensor, input_ids: Tensor, attention_mask: Tensor
     ) -> list[Step]:
-        """Queries (Q, T) and passages (P, T'): the steps to their vectors, (Q, C) and (P, C)."""
+        """List the steps from queries (Q, T) and passages (P, T') to their vectors, (Q, C) and (P, C)."""
 
         def pool(queries: Tensor, passages: Tensor) -> tuple[Tensor, Tensor]:
             return unit_vectors(queries, query_attention_mask), unit_vectors(passages, attention_mask)
@@ -32,12 +32,12 @@ class BiEncoder(Network):
         return [*map(side_by_side, queries, passages), Step(pool, [])]
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Texts (B, T) to vectors (B, C)."""
+        """Make vectors (B, C) of texts (B, T)."""
         return unit_vectors(self.encoder(input_ids, attention_mask=attention_mask), attention_mask)
 
 
 def unit_vectors(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """The mean over the real tokens, at length 1: (B, T, C) and (B, T) to (B, C)."""
+    """Average over the real tokens and scale to length 1: (B, T, C) and (B, T) to (B, C)."""
     return nn.functional.normalize(mean_pool(hidden, attention_mask), dim=-1)
 
 

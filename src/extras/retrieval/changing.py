@@ -1,7 +1,7 @@
 """Adding documents to an index and deleting them.
 
 Documents are added as a new segment; deleting marks them. Both leave the vectors that are there as they are. So that
-segments stay few, one that is not larger than twice the next is joined with it, and one of which more than half is
+segments stay few, one that is not larger than twice the next is merged with it, and one of which more than half is
 deleted is written anew: the vectors of a document are copied a logarithmic number of times, and never computed again.
 BM25 weighs words by all passages, so that its scores are computed anew, from the words that the segments hold.
 """
@@ -39,7 +39,9 @@ def add(folder: Path, documents: Iterable[Document], settings: Settings, encoder
     with writing(folder):
         old = Index(folder) if (folder / MANIFEST).is_file() else None
         if old and replace(old.settings, encoder=settings.encoder) != settings:
-            raise InputError(f"the index {folder} was made with other settings: {_difference(old.settings, settings)}")
+            name = next(n for n in vars(settings) if n != "encoder" and vars(old.settings)[n] != vars(settings)[n])
+            difference = f"its {name} is {vars(old.settings)[name]}, not {vars(settings)[name]}"
+            raise InputError(f"the index {folder} was made with other settings: {difference}")
         segments = old.segments if old else []
         fresh, replaced, same = _sort_out(documents, _rows(segments))
         content, empty = _prepare(fresh, settings, encoder)
@@ -49,11 +51,6 @@ def add(folder: Path, documents: Iterable[Document], settings: Settings, encoder
             generation = old.manifest.generation + 1 if old else 1
             _commit(folder, old.settings if old else settings, generation, [*segments, content])
     return Added(len(fresh) - empty - replaced, replaced, same, empty)
-
-
-def _difference(old: Settings, new: Settings) -> str:
-    name = next(name for name in vars(old) if name != "encoder" and getattr(old, name) != getattr(new, name))
-    return f"its {name} is {getattr(old, name)}, not {getattr(new, name)}"
 
 
 def _rows(segments: list[Segment]) -> dict[str, tuple[Segment, int]]:
@@ -114,7 +111,7 @@ def delete(folder: Path, sources: list[str]) -> int:
 def _commit(folder: Path, settings: Settings, generation: int, items: list[Segment | Content]) -> None:
     """Write what is new, and then the manifest that names it."""
     parts, words = [], []
-    for n, item in enumerate(_settled(items)):
+    for n, item in enumerate(_merged(items)):
         words += item.words()
         if isinstance(item, Segment):
             parts.append(replace(item.part, deleted=item.deleted))
@@ -137,20 +134,20 @@ def _finished(folder: Path) -> Part:
     return Part(folder.name, checksums(folder))
 
 
-def _settled(items: list[Segment | Content]) -> list[Segment | Content]:
-    """Join and renew segments: see the module."""
-    settled: list[Segment | Content] = []
+def _merged(items: list[Segment | Content]) -> list[Segment | Content]:
+    """Merge and rewrite segments: see the module."""
+    merged: list[Segment | Content] = []
     for item in items:
         if isinstance(item, Segment) and 2 * item.n_alive < len(item):
             item = item.content()
         if item.n_alive:
-            settled.append(item)
-        # without a change there is nothing to join: one of the two is to be written anyway
+            merged.append(item)
+        # without a change there is nothing to merge: one of the two is to be written anyway
         while (
-            len(settled) > 1
-            and settled[-2].n_alive <= 2 * settled[-1].n_alive
-            and any(isinstance(last, Content) for last in settled[-2:])
+            len(merged) > 1
+            and merged[-2].n_alive <= 2 * merged[-1].n_alive
+            and any(isinstance(last, Content) for last in merged[-2:])
         ):
-            second, first = settled.pop().content(), settled.pop().content()
-            settled.append(first.joined(second))
-    return settled
+            second, first = merged.pop().content(), merged.pop().content()
+            merged.append(first.merged(second))
+    return merged

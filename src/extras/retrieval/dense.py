@@ -40,7 +40,7 @@ class Dense:
         self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
 
     def vectors(self) -> Vectors:
-        """All vectors, in the order in which they were written."""
+        """Read all vectors, in the order in which they were written."""
         if isinstance(self._index, faiss.IndexIVF):
             self._index.make_direct_map()
         return self._index.reconstruct_n(0, self._index.ntotal)

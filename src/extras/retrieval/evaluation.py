@@ -187,16 +187,16 @@ class Evaluation:
     seconds: dict[str, NDArray[np.float64]]
 
     def estimates(self) -> dict[str, dict[str, Estimate]]:
-        """The mean of each measure at each stage."""
+        """Average each measure at each stage."""
         return {stage: {m: bootstrap(v) for m, v in of.items()} for stage, of in self.values.items()}
 
     def gains(self, over: str) -> dict[str, Estimate]:
-        """What the reranker adds to the list it was given, query by query: the samples are of differences."""
+        """Compute what the reranker adds to the list it was given, query by query: the samples are of differences."""
         pairs = self.values["rerank"], self.values[over]
         return {measure: bootstrap(pairs[0][measure] - pairs[1][measure]) for measure in pairs[0]}
 
     def milliseconds(self) -> dict[str, tuple[float, float]]:
-        """Median and 95th percentile of the time of a query, by stage."""
+        """Compute the median and 95th percentile of the time of a query, by stage."""
         return {
             stage: (float(np.median(times) * 1e3), float(np.percentile(times, 95) * 1e3))
             for stage, times in self.seconds.items()

@@ -71,18 +71,18 @@ class Content:
 
     @property
     def n_alive(self) -> int:
-        """How many passages there are, none of which is deleted."""
+        """Count the passages, none of which is deleted."""
         return self.passages.num_rows
 
     def words(self) -> list[list[str]]:
-        """The words of each passage."""
+        """Give the words of each passage."""
         return self.passages["words"].to_pylist()
 
     def content(self) -> "Content":
-        """As of a segment: itself."""
+        """Return itself, as a segment returns what is not deleted in it."""
         return self
 
-    def joined(self, other: "Content") -> "Content":
+    def merged(self, other: "Content") -> "Content":
         """Put the documents of another behind these."""
         rows = pa.array(other.passages["document"].to_numpy() + self.documents.num_rows, pa.int32())
         passages = other.passages.set_column(0, "document", rows)
@@ -125,25 +125,25 @@ class Segment:
 
     @property
     def n_alive(self) -> int:
-        """How many passages are not deleted."""
+        """Count the passages that are not deleted."""
         return int(self.alive().sum())
 
     def alive(self) -> NDArray[np.bool_]:
-        """Which passages are not deleted."""
+        """Mark the passages that are not deleted, (passages,)."""
         return ~np.isin(self.document_of, self.deleted)
 
     def documents(self) -> dict[str, int]:
-        """The rows of the documents that are not deleted, by their names."""
+        """Map the documents that are not deleted, by source, to their rows."""
         gone = set(self.deleted)
         return {source: i for i, source in enumerate(self.sources) if i not in gone}
 
     def span(self, row: int) -> tuple[str, int, int]:
-        """Source, start and end of a passage."""
+        """Give source, start and end of a passage."""
         start, end = (self._passages[name][row].as_py() for name in ("start", "end"))
         return self.sources[self.document_of[row]], start, end
 
     def passage(self, row: int) -> Passage:
-        """A passage with its text."""
+        """Read a passage."""
         source, start, end = self.span(row)
         text: str = self._documents["text"][int(self.document_of[row])].as_py()
         return Passage(source, start, end, text[start:end])
@@ -213,7 +213,7 @@ class Index:
         return len(self.numbers)
 
     def documents(self) -> list[str]:
-        """The sources of all documents."""
+        """List the sources of all documents."""
         return [source for segment in self.segments for source in segment.documents()]
 
     def check_encoder(self, encoder: Encoder, path: str) -> None:
@@ -250,12 +250,12 @@ class Index:
         return sorted(found, key=lambda one: (-one[1], one[0]))[:k]
 
     def passage(self, number: int) -> Passage:
-        """A passage by its number."""
+        """Read a passage by its number."""
         segment, row = self._row(number)
         return segment.passage(row)
 
     def span(self, number: int) -> tuple[str, int, int]:
-        """Source, start and end of a passage by its number."""
+        """Give source, start and end of a passage by its number."""
         segment, row = self._row(number)
         return segment.span(row)
 

@@ -40,7 +40,7 @@ class Words:
         self._tokenizer = Tokenizer(splitter=_pieces, stopwords=stopwords, stemmer=stemmer)
 
     def of(self, texts: Iterable[str]) -> list[list[str]]:
-        """The words of each text."""
+        """Give the words of each text."""
         found = self._tokenizer.tokenize(list(texts), update_vocab=True, return_as="string", show_progress=False)
         return [[word for word in words if word] for words in found]  # of no words it makes an empty one
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean, pstdev
 from typing import Literal
 
 import torch
@@ -53,12 +54,11 @@ def blend(first: Sequence[float], second: Sequence[float], weight: float) -> lis
         second: of the reranker.
         weight: of the second, between 0 and 1.
     """
-    if weight == 1:
+    if weight == 1 or not first:
         return list(second)
     scaled = []
     for scores in (first, second):
-        mean = sum(scores) / len(scores)
-        deviation = (sum((score - mean) ** 2 for score in scores) / len(scores)) ** 0.5 or 1.0
+        mean, deviation = fmean(scores), pstdev(scores) or 1.0
         scaled.append([(score - mean) / deviation for score in scores])
     return [(1 - weight) * a + weight * b for a, b in zip(*scaled, strict=True)]
 

@@ -216,7 +216,7 @@ class _Gather(torch.autograd.Function):
 
 
 def gather_rows(strategy: Strategy, rows: Tensor) -> Tensor:
-    """The rows of all processes that have rows of their own, in the order of their ranks.
+    """Gather the rows of all processes that have rows of their own, in the order of their ranks.
 
     With a loss that is averaged over the processes, the gradient is that of one process with all rows.
 
@@ -229,6 +229,6 @@ def gather_rows(strategy: Strategy, rows: Tensor) -> Tensor:
 
 
 def first_row(strategy: Strategy, n: int) -> int:
-    """Where the rows of this process, ``n`` of them, begin among those of all."""
+    """Find where the rows of this process, ``n`` of them, begin among those of all."""
     group = data_parallel_group(strategy)
     return 0 if group is None else dist.get_rank(group) * n

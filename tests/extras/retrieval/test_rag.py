@@ -177,7 +177,7 @@ def test_what_cannot_be_is_refused_in_one_line(run, folder):
         ((*index, "--input", "nothing.txt"), "there is no file nothing.txt"),
         ((*index, "--input", "docs", "--overlap", 100), "--overlap 100 must be at least 0"),
         ((*index, "--input", "docs", "--encoder", "encoder.ckpt", "--passage", 99), "more than the 46 tokens"),
-        ((*index, "--input", "docs", "--encoder", "gpt.ckpt"), "holds a gpt: this needs one of bert, bi_encoder"),
+        ((*index, "--input", "docs", "--encoder", "gpt.ckpt"), "needs one of bert, longformer, bi_encoder"),
         ((*index, "--input", "docs", "--stemmer", "klingon"), "there is no stemmer 'klingon'"),
         ((*INDEX, "--vectors", "hnsw"), "was made with other settings: its kind is flat, not hnsw"),
         ((*search, "?!"), "the query '?!' has no words"),

@@ -166,7 +166,7 @@ class HardNegatives:
         self.depth = depth
 
     def draw(self, query: NDArray[np.integer], exclude: tuple[int, ...], n: int, rng: np.random.Generator) -> list[int]:
-        """Numbers of up to ``n`` passages that are not among ``exclude``, in random order."""
+        """Draw the numbers of up to ``n`` passages that are not among ``exclude``, in random order."""
         scores = self.scorer.get_scores_from_ids(np.unique(query).tolist())
         depth = min(self.depth + len(exclude), len(scores))
         best = np.argpartition(scores, -depth)[-depth:]

@@ -1,10 +1,11 @@
-"""import: a model in HuggingFace's format, from a folder or the hub, as a checkpoint of this project."""
+"""import: a model in HuggingFace's format as a checkpoint. export: a checkpoint in HuggingFace's format."""
 
 from pathlib import Path
 
+from src.checkpoint import read_checkpoint
 from src.cli.config_overrides import save_starting_point
 from src.cli.verb import check_output
-from src.extras.huggingface.hub import locate
+from src.extras.huggingface import exporting, hub
 from src.extras.huggingface.importing import import_folder
 
 
@@ -17,10 +18,26 @@ def import_(from_: str, output: Path, revision: str | None = None) -> None:
         revision: branch, tag or commit of a model on the hub
     """
     check_output(output, ".ckpt")
-    content, overrides, notes = import_folder(locate(from_, revision), from_)
+    content, overrides, notes = import_folder(hub.locate(from_, revision), from_)
     save_starting_point(content, overrides, output)
     n = sum(tensor.numel() for tensor in {id(tensor): tensor for tensor in content["state_dict"].values()}.values())
     print(f"wrote {output}: a {content['architecture']} of {n:,} parameters out of {from_}")
     for note in notes:
         print(f"note: {note}")
     print(f"to train from it, lay {output.with_suffix('.yaml')} over a configuration: --config ... --config ...")
+
+
+def export(checkpoint: str, output: Path, push: str | None = None) -> None:
+    """Write a checkpoint as a folder that HuggingFace's `from_pretrained` reads, and push it to the hub if asked to.
+
+    Args:
+        checkpoint: a checkpoint of any network
+        output: where to write: a new folder
+        push: put it onto the hub as well: USER/NAME
+    """
+    if push:
+        hub.check_token()
+    exported = exporting.export(read_checkpoint(checkpoint), output)
+    print(f"wrote {output}: a {exported.config['architectures'][0]}")
+    if push:
+        print(f"pushed to {hub.push(output, push)}")

@@ -3,12 +3,13 @@
 import shlex
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 import yaml
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import SaveConfigCallback
@@ -22,6 +23,7 @@ from src.cli.verb import Positive
 from src.errors import InputError
 from src.extras.bench.benchmark import Machine, Record, check_output, show, write
 from src.extras.bench.decoding_bench import DecodingBench
+from src.extras.bench.huggingface import HuggingFaceDecoding, HuggingFaceTraining
 from src.extras.bench.peers import External
 from src.extras.bench.profiler import StepProfiler, profile_loggers
 from src.extras.bench.training_bench import TrainingBench
@@ -63,9 +65,9 @@ class BenchCLI(TrainingCLI):
         self.options, self.profiler = options, StepProfiler()
         self.steps = options.steps or (5 if options.decode else 20)
         self.peers = (TRANSFORMERS, "accelerate") if options.against == TRANSFORMERS else ()
-        unit = "sentences/s" if options.decode else "tokens/s"
+        self.unit = "sentences/s" if options.decode else "tokens/s"
         # before anything is prepared: a file that is not there
-        self.external = External(Path(options.against), unit) if options.against and not self.peers else None
+        self.external = External(Path(options.against), self.unit) if options.against and not self.peers else None
         steps = (1 + options.rounds) * (options.warmup + self.steps)
         if options.decode and not values_of(("--trainer.precision",), arguments):
             arguments = [*arguments, "--trainer.precision", "32-true"]  # as the verbs that decode
@@ -94,72 +96,33 @@ class BenchCLI(TrainingCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Measure instead of fit; gives ``self.record``."""
         self.before_fit()
-        device = self.trainer.strategy.root_device
-        machine = Machine.measured(device, self.peers)
-        self.record = Record(shlex.join(["python", "-m", "src", *sys.argv[1:]]), machine, {})
-        measure = self._decode if self.options.decode else self._train
-        measure()
-
-    def _settings(self, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
-        self.record.parameters = self.model.n_parameters()
-        shape = ", ".join(
-            f"{name} {' x '.join(map(str, tensor.shape))}" for name, tensor in batch.items() if tensor.dim()
-        )
-        return {
-            "network": f"{type(self.model.model).__name__}, {self.record.parameters:,} parameters",
-            "first batch": shape,
-            "precision": f"{self.trainer.precision} on {self.trainer.strategy.root_device.type}",
-        }
-
-    def _train(self) -> None:
-        options = self.options
-
-        def peer(trainer: L.Trainer, task: Any, batch: Any) -> Any:
-            if self.external is not None:
-                return self.external
-            from src.extras.bench.huggingface import HuggingFaceTraining
-
-            return HuggingFaceTraining(trainer, task, batch, options.warmup, self.steps)
-
-        bench = TrainingBench(
-            options.warmup,
-            self.steps,
-            peer if options.against else None,
-            self.profiler,
-            self.record.machine.peaks,
-        )
+        options, device = self.options, self.trainer.strategy.root_device
+        command = shlex.join(["python", "-m", "src", *sys.argv[1:]])
+        record = self.record = Record(command, Machine.measured(device, self.peers), self.unit)
+        bench: DecodingBench | TrainingBench
+        if options.decode:
+            bench = DecodingBench(record, self.steps, options.rounds, self._make_peer(HuggingFaceDecoding))
+        else:
+            peer = partial(HuggingFaceTraining, warmup=options.warmup, steps=self.steps)
+            bench = TrainingBench(record, options.warmup, self.steps, self._make_peer(peer), self.profiler)
         self.trainer.callbacks.append(bench)  # type: ignore[attr-defined]
         self.trainer.fit(self.model, self.datamodule)
-        record = self.record
-        record.settings = {
-            **self._settings(bench.first_batch),
-            "steps a round": f"{self.steps}, after {options.warmup} that do not count",
+        record.parameters = self.model.n_parameters()
+        shapes = {
+            name: " x ".join(map(str, tensor.shape)) for name, tensor in bench.first_batch.items() if tensor.dim()
         }
-        record.steps, record.own, record.theirs = bench.profiled, bench.own, bench.theirs
-        record.against = bench.peer.about if bench.peer else {}
-
-    def _decode(self) -> None:
-        def peer(task: Any) -> Any:
-            if self.external is not None:
-                return self.external
-            from src.extras.bench.huggingface import HuggingFaceDecoding
-
-            return HuggingFaceDecoding(task)
-
-        bench = DecodingBench(self.steps, self.options.rounds, peer if self.options.against else None)
-        self.trainer.callbacks.append(bench)  # type: ignore[attr-defined]
-        self.trainer.fit(self.model, self.datamodule)
-        record = self.record
-        weights = self.model.pretrained or "none but the first random ones: --ckpt_path names a checkpoint"
-        search = bench.work[0][1]
-        record.unit = "sentences/s"
         record.settings = {
-            **self._settings(bench.work[0][0]),
-            "weights": weights,
-            "search": f"beam {search.beam}, length penalty {search.alpha:g}, {len(bench.work)} batches a round",
+            "network": f"{type(self.model.model).__name__}, {record.parameters:,} parameters",
+            "first batch": ", ".join(f"{name} {shape}" for name, shape in shapes.items()),
+            "precision": f"{self.trainer.precision} on {device.type}",
+            **bench.settings,
         }
-        record.decoded, record.own, record.theirs = bench.decoded, bench.own, bench.theirs
-        record.against = bench.peer.about if bench.peer else {}
+
+    def _make_peer(self, transformers: Callable[..., Any]) -> Callable[..., Any] | None:
+        """Choose what makes the other program, once the run is set up; None where there is none."""
+        if self.external is not None:
+            return lambda *_: self.external
+        return transformers if self.options.against else None
 
 
 def measure(*fit: str, options: Options) -> Record:
