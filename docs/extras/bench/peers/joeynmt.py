@@ -21,11 +21,11 @@ def write_pieces(source: str, languages: tuple[str, str], vocab_size: int, outpu
     vocabulary = tokenizer.get_vocab()
     pieces = [piece for piece in sorted(vocabulary, key=vocabulary.__getitem__) if piece != END_OF_TEXT]
     (output / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
-    for split in ("train", "validation"):
+    for split, name in (("train", "train"), ("validation", "val")):
         for side, language in enumerate(languages):
             rows = tokenizer.encode_batch([pair[side] for pair in splits[split]])
             text = "".join(f"{' '.join(row.tokens)}\n" for row in rows)
-            (output / f"{corpus.name_of(split)}.{language}").write_text(text, encoding="utf-8")
+            (output / f"{name}.{language}").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
