@@ -1,7 +1,9 @@
 """What the machine's matrix products reach, and the precision to choose for it."""
 
+import platform
 import time
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -14,6 +16,14 @@ Precision = Literal["bf16-mixed", "32-true"]
 # bfloat16 must be this much faster than float32 to pay for the casts of mixed precision
 WORTHWHILE = 1.3
 ENOUGH = 0.2  # seconds: a type whose product takes longer (bfloat16 without its instructions: 2) is measured once
+
+
+def cpu_name() -> str:
+    """Return what the CPU calls itself."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 @cache

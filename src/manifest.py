@@ -4,13 +4,14 @@ import hashlib
 import os
 import platform
 import subprocess
-import sys
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from src.hardware import cpu_name
 
 MANIFEST = "manifest.json"  # in the run's folder
 # what a difference of is expected: it is no reason for another result
@@ -63,20 +64,13 @@ def hardware() -> dict[str, Any]:
     return {
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
-        "processor": _cpu(),
+        "processor": cpu_name(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpus": gpus,
         "cuda": torch.version.cuda,
     }
-
-
-def _cpu() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or sys.platform
 
 
 def differences(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:

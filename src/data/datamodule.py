@@ -47,10 +47,10 @@ class TextDataModule(L.LightningDataModule, ABC):
         test_fraction: the same for testing; 0 for no test split.
         strict: refuse malformed rows (not UTF-8, no JSON, of a wrong type, null or empty) instead of leaving them out.
         max_malformed: fraction of the rows of a file that may be left out as malformed; more are refused.
-        delimiter: between the fields of a table; by its ending and its header if null.
-        encoding: of texts, tables and JSON, such as ``cp1252``; UTF-8 if null, or what a table is without doubt.
+        delimiter: between the fields of a table; by its ending and its header if None.
+        encoding: of texts, tables and JSON, such as ``cp1252``; UTF-8 if None, or what a table is without doubt.
         batch_size: rows a batch, on each rank.
-        eval_batch_size: the same for validation and test; ``batch_size`` if null.
+        eval_batch_size: the same for validation and test; ``batch_size`` if None.
         num_workers: processes that load training batches; 0 loads them in the main process.
         seed: of the order of the rows and of all that is drawn for them; the run's seed.
         cache_dir: where prepared data lie.
@@ -264,7 +264,7 @@ class DocumentDataModule(TextDataModule):
         validation_source: files for validation, read like ``source``.
         max_documents: read no more than this many.
         tokenizer_vocab_size: of a trained tokenizer.
-        tokenizer_cased: whether a trained ``wordpiece`` keeps case and accents; if null, it does unless 99.5% of the
+        tokenizer_cased: whether a trained ``wordpiece`` keeps case and accents; if None, it does unless 99.5% of the
             letters are ASCII, as those of English are.
     """
 

@@ -111,16 +111,16 @@ class TranslationDataModule(TextDataModule):
         max_pairs: read no more training pairs than this.
         tokenizer: ``bpe``, ``unigram``, ``char``, ``byte``, or the path of a tokenizer.json; of the target, and of the
             source too unless that has its own.
-        source_tokenizer: of the source; as ``tokenizer`` if null.
+        source_tokenizer: of the source; as ``tokenizer`` if None.
         tokenizer_vocab_size: of each trained vocabulary.
         joint_vocabulary: whether one tokenizer, trained on both languages, serves both.
         end_token: that a given tokenizer.json has; the trained ones have their own.
-        start_token: what the decoder reads first; the end token, as in the original, if null.
+        start_token: what the decoder reads first; the end token, as in the original, if None.
         max_length: tokens of a training pair's longer side at most, with the end token; pairs above it are left out. In
             validation and test, what is beyond it is cut off.
         max_ratio: training pairs with a side more than so many times as long as the other are left out.
         max_tokens: of a batch, on each side and rank, padding included.
-        eval_max_tokens: the same for validation and test; ``max_tokens`` if null.
+        eval_max_tokens: the same for validation and test; ``max_tokens`` if None.
     """
 
     def __init__(

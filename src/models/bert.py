@@ -36,7 +36,7 @@ class BERTConfig:
         d_model: width of the residual stream.
         n_heads: attention heads; divides d_model.
         n_layers: blocks.
-        d_ff: width of the feed-forward network; 4 x d_model if null.
+        d_ff: width of the feed-forward network; 4 x d_model if None.
         activation: of the feed-forward network and the masked-word head.
         dropout: of the embeddings and of each sub-layer's output.
         attention_dropout: of the attention weights.
@@ -46,7 +46,7 @@ class BERTConfig:
             third of the input, attention sees little of them, and next sentences are not learnt.
         norm_eps: added to the variance in each layer norm; the default is that of the paper's code.
         attention: how it is computed: a name in :data:`src.nn.kernels.KERNELS`.
-        window: how many tokens on each side every token sees, one number or one a block; all if null.
+        window: how many tokens on each side every token sees, one number or one a block; all if None.
         dilation: every so many-th token is seen, and the window spans so many times as far; one number or one a head.
 
     Raises:
@@ -105,7 +105,7 @@ def mean_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 def at(hidden: Tensor, positions: Tensor | None) -> Tensor:
-    """The vectors at some positions, (B, T, C) and (B, M) to (B, M, C); at all of them if null."""
+    """The vectors at some positions, (B, T, C) and (B, M) to (B, M, C); at all of them if None."""
     return hidden if positions is None else hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[2]))
 
 

@@ -58,7 +58,7 @@ class GPTConfig:
         d_model: width of the residual stream.
         n_heads: attention heads; divides d_model.
         n_layers: blocks.
-        d_ff: width of the feed-forward network; 4 x d_model if null.
+        d_ff: width of the feed-forward network; 4 x d_model if None.
         activation: of the feed-forward network.
         dropout: of the embeddings and of each sub-layer's output.
         attention_dropout: of the attention weights.
@@ -68,7 +68,7 @@ class GPTConfig:
         positions: ``learned`` (GPT-2) or ``sinusoidal`` embeddings; ``rotary`` or ``alibi`` within attention; or
             another name in :data:`POSITIONS`.
         attention: how it is computed: a name in :data:`src.nn.kernels.KERNELS`.
-        window: how many tokens before it each token sees, one number or one a block; all if null.
+        window: how many tokens before it each token sees, one number or one a block; all if None.
         dilation: every so many-th token is seen, and the window spans so many times as far; one number or one a head.
 
     Raises:
@@ -103,7 +103,7 @@ class GPTConfig:
 
     @property
     def context(self) -> int | None:
-        """The longest context; null where any goes: no position is looked up, and no distance exceeds the window."""
+        """The longest context; None where any goes: no position is looked up, and no distance exceeds the window."""
         return self.max_seq_len if POSITIONS[self.positions].table or self.window is None else None
 
 
@@ -148,7 +148,7 @@ class GPT(Network):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.n_layers) if residual else 0.02)
 
     def new_cache(self, max_len: int | None = None) -> list[KVCache]:
-        """An empty cache for :meth:`steps`, one entry a block, for ``max_len`` tokens (the whole context if null).
+        """An empty cache for :meth:`steps`, one entry a block, for ``max_len`` tokens (the whole context if None).
 
         With a window a block keeps no more than that: the cache of any number of tokens has one size.
         """

@@ -21,13 +21,13 @@ class TransformerConfig:
 
     Args:
         vocab_size: tokens of the target; a run takes it from its tokenizer.
-        source_vocab_size: tokens of the source; that of the target if null.
+        source_vocab_size: tokens of the source; that of the target if None.
         max_seq_len: how many positions there are on either side, and so the longest input and output.
         d_model: width of the residual stream.
         n_heads: attention heads; divides d_model.
         n_encoder_layers: blocks of the encoder.
         n_decoder_layers: blocks of the decoder.
-        d_ff: width of the feed-forward network; 4 x d_model if null.
+        d_ff: width of the feed-forward network; 4 x d_model if None.
         activation: of the feed-forward network.
         dropout: of the embeddings and of each sub-layer's output.
         attention_dropout: of the attention weights.
@@ -35,7 +35,7 @@ class TransformerConfig:
         tie_embeddings: whether source, target and output layer have one matrix (section 3.4); this needs one
             vocabulary for both languages.
         attention: how self-attention is computed: a name in :data:`src.nn.kernels.KERNELS`.
-        window: how many tokens each token sees before it, and in the encoder behind it; all if null.
+        window: how many tokens each token sees before it, and in the encoder behind it; all if None.
         dilation: every so many-th token is seen, and the window spans so many times as far; one number or one a head.
 
     Raises:

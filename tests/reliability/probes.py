@@ -65,7 +65,7 @@ class Poison(L.Callback):
             ``output`` of the first block, ``gradient`` of the last norm, or ``loss``; ``jump`` makes the loss large and
             finite, and ``rate`` the learning rate.
         steps: optimizer steps done before it happens.
-        rank: the process that it happens on; on all if null.
+        rank: the process that it happens on; on all if None.
     """
 
     def __init__(self, where: str, steps: list[int], rank: int | None = None) -> None:

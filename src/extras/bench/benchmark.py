@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from src.errors import InputError
-from src.hardware import matmul_rates
+from src.hardware import cpu_name, matmul_rates
 
 Rows = list[tuple[str, str]]
 
@@ -44,14 +44,6 @@ class Machine:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
         versions = {"python": platform.python_version(), **{p: version(p) for p in ("torch", "lightning", *more)}}
         return cls(f"{name}, {os.cpu_count()} CPUs", torch.get_num_threads(), peaks, versions)
-
-
-def cpu_name() -> str:
-    """Return what the CPU calls itself."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 @dataclass(frozen=True)

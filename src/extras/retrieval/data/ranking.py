@@ -31,7 +31,7 @@ class RankingDataModule(DocumentDataModule):
         source: ``wikipedia`` (106 articles that install with the project), files, a folder, or a hub dataset: see
             :class:`src.data.corpora.Corpus`, for this and the next ones. Of labelled rows a .csv, .tsv, .json, .jsonl
             or .parquet file, or a hub dataset.
-        query_column: the column of the queries, where the source has labelled rows; null for documents.
+        query_column: the column of the queries, where the source has labelled rows; None for documents.
         positive_column: the column of the passage that answers the query.
         negatives_column: the column of passages that do not, a list, which may be missing.
         tokenizer: ``wordpiece``, or the path of a tokenizer.json: that of the pretrained network.
