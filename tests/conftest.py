@@ -7,6 +7,7 @@ from pathlib import Path
 
 import lightning as L
 import pytest
+import torch
 import yaml
 
 import src.cli
@@ -17,11 +18,13 @@ LACKS = "needs the package"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests of ZeRO where DeepSpeed, which is compiled on the machine, could not be."""
-    if find_spec("deepspeed") is None:
-        for item in items:
-            if re.search(r"\[.*zero[123]|deepspeed", item.nodeid):
-                item.add_marker(pytest.mark.skip(reason=f"{LACKS} deepspeed"))
+    """Skip the tests of ZeRO where DeepSpeed, which is compiled on the machine, could not be, and those of CUDA."""
+    deepspeed, cuda = find_spec("deepspeed") is not None, torch.cuda.is_available()
+    for item in items:
+        if not deepspeed and re.search(r"\[.*zero[123]|deepspeed", item.nodeid):
+            item.add_marker(pytest.mark.skip(reason=f"{LACKS} deepspeed"))
+        if not cuda and item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

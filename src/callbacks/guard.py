@@ -104,7 +104,7 @@ class Guard(NormCallback):
 
     def on_gradient_norm(self, trainer: L.Trainer, task: Task, norm: Tensor) -> None:
         loss = torch.stack([loss for _, _, loss in task.batches]).mean().float()
-        asked = torch.tensor(float(self._signal is not None), device=loss.device)
+        asked = loss.new_full((), float(self._signal is not None))  # a number that is copied would wait for the GPU
         values = torch.stack([loss, asked])
         if trainer.world_size > 1:
             values = trainer.strategy.reduce(values, reduce_op="mean")

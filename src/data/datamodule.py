@@ -51,7 +51,7 @@ class TextDataModule(L.LightningDataModule, ABC):
         encoding: of texts, tables and JSON, such as ``cp1252``; UTF-8 if None, or what a table is without doubt.
         batch_size: rows a batch, on each rank.
         eval_batch_size: the same for validation and test; ``batch_size`` if None.
-        num_workers: processes that load training batches; 0 loads them in the main process.
+        num_workers: processes that load batches; 0 loads them in the main process.
         seed: of the order of the rows and of all that is drawn for them; the run's seed.
         cache_dir: where prepared data lie.
     """
@@ -204,7 +204,8 @@ class TextDataModule(L.LightningDataModule, ABC):
 
     def _mean_over_ranks(self, count: Tensor) -> Tensor:
         strategy = self.trainer.strategy  # type: ignore[union-attr]
-        return strategy.reduce(count.to(strategy.root_device), reduce_op="mean").to(count.device)
+        # it stays there: to fetch it would wait for all that the GPU has still to do
+        return strategy.reduce(count.to(strategy.root_device, non_blocking=True), reduce_op="mean")
 
     def batch_sampler(self, rows: Any, *, train: bool) -> ResumableBatchSampler:
         """Shuffle for training, by length where rows have lengths; for evaluation, keep the order."""
@@ -213,21 +214,25 @@ class TextDataModule(L.LightningDataModule, ABC):
         size = self.batch_size if train else self.eval_batch_size
         return EpochBatchSampler(len(rows), size, seed=self.seed, shuffle=train, **self._ranks())
 
-    def _loader(self, rows: Any, sampler: ResumableBatchSampler, **options: Any) -> DataLoader[Any]:
-        # a generator of its own: a loader draws a number at each start, and training's must not depend on how often
-        own = torch.Generator()
-        return DataLoader(rows, batch_sampler=sampler, collate_fn=_as_it_is, generator=own, **options)
+    def _loader(self, rows: Any, **batches: Any) -> DataLoader[Any]:
+        return DataLoader(
+            rows,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),  # so that the copy to the GPU waits for nothing
+            # of its own: a loader draws a number at each start, and training's must not depend on how often
+            generator=torch.Generator(),
+            **batches,
+        )
 
     def _evaluation_loader(self, split: str) -> DataLoader[Any]:
         rows = self.dataset(split)
-        return self._loader(rows, self.batch_sampler(rows, train=False))
+        return self._loader(rows, batch_sampler=self.batch_sampler(rows, train=False), collate_fn=_as_it_is)
 
     def train_dataloader(self) -> TokenCountingLoader:
         """Give batches with ``target_tokens``, in another order each epoch."""
         rows = self.dataset("train")
         sampler = self.batch_sampler(rows, train=True)
-        pin = torch.cuda.is_available()  # so that the copy to the GPU waits for nothing
-        return self._counting(self._loader(rows, sampler, num_workers=self.num_workers, pin_memory=pin), sampler)
+        return self._counting(self._loader(rows, batch_sampler=sampler, collate_fn=_as_it_is), sampler)
 
     def _counting(
         self, loader: DataLoader[Any], sampler: ResumableBatchSampler | StreamedBlocks

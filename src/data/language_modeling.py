@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from src.coverage import MeasuredTokenizer
 from src.data.baselines import MOST_STREAMED, MOST_TOKENS, Targets, extent
@@ -118,8 +116,7 @@ class LMDataModule(DocumentDataModule):
         stream = StreamedBlocks(
             self._open_stream, self.tokenizer, self.end_id, self.seq_len, self.batch_size, **self._ranks()
         )
-        loader = DataLoader(stream, batch_size=None, num_workers=self.num_workers, generator=torch.Generator())
-        return self._counting(loader, stream)
+        return self._counting(self._loader(stream, batch_size=None), stream)
 
     def _open_stream(self, number: int) -> Iterator[str]:
         """Yield the training documents of a pass, shuffled within a buffer."""

@@ -60,7 +60,8 @@ def clip_by_global_norm(parameters: Iterable[nn.Parameter], max_norm: float | No
     norms = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
     total = torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
     if max_norm:
-        scale = (max_norm / (total + 1e-6)).clamp(max=1.0).where(total.isfinite(), 1.0)
+        # ones of the device: a number would be copied to it, which waits
+        scale = (max_norm / (total + 1e-6)).clamp(max=1.0).where(total.isfinite(), torch.ones_like(total))
         if scale.device.type == "cpu" and scale == 1:  # elsewhere, to look would wait for the device
             return total
         for gradients in by_mesh.values():

@@ -14,6 +14,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.nn.utils import clip_grad_value_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils import cpp_extension
@@ -219,14 +220,16 @@ class Task(L.LightningModule, ABC):
             # a run that goes on has weights of its own, and the other verbs evaluate a checkpoint
             if self.pretrained and self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.ckpt_path:
                 self.load_pretrained(read_checkpoint(self.pretrained))
-            # both in place: a wrapper would put its name into every key of the checkpoint
-            for block in self.model.modules():
-                if isinstance(block, Block) and self.activation_checkpointing:
+            if self.compile_blocks:
+                # torch gives it to the linker as it is: the project's path may have spaces
+                cpp_extension.TORCH_LIB_PATH = shlex.quote(str(Path(torch.__file__).parent / "lib"))
+            # both in place: a wrapper would put its name into every key of the checkpoint; and in this order: of a call
+            # to `checkpoint` as a method torch compiles nothing
+            for block in [module for module in self.model.modules() if isinstance(module, Block)]:
+                if self.compile_blocks:
+                    block.forward = torch.compile(block.forward)  # type: ignore[method-assign]
+                if self.activation_checkpointing:
                     block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
-                if isinstance(block, Block) and self.compile_blocks:
-                    # torch gives it to the linker as it is: the project's path may have spaces
-                    cpp_extension.TORCH_LIB_PATH = shlex.quote(str(Path(torch.__file__).parent / "lib"))
-                    block.compile()
 
     def load_pretrained(self, checkpoint: dict[str, Any]) -> None:
         """Take over the weights of a checkpoint."""
@@ -299,6 +302,9 @@ class Task(L.LightningModule, ABC):
     ) -> None:
         """Clip by the global norm, show it to callbacks, and log it as it was before clipping, with loss and rate."""
         self.steps_since_log += 1
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)  # which Lightning leaves to the step of a fused optimizer: too late to clip
         by_value = gradient_clip_algorithm == "value"
         # where processes hold parts of the network, the strategy has its own way to the norm of the whole
         clip = getattr(self.trainer.strategy, "clip_gradients", clip_by_global_norm)
@@ -306,8 +312,8 @@ class Task(L.LightningModule, ABC):
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, NormCallback):
                 callback.on_gradient_norm(self.trainer, self, norm)
-        if by_value:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if by_value and gradient_clip_val:
+            clip_grad_value_(self.model.parameters(), gradient_clip_val)
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._log_step(norm, optimizer.param_groups[0]["lr"])
 

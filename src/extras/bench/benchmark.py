@@ -57,6 +57,7 @@ class Steps:
         parts: seconds by part; their sum is ``seconds``.
         flops: of the matrix products and attention of all steps, by the counter.
         peak: FLOP/s of the matrix products in the type of the run.
+        data_sheet: the same by the data sheet; None for a device whose data sheet is not known.
         peak_memory: of the process or the GPU in bytes, the highest of all steps.
     """
 
@@ -66,6 +67,7 @@ class Steps:
     parts: dict[str, float]
     flops: int
     peak: float
+    data_sheet: float | None
     peak_memory: int
 
     @property
@@ -143,6 +145,15 @@ class Record:
     against: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def utilisations(self) -> dict[str, float]:
+        """The fraction of each peak that the rounds reach, which no profiler slows: MFU is that of the data sheet's."""
+        if self.steps is None or not self.own:
+            return {}
+        flops_per_second = median(self.own) * self.steps.flops / self.steps.tokens
+        peaks = {"hardware utilisation": self.steps.peak, "MFU": self.steps.data_sheet}
+        return {name: flops_per_second / peak for name, peak in peaks.items() if peak}
+
+    @property
     def ratios(self) -> list[float]:
         return [ours / theirs for ours, theirs in zip(self.own, self.theirs, strict=False)]
 
@@ -152,6 +163,7 @@ class Record:
         if self.steps is not None:
             names = ("tokens_per_second", "milliseconds", "flops_per_second", "utilisation")
             found["steps"] |= {name: getattr(self.steps, name) for name in names}
+        found["utilisations"] = self.utilisations
         rounds = zip(self.own, found.pop("theirs"), self.ratios, strict=False)
         found["rounds"] = [{"ours": ours, "theirs": theirs, "ratio": ratio} for ours, theirs, ratio in rounds]
         if self.ratios:
@@ -172,6 +184,7 @@ class Record:
         n = len(self.own)
         if n:
             rows.append((f"{self.unit} here, {n} rounds: median (min to max)", _median(self.own, ",.1f")))
+            rows += [(f"{name} of the rounds", f"{share:.1%}") for name, share in self.utilisations.items()]
         if self.theirs:
             rows += self._against_rows()
             rows.append((f"{self.unit} there, {n} rounds", _median(self.theirs, ",.1f")))

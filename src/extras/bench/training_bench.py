@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.throughput import get_available_flops
 
 from src.callbacks.throughput import Throughput, training_flops
 from src.extras.bench.benchmark import Record, Steps
@@ -70,6 +71,7 @@ class TrainingBench(L.Callback):
         tokens = sum(int(task.count_tokens(batch)) for batch in batches)
         if self.record.steps is None:
             dtype = compute_dtype(str(trainer.precision))
+            data_sheet = get_available_flops(device, dtype) if device.type == "cuda" else None
             self.record.steps = Steps(
                 self.steps,
                 tokens,
@@ -77,6 +79,7 @@ class TrainingBench(L.Callback):
                 parts=dict(self.profiler.seconds),
                 flops=flops_of(task, batches),
                 peak=self.record.machine.peaks.get(str(dtype).removeprefix("torch.")) or matmul_peak(dtype, device),
+                data_sheet=data_sheet,
                 peak_memory=self._memory.bytes(),
             )
         else:
