@@ -9,11 +9,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
 
 IGNORED = -100  # a label that is no target, as in `torch.nn.functional.cross_entropy`
 LOGITS = {"cpu": 1 << 21}  # at once, by device: 8 MiB, what a CPU's cache holds
 LOGITS_ELSEWHERE = 1 << 26  # 256 MiB, which keep a GPU at work
 FEWEST_ROWS = 256  # fewer make bad matrix products
+ALIGNMENT = {"cpu": 1}  # the vocabulary's in matrix products, by device
+ALIGNMENT_ELSEWHERE = 64  # with an odd number of columns, as GPT-2's 50,257, tensor cores have no fast kernel
 
 
 class Head(nn.Linear):
@@ -109,7 +112,9 @@ class _SummedCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         exact = torch.promote_types(hidden.dtype, torch.float32)
         needs = ctx.needs_input_grad[:3]
-        used, ctx.dtype = weight.to(hidden.dtype), weight.dtype
+        used, ctx.dtype, vocabulary = weight.to(hidden.dtype), weight.dtype, len(weight)
+        if extra := -vocabulary % ALIGNMENT.get(hidden.device.type, ALIGNMENT_ELSEWHERE):
+            used = pad(used, (0, 0, 0, extra))
         loss = torch.zeros((), dtype=exact, device=hidden.device)
         ctx.for_hidden = torch.empty_like(hidden) if any(needs) else None
         ctx.for_weight = torch.zeros(weight.shape, dtype=exact, device=weight.device) if any(needs) else None
@@ -117,17 +122,17 @@ class _SummedCrossEntropy(torch.autograd.Function):
         rows = max(FEWEST_ROWS, LOGITS.get(hidden.device.type, LOGITS_ELSEWHERE) // shard.vocabulary)
         for start in range(0, len(labels), rows):
             some = slice(start, start + rows)
-            logits = (hidden[some] @ used.T).to(exact)
+            logits = (hidden[some] @ used.T)[:, :vocabulary]
             if bias is not None:
-                logits += bias
+                logits = logits + bias.to(exact)
             found, gradient = _rows(logits, labels[some], label_smoothing, shard)
             loss += found
             if any(needs):
                 if ctx.for_bias is not None:
                     ctx.for_bias += gradient.sum(0)
-                gradient = gradient.to(hidden.dtype)
+                gradient = _aligned(gradient, len(used), hidden.dtype)
                 torch.mm(gradient, used, out=ctx.for_hidden[some])
-                ctx.for_weight += gradient.T @ hidden[some]
+                ctx.for_weight += (gradient.T @ hidden[some])[:vocabulary]
         if shard.group is not None:
             dist.all_reduce(loss, group=shard.group)
         return loss
@@ -142,15 +147,24 @@ class _SummedCrossEntropy(torch.autograd.Function):
         return hidden, weight, bias, None, None, None
 
 
+def _aligned(gradient: Tensor, columns: int, dtype: torch.dtype) -> Tensor:
+    """Cast a gradient, (rows, V), with zeros in the columns behind the vocabulary."""
+    if columns == gradient.shape[1]:
+        return gradient.to(dtype)
+    aligned = gradient.new_zeros((len(gradient), columns), dtype=dtype)
+    aligned[:, : gradient.shape[1]] = gradient
+    return aligned
+
+
 def _rows(logits: Tensor, labels: Tensor, label_smoothing: float, shard: Shard) -> tuple[Tensor, Tensor]:
     """The part of the summed loss of some rows that the tokens of a shard make up, and its gradient to their logits."""
     target = labels[:, None] - shard.first
-    log_probabilities = logits.log_softmax(1)
+    log_probabilities = logits.log_softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
     if shard.group is not None:
         log_probabilities += _excess(logits[:, 0] - log_probabilities[:, 0], shard.group)[:, None]
     here = (target >= 0) & (target < logits.shape[1])  # else another rank has the target, or there is none
     target = target.clamp(0, logits.shape[1] - 1)
-    weight = here.to(logits.dtype) * (label_smoothing - 1)
+    weight = here.to(log_probabilities.dtype) * (label_smoothing - 1)
     losses = weight * log_probabilities.gather(1, target)
     if label_smoothing:
         losses -= label_smoothing / shard.vocabulary * log_probabilities.sum(1, keepdim=True)

@@ -30,11 +30,13 @@ def gradients(loss, *tensors):
     st.integers(2, 30),
     st.sampled_from([0.0, 0.3, 1.0]),
     st.sampled_from([0.0, 0.1, 0.9]),
+    st.sampled_from([1, 8]),
     st.integers(0, 10**6),
 )
-def test_it_is_that_of_torch(rows, width, vocabulary, ignored, smoothing, seed):
+def test_it_is_that_of_torch(rows, width, vocabulary, ignored, smoothing, alignment, seed):
     """In float64, cut into pieces of 7 rows, of which the last may be shorter; with any targets, or none."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "ALIGNMENT", {"cpu": alignment})
         patch.setattr(module, "FEWEST_ROWS", 7)
         patch.setattr(module, "LOGITS", {"cpu": 1})
         hidden, weight, labels = case(rows, width, vocabulary, seed=seed, ignored=ignored)
