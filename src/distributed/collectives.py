@@ -52,13 +52,16 @@ def clip_by_global_norm(parameters: Iterable[nn.Parameter], max_norm: float | No
         The norm before clipping, a 0-dim tensor, the same on every rank.
     """
     by_mesh: dict[object, list[Tensor]] = defaultdict(list)
+    parameters = list(parameters)
     for parameter in parameters:
         if parameter.grad is not None:
             gradient = parameter.grad
             by_mesh[gradient.device_mesh if isinstance(gradient, DTensor) else None].append(gradient)
     norms = [get_total_norm(gradients) for gradients in by_mesh.values()]
     norms = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
-    total = torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
+    if not norms:
+        return torch.zeros((), device=parameters[0].device)
+    total = torch.linalg.vector_norm(torch.stack(norms))
     if max_norm:
         # ones of the device: a number would be copied to it, which waits
         scale = (max_norm / (total + 1e-6)).clamp(max=1.0).where(total.isfinite(), torch.ones_like(total))

@@ -1,20 +1,23 @@
 """Fully sharded data parallelism (FSDP2), tensor parallelism, or both on a two-dimensional mesh of processes."""
 
 import atexit
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.device_dtype_mixin import _update_properties
 from lightning.fabric.utilities.distributed import _destroy_dist_connection
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, distribute_module
 from torch.distributed.tensor.parallel import ParallelStyle, parallelize_module
+from torchmetrics import Metric
 
 from src.distributed.plans import check_tensor_parallel, tensor_plan
 from src.distributed.saving import atomic_folder
@@ -36,6 +39,8 @@ class MeshStrategy(ModelParallelStrategy):
             memory (the verb ``consolidate`` makes a file of it); else one file, as without this strategy.
         reshard_after_forward: free the gathered parameters after the forward pass and gather them again for the
             backward one: less memory, more communication.
+        sync_each_batch: reduce and shard the gradients of every accumulated batch: the least memory. Else once an
+            optimizer step, before which each process holds all of them: less communication.
         cpu_offload: keep shards and optimizer state in the CPU's memory, and step the optimizer there.
         process_group_backend: ``gloo`` on CPUs and ``nccl`` on GPUs if None.
     """
@@ -48,11 +53,13 @@ class MeshStrategy(ModelParallelStrategy):
         tensor_parallel_size: Literal["auto"] | int = 1,
         save_distributed_checkpoint: bool = False,
         reshard_after_forward: bool = True,
+        sync_each_batch: bool = False,
         cpu_offload: bool = False,
         process_group_backend: str | None = None,
     ) -> None:
         super().__init__(data_parallel_size, tensor_parallel_size, save_distributed_checkpoint, process_group_backend)
-        self.reshard_after_forward, self.cpu_offload = reshard_after_forward, cpu_offload
+        self.reshard_after_forward, self.sync_each_batch = reshard_after_forward, sync_each_batch
+        self.cpu_offload = cpu_offload
         self._sharded = False
 
     @property
@@ -106,7 +113,8 @@ class MeshStrategy(ModelParallelStrategy):
             }
             for block in [module for module in model.modules() if isinstance(module, Block)]:
                 fully_shard(block, **settings)
-            fully_shard(model, **settings)
+            # what the blocks leave, of which the output layer is the first that the backward pass needs
+            fully_shard(model, **{**settings, "reshard_after_forward": False})
 
     def _mixed_precision(self) -> MixedPrecisionPolicy:
         """Under mixed precision: parameters gathered in bfloat16, half the traffic, and gradients summed in float32."""
@@ -124,6 +132,29 @@ class MeshStrategy(ModelParallelStrategy):
     def model_to_device(self) -> None:
         if not self.cpu_offload:
             super().model_to_device()
+            return
+        # all but the parameters, which FSDP copies as it gathers them: tables and metrics meet what is computed there
+        task = self.lightning_module
+        assert task is not None
+        for module in task.modules():
+            if isinstance(module, Metric):
+                module.to(self.root_device)
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.to(self.root_device))
+        _update_properties(task, device=self.root_device)
+
+    @contextmanager
+    def block_backward_sync(self) -> Iterator[None]:
+        """Let gradients accumulate before they are reduced, until the last batch of an optimizer step."""
+        model = self.lightning_module.model  # type: ignore[union-attr]
+        if self.sync_each_batch or not isinstance(model, FSDPModule):
+            yield
+            return
+        model.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            model.set_requires_gradient_sync(True)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         if not self._save_distributed_checkpoint:

@@ -293,7 +293,7 @@ class PipelineStrategy(DDPStrategy):
         dist.all_reduce(norms, group=self.group)
         norm = norms.sqrt()
         if max_norm:
-            scale = (max_norm / (norm + 1e-6)).clamp(max=1.0).where(norm.isfinite(), 1.0)
+            scale = (max_norm / (norm + 1e-6)).clamp(max=1.0).where(norm.isfinite(), torch.ones_like(norm))
             torch._foreach_mul_([gradient for _, gradient in named], scale)
         return norm
 

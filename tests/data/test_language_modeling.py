@@ -256,6 +256,13 @@ def test_batches_are_those_of_the_seed_whatever_the_workers(make):
     assert batches(seed=1) != batches()
 
 
+def test_an_evaluation_has_the_workers_of_training(make):
+    alone, helped = (make(num_workers=n).val_dataloader() for n in (0, 2))
+    assert (alone.num_workers, helped.num_workers) == (0, 2)
+    assert alone.pin_memory == helped.pin_memory == torch.cuda.is_available()
+    assert targets(helped) == targets(alone)
+
+
 class Bigrams(L.LightningModule):
     """The smallest language model, which writes down what it is given."""
 

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
@@ -101,6 +102,33 @@ class Softmaxes(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(self.rows))
+
+
+class Collectives(L.Callback):
+    """Write how often each collective is called in a run's training steps to ``FOLDER/RANK.json``, by its name."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self.calls: Counter[str] = Counter()
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        calls = self.calls
+
+        class Watch(TorchDispatchMode):
+            def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                if function.namespace == "c10d":
+                    calls[function.overloadpacket.__name__] += 1
+                return function(*args, **(kwargs or {}))
+
+        self._watch = Watch()
+        self._watch.__enter__()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        self._watch.__exit__(None, None, None)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(self.calls))
 
 
 class Dropped(L.Callback):

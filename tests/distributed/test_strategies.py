@@ -164,6 +164,25 @@ def test_shards_become_one_file(configs, alone, run, tmp_path):
     assert not (tmp_path / "two.ckpt").exists()
 
 
+def test_fsdp_reduces_gradients_once_a_step_and_gathers_the_rest_of_the_network_once_a_batch(configs, alone, tmp_path):
+    """Two steps of two accumulated batches: two blocks, and what is around them."""
+    commands, steps, batches = [], 2, 4
+    for each in ("false", "true"):
+        probe = {"class_path": "tests.distributed.probes.Collectives", "init_args": {"folder": str(tmp_path / each)}}
+        more = ["--config", "configs/strategy/fsdp.yaml", "--trainer.devices", "2", f"--trainer.max_steps={steps}"]
+        more += [f"--trainer.strategy.init_args.sync_each_batch={each}", "--allow_class_paths=tests"]
+        more += [f"--trainer.callbacks={json.dumps([probe])}", "--trainer.val_check_interval=100"]
+        commands.append(fit(configs["gpt"], tmp_path / "logs" / each, "gpt", 2, *more))
+    run_job(tmp_path / "job", commands)
+    for each, reductions in (("false", 3 * steps), ("true", 3 * batches)):
+        for rank in (0, 1):
+            calls = json.loads((tmp_path / each / f"{rank}.json").read_text())
+            assert calls["_reduce_scatter_base_"] == reductions
+            assert calls["_allgather_base_"] == (2 + 2 + 1) * batches  # blocks, forward and backward; the rest
+        found = losses(tmp_path / "logs" / each / "gpt" / "version_0")
+        assert found == pytest.approx(losses(alone / "gpt" / "version_0")[:steps], abs=1e-4)
+
+
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 COMPILED = pytest.mark.skipif(COMPILER is None, reason="torch.compile needs a C++ compiler")
 

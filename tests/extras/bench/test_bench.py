@@ -9,6 +9,7 @@ import torch
 
 from src.cli import VERBS
 from src.errors import InputError
+from src.extras.bench.benchmark import Machine, Record, Steps
 from src.extras.bench.decoding_bench import DecodingBench
 from src.extras.bench.huggingface import HuggingFaceTraining, counterpart
 from src.extras.bench.training_bench import TrainingBench
@@ -61,6 +62,8 @@ def test_the_parts_are_the_whole_and_the_figures_follow_from_it(bench, tmp_path)
     ):
         assert float(re.search(text, out)[1].replace(",", "")) == pytest.approx(value, rel=1e-2, abs=0.06)
     assert len(record["own"]) == 2
+    flops_per_second = sum(record["own"]) / 2 * steps["flops"] / steps["tokens"]
+    assert record["utilisations"] == {"hardware utilisation": pytest.approx(flops_per_second / steps["peak"])}
     assert not list(tmp_path.glob("logs*"))
 
 
@@ -179,3 +182,11 @@ def test_bad_input(kind, arguments, said, run, tmp_path, monkeypatch):
     assert status == 2
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_mfu_is_by_the_peak_of_the_data_sheet():
+    """Of the rounds, whose median is 300 tokens/s at 20 FLOP a token: 6,000 of 24,000 and of 60,000 FLOP/s."""
+    steps = Steps(steps=1, tokens=10, seconds=1.0, parts={}, flops=200, peak=24e3, data_sheet=60e3, peak_memory=0)
+    record = Record("bench", Machine("GPU", 1, {}, {}), "tokens/s", own=[200, 300, 900], steps=steps)
+    assert record.utilisations == {"hardware utilisation": pytest.approx(0.25), "MFU": pytest.approx(0.1)}
+    assert ("MFU of the rounds", "10.0%") in record.rows()
