@@ -220,15 +220,14 @@ class Task(L.LightningModule, ABC):
             # a run that goes on has weights of its own, and the other verbs evaluate a checkpoint
             if self.pretrained and self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.ckpt_path:
                 self.load_pretrained(read_checkpoint(self.pretrained))
-            if self.compile_blocks:
-                # torch gives it to the linker as it is: the project's path may have spaces
-                cpp_extension.TORCH_LIB_PATH = shlex.quote(str(Path(torch.__file__).parent / "lib"))
-            # both in place: a wrapper would put its name into every key of the checkpoint; and in this order: of a call
-            # to `checkpoint` as a method torch compiles nothing
-            for block in [module for module in self.model.modules() if isinstance(module, Block)]:
-                if self.compile_blocks:
+            # both in place, as a wrapper's name would be in every key of a checkpoint; compiled first, since torch
+            # compiles nothing of a method that is a call of `checkpoint`
+            for block in self.model.modules():
+                if isinstance(block, Block) and self.compile_blocks:
+                    # torch gives it to the linker as it is: the project's path may have spaces
+                    cpp_extension.TORCH_LIB_PATH = shlex.quote(str(Path(torch.__file__).parent / "lib"))
                     block.forward = torch.compile(block.forward)  # type: ignore[method-assign]
-                if self.activation_checkpointing:
+                if isinstance(block, Block) and self.activation_checkpointing:
                     block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
 
     def load_pretrained(self, checkpoint: dict[str, Any]) -> None:
