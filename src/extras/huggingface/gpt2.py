@@ -51,7 +51,8 @@ class GPT2Adapter(Adapter):
     buffers = re.compile(r"\.attn\.(masked_)?bias$")  # causal masks
 
     def write_config(self, config: GPTConfig) -> Settings:
-        return {**super().write_config(config), "embd_pdrop": config.dropout}
+        # llama.cpp asks for n_ctx, which GPT-2's own files have beside n_positions
+        return {**super().write_config(config), "embd_pdrop": config.dropout, "n_ctx": config.max_seq_len}
 
     def write(self, config: GPTConfig, weights: Tensors, tokens: Settings, untrained: tuple[str, ...] = ()) -> Exported:
         """Convert a network here; one without biases is one of GPT-2's with biases of zero."""
@@ -105,7 +106,8 @@ class GPT2Adapter(Adapter):
         return "" if checkpoint["model_config"].get("bias", True) else NO_BIASES
 
     def write_tokenizers(self, checkpoint: Settings, length: int, folder: Path) -> None:
-        special = checkpoint["special_tokens"]
-        special = {**special, "bos_token": special["eos_token"], "pad_token": special["eos_token"]}
+        # each is named, as in GPT-2's own files: CTranslate2 asks for an unk_token
+        end = checkpoint["special_tokens"]["eos_token"]
+        special = {**dict.fromkeys(("unk_token", "bos_token", "pad_token"), end), **checkpoint["special_tokens"]}
         settings = {"padding_side": "left", "model_input_names": ["input_ids", "attention_mask"]}
         write_tokenizer(Tokenizer.from_str(checkpoint["tokenizer"]), special, length, settings, folder)
