@@ -17,6 +17,7 @@ CONFIGS = {
     "gpt": GPTConfig(300, n_layers=2, **SHAPE),
     "gpt untied": GPTConfig(300, n_layers=2, tie_embeddings=False, d_ff=48, activation="swish", **SHAPE),
     "gpt without biases": GPTConfig(300, n_layers=2, bias=False, **SHAPE),
+    "gpt with rotary positions": GPTConfig(300, n_layers=2, positions="rotary", activation="gelu", **SHAPE),
     "bert": BERTConfig(80, n_layers=2, activation="prelu", **SHAPE),
     "bert of norm pre": BERTConfig(80, n_layers=2, norm="pre", **SHAPE),
     "bert_classifier of norm pre": BERTClassifierConfig(80, n_layers=2, n_labels=3, norm="pre", **SHAPE),

@@ -191,6 +191,10 @@ class Adapter(ABC):
         except ValueError as error:
             raise InputError(f"config.json: {error}") from error
 
+    def suits(self, config: Any) -> bool:
+        """Whether this is the format of such a network, by what tells the formats of an architecture apart."""
+        return bool(config.norm == self.norm)
+
     def check(self, config: Any) -> None:
         """Refuse a shape that no network of HuggingFace's has."""
         name = f"HuggingFace's {self.model_type}"

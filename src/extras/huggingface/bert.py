@@ -137,7 +137,7 @@ class BERTClassifierAdapter(BERTAdapter):
     """A BERT with a classifier on [CLS] and HuggingFace's ``BertForSequenceClassification``."""
 
     architecture = "bert_classifier"
-    programs = ("ONNX Runtime",)
+    programs: ClassVar[tuple[str, ...]] = ("ONNX Runtime",)
     classes = {"BertForSequenceClassification": ("AutoModelForSequenceClassification", "text-classification")}
     parts = {}
     head = ("bert.pooler.dense", "classifier")  # its two layers
@@ -173,7 +173,7 @@ class BiEncoderAdapter(BERTAdapter):
     """A retriever's encoder and HuggingFace's ``BertModel`` less its pooler; read back, it is a BERT without heads."""
 
     architecture = "bi_encoder"
-    programs = ("sentence-transformers", "ONNX Runtime")
+    programs: ClassVar[tuple[str, ...]] = ("sentence-transformers", "ONNX Runtime")
     reads_back = False
     parts = {"encoder.pooler": "bert.pooler."}
 

@@ -4,6 +4,7 @@
 
 import re
 from pathlib import Path
+from typing import ClassVar
 
 from tokenizers import Tokenizer
 
@@ -12,7 +13,7 @@ from src.extras.huggingface.tokenizer_files import special_token, token_of, writ
 from src.models import GPTConfig
 from src.tokenization import require_token
 
-NO_BIASES = "\nThe network was trained without biases, which GPT-2 has: here they are zeros.\n"
+NO_BIASES = "\nThe network was trained without biases, which HuggingFace's has: here they are zeros.\n"
 
 
 class GPT2Adapter(Adapter):
@@ -38,7 +39,7 @@ class GPT2Adapter(Adapter):
         "attention_dropout": ("attn_pdrop", 0.1),
         "tie_embeddings": ("tie_word_embeddings", True),
     }
-    activation = ("activation_function", "gelu_new")
+    activation: ClassVar[tuple[str, str]] = ("activation_function", "gelu_new")
     norm = "pre"
     fixed = {
         "layer_norm_epsilon": 1e-5,
@@ -46,9 +47,13 @@ class GPT2Adapter(Adapter):
         "scale_attn_by_inverse_layer_idx": False,
         "add_cross_attention": False,
     }
-    only = {"positions": "learned", "window": None}
+    only: ClassVar[Settings] = {"positions": "learned", "window": None}
+    programs: ClassVar[tuple[str, ...]] = ("CTranslate2", "ONNX Runtime", "lm-eval")
     prefix = "transformer."
     buffers = re.compile(r"\.attn\.(masked_)?bias$")  # causal masks
+
+    def suits(self, config: GPTConfig) -> bool:
+        return super().suits(config) and config.positions == self.only["positions"]
 
     def write_config(self, config: GPTConfig) -> Settings:
         # llama.cpp asks for n_ctx, which GPT-2's own files have beside n_positions

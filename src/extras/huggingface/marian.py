@@ -194,7 +194,7 @@ class PegasusAdapter(MarianAdapter):
         if not config.tie_embeddings:
             raise InputError(
                 "HuggingFace's pegasus, the one of norm 'pre', has one embedding: a network with tie_embeddings False "
-                "cannot be exported"
+                "cannot be exported; tie_embeddings and data.joint_vocabulary make it one"
             )
 
     def config_tokens(self, checkpoint: Settings) -> Settings:

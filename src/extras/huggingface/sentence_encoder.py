@@ -121,8 +121,8 @@ def score_note(theirs: Settings, folder: Path) -> list[str]:
     """Say that a cross-encoder's scores are its logits here, if HuggingFace's user sees a function of them."""
     further = setting(theirs, "sentence_transformers", dict, {})
     default = setting(theirs, "sbert_ce_default_activation_function", str, None)
-    default = setting(read_json(folder / PROMPTS), "activation_fn", str, default, PROMPTS)
-    activation = setting(further, "activation_fn", str, default)
+    default = setting(further, "activation_fn", str, default)
+    activation = setting(read_json(folder / PROMPTS), "activation_fn", str, default, PROMPTS)  # the newest key
     if activation in (None, NO_ACTIVATION):
         return []
     if activation not in KEEPS_ORDER:

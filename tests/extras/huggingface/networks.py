@@ -13,6 +13,8 @@ from transformers import (
     BertModel,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LongformerConfig,
     LongformerForMaskedLM,
     LongformerModel,
@@ -66,6 +68,24 @@ def gpt2(tokenizer: Tokenizer, tied: bool = True, **changes) -> GPT2LMHeadModel:
         **dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.token_to_id("<|endoftext|>")),
     }
     return shaken(GPT2LMHeadModel(GPT2Config(**{**settings, **changes})))
+
+
+def gpt_neox(tokenizer: Tokenizer, tied: bool = False, **changes) -> GPTNeoXForCausalLM:
+    torch.manual_seed(0)
+    settings = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "max_position_embeddings": 24,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "use_parallel_residual": False,
+        "rotary_pct": 1.0,
+        "tie_word_embeddings": tied,
+        "initializer_range": STD,
+        **dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.token_to_id("<|endoftext|>")),
+    }
+    return shaken(GPTNeoXForCausalLM(GPTNeoXConfig(**{**settings, **changes})))
 
 
 def bert(tokenizer: Tokenizer, kind: str = "pretraining", **changes) -> PreTrainedModel:
@@ -191,6 +211,9 @@ def network(case: str, folder: Path) -> PreTrainedModel:
     if kind == "gpt2":
         model = gpt2(BPE, **GPT2[detail])
         save(model, BPE, folder)
+    elif kind == "gpt_neox":
+        model = gpt_neox(BPE, detail == "tied")
+        save(model, BPE, folder)
     elif kind == "bert":
         model = bert(WORDPIECE, detail, **(LABELS if detail == "classifier" else {}))
         save(model, WORDPIECE, folder)
@@ -214,6 +237,8 @@ GPT2 = {"tied": {}, "untied": {"tied": False}, "prelu": {"activation_function": 
 LABELS = {"id2label": {0: "no", 1: "perhaps", 2: "yes"}, "label2id": {"no": 0, "perhaps": 1, "yes": 2}}
 CASES = [
     *(f"gpt2: {name}" for name in GPT2),
+    "gpt_neox: tied",
+    "gpt_neox: untied",
     *(f"bert: {name}" for name in BERTS),
     *(f"roberta-prelayernorm: {name}" for name in PRENORM),
     "longformer: masked words",
