@@ -66,6 +66,7 @@ def test_vectors_are_those_of_sentence_transformers_in_and_out(tmp_path, network
     np.testing.assert_allclose(vectors(encoder, TEXTS), expected, atol=1e-5)
     export(content, tmp_path / "again")
     np.testing.assert_allclose(reads(tmp_path / "again").encode(TEXTS), expected, atol=1e-5)
+    assert import_folder(tmp_path / "again", "again").content["sentence_encoder"] == content["sentence_encoder"]
     assert "SentenceTransformer(" in (tmp_path / "again/README.md").read_text()
 
 
