@@ -1,7 +1,8 @@
 """The extras that are here. Each is a folder of ``src/extras``, found by its presence and taken out by ``rm -r``.
 
 The core asks an extra for its parts by name: ``VERBS`` of the folder itself, and its modules ``architectures`` (entries
-of the registry), ``tasks`` and ``data`` (classes that a configuration names), where it has them.
+of the registry), ``tasks`` and ``data`` (classes that a configuration names) and ``plan`` (what a run's plan says of
+its network), where it has them.
 """
 
 from collections.abc import Iterator

@@ -17,12 +17,18 @@ CONFIGS = {
     "gpt": GPTConfig(300, n_layers=2, **SHAPE),
     "gpt untied": GPTConfig(300, n_layers=2, tie_embeddings=False, d_ff=48, activation="swish", **SHAPE),
     "gpt without biases": GPTConfig(300, n_layers=2, bias=False, **SHAPE),
+    "gpt with rotary positions": GPTConfig(300, n_layers=2, positions="rotary", activation="gelu", **SHAPE),
     "bert": BERTConfig(80, n_layers=2, activation="prelu", **SHAPE),
+    "bert of norm pre": BERTConfig(80, n_layers=2, norm="pre", **SHAPE),
+    "bert_classifier of norm pre": BERTClassifierConfig(80, n_layers=2, n_labels=3, norm="pre", **SHAPE),
     "bert_classifier": BERTClassifierConfig(80, n_layers=2, n_labels=3, **SHAPE),
     "longformer": LongformerConfig(80, n_layers=2, window=[2, 4], **SHAPE),
     "transformer": TransformerConfig(300, 300, n_encoder_layers=1, n_decoder_layers=2, **SHAPE),
     "transformer tied": TransformerConfig(
         300, 300, n_encoder_layers=2, n_decoder_layers=1, tie_embeddings=True, activation="gelu_tanh", **SHAPE
+    ),
+    "transformer of norm pre": TransformerConfig(
+        300, 300, n_encoder_layers=2, n_decoder_layers=1, tie_embeddings=True, norm="pre", **SHAPE
     ),
     "transformer of an odd width": TransformerConfig(
         300, 300, n_encoder_layers=1, n_decoder_layers=1, **{**SHAPE, "d_model": 33, "n_heads": 3}

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from src.callbacks.text_examples import TextSamples
 from src.data import Baselines
+from src.discovery import parts
 from src.tasks import Task
 
 # the metrics in which a network that has learnt anything beats the baselines -> whether lower is better
@@ -39,6 +40,9 @@ class RunSummary(L.Callback):
         accumulate = trainer.accumulate_grad_batches
         table = _table("Plan")
         table.add_row("network", f"{type(pl_module.model).__name__}, {pl_module.n_parameters():,} parameters")
+        for part in parts("plan"):
+            for name, text in part.rows(pl_module.architecture, pl_module.config).items():
+                table.add_row(name, text)
         for split, counts in data.summary().items():
             table.add_row(split, ", ".join(f"{count:,} {what}" for what, count in counts.items()))
         steps = pl_module.total_steps()

@@ -11,7 +11,7 @@ from src.files import check_file, read_lines
 
 
 def embed(checkpoint: str, input_: Path, output: Path, batch_size: Positive = 64, device: str = "cpu") -> None:
-    """Write the mean of the token vectors of each line of a file.
+    """Write a vector for each line of a file: the mean of its tokens', or what an imported encoder was trained for.
 
     Lines of more tokens than positions are cut, and counted.
 
@@ -26,7 +26,7 @@ def embed(checkpoint: str, input_: Path, output: Path, batch_size: Positive = 64
     check_file(input_, is_text=True)
     encoder = load_encoder(checkpoint, device)
     rows, cut = encoder.rows(list(read_lines(input_)))
-    vectors = encoder.means(rows, batch_size)
+    vectors = encoder.encode(rows, batch_size)
     with atomic_file(output) as file:
         np.save(file, vectors.numpy())
     note = f"; {cut:,} were cut to {encoder.max_tokens + 2} tokens" if cut else ""

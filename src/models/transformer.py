@@ -159,7 +159,7 @@ class Transformer(Network):
         past = cache[0].target.length if cache else 0
         mask = Mask(past + decoder_input_ids.shape[1], True, past, decoder_attention_mask)
         memory_mask = padding_mask(attention_mask)
-        shapes = [decoder_input_ids.shape, (len(decoder_input_ids), source_len)]
+        shapes = [decoder_input_ids.shape, (decoder_input_ids.shape[0], source_len)]
 
         def embed(memory: Tensor) -> tuple[Tensor, Tensor]:
             return self._embed(self.target_embedding, decoder_input_ids, past), memory

@@ -3,6 +3,7 @@
 `python -m tests.nn.measure_cpu` measures what each saves of a training step: below 3% it is not worth its lines.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -64,8 +65,8 @@ def attend(
     evaluation), it is torch's kernel.
     """
     trained = torch.is_grad_enabled() and q.requires_grad
-    pairs = q.shape[:-1].numel() * k.shape[-2]
-    if trained and q.device.type == "cpu" and q.dtype == torch.bfloat16 and pairs <= MOST_PAIRS:
+    slow = trained and q.device.type == "cpu" and q.dtype == torch.bfloat16
+    if slow and math.prod(q.shape[:-1]) * k.shape[-2] <= MOST_PAIRS:
         return matmul_attention(q, k, v, attn_mask, dropout_p, is_causal)
     return scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal)
 

@@ -44,10 +44,13 @@ def counterpart(task: Task) -> nn.Module:
         saved, exported = Path(folder) / "model.ckpt", Path(folder) / "model"
         save_checkpoint(checkpoint, saved)
         try:
-            with redirect_stdout(StringIO()):
+            with redirect_stdout(StringIO()) as said:
                 run_verb(["export", "--checkpoint", str(saved), "--output", str(exported)])
         except InputError as error:
             raise InputError(f"--against transformers: {error}; --model.config.norm and the like change it") from error
+        for line in said.getvalue().splitlines():
+            if line.startswith("note: "):  # of a part that is left out: the two would not compute the same
+                raise InputError(f"--against transformers: {line[6:]}; --model.config.norm and the like change it")
         (name,) = json.loads((exported / "config.json").read_text(encoding="utf-8"))["architectures"]
         network = getattr(transformers, name)
         if "global_attention_mask" in signature(network.forward).parameters:

@@ -1,4 +1,4 @@
-"""HuggingFace's format, in and out: one adapter an architecture, and no code of `transformers`."""
+"""HuggingFace's format, in and out: one adapter a format, and no code of `transformers`."""
 
 VERBS = {
     "import": ("src.extras.huggingface.cli:import_", "make a checkpoint of a HuggingFace model"),

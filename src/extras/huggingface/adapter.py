@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from src.architectures import architectures
+from src.encoder import Pooling
 from src.errors import InputError
 from src.extras.huggingface.json_files import setting
 from src.nn import NormPlacement
@@ -114,10 +115,17 @@ class Imported:
 
 @dataclass(frozen=True)
 class Exported:
-    """A network in HuggingFace's format: ``config.json``, and the tensors of ``model.safetensors``."""
+    """A network in HuggingFace's format.
+
+    Args:
+        config: what ``config.json`` holds.
+        tensors: of ``model.safetensors``.
+        left_out: trained parts of the network that the format has no place for.
+    """
 
     config: Settings
     tensors: dict[str, Tensor]
+    left_out: tuple[str, ...] = ()
 
 
 class Adapter(ABC):
@@ -128,6 +136,7 @@ class Adapter(ABC):
     # HuggingFace's classes, first the one of a complete network: the class that loads any of its kind, and the task
     # that the hub shows
     classes: ClassVar[dict[str, tuple[str, str]]]
+    programs: ClassVar[tuple[str, ...]] = ()  # that load it, besides `transformers`: the table of interoperability.md
     reads_back = True  # whether those classes are read as this architecture
 
     # field here -> key of config.json, and its value where that leaves it out (a number is read where that is None)
@@ -142,6 +151,10 @@ class Adapter(ABC):
     buffers: ClassVar[re.Pattern[str]]  # of some files, which follow from the configuration
     # what a file may lack, by name here: what HuggingFace's names of its tensors begin with
     parts: ClassVar[dict[str, str]] = {}
+
+    def left_out(self, untrained: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """Name the trained parts that HuggingFace's network of :meth:`model_class` has no place for."""
+        return ()
 
     @abstractmethod
     def matches(self, config: Any) -> list[Match]:
@@ -178,8 +191,12 @@ class Adapter(ABC):
         except ValueError as error:
             raise InputError(f"config.json: {error}") from error
 
-    def write_config(self, config: Any) -> Settings:
-        """Make ``config.json``, without what follows from the tokenizer."""
+    def suits(self, config: Any) -> bool:
+        """Whether this is the format of such a network, by what tells the formats of an architecture apart."""
+        return bool(config.norm == self.norm)
+
+    def check(self, config: Any) -> None:
+        """Refuse a shape that no network of HuggingFace's has."""
         name = f"HuggingFace's {self.model_type}"
         if config.activation not in ACTIVATIONS:
             raise InputError(f"{name} has no activation {config.activation!r}: the network cannot be exported")
@@ -188,6 +205,9 @@ class Adapter(ABC):
         for field, value in self.only.items():
             if (held := getattr(config, field)) != value:
                 raise InputError(f"{name} has only {field} {value!r}: a network with {held!r} cannot be exported")
+
+    def write_config(self, config: Any) -> Settings:
+        """Make ``config.json``, without what follows from the tokenizer."""
         values = {**asdict(config), "d_ff": config.d_ff or 4 * config.d_model}
         return {
             "model_type": self.model_type,
@@ -220,11 +240,12 @@ class Adapter(ABC):
         kind = self.model_class(untrained)
         dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
         theirs = {"architectures": [kind], **self.write_config(config), "dtype": dtype, **tokens}
-        left_out = tuple(self.parts[part] for part in untrained)
-        tensors = {n: t for n, t in self._written(config, weights).items() if not n.startswith(left_out)}
+        left_out = self.left_out(untrained)
+        without = tuple(self.parts[part] for part in (*untrained, *left_out))
+        tensors = {n: t for n, t in self._written(config, weights).items() if not n.startswith(without)}
         if kind.endswith("Model") and untrained:
             tensors = {name.removeprefix(self.prefix): tensor for name, tensor in tensors.items()}
-        return Exported(theirs, tensors)
+        return Exported(theirs, tensors, left_out)
 
     # ---- tokens
 
@@ -247,6 +268,10 @@ class Adapter(ABC):
     def note(self, checkpoint: Settings) -> str:
         """Say in the model card what a user of the export would not expect."""
         return ""
+
+    def pooling(self, checkpoint: Settings) -> Pooling | None:
+        """Say how `sentence-transformers` encodes texts by the export; None for what is no sentence encoder."""
+        return Pooling(**checkpoint["sentence_encoder"]) if "sentence_encoder" in checkpoint else None
 
     # ---- tensors
 

@@ -1,18 +1,21 @@
-"""BERT and HuggingFace's: with both heads, some, none, or a classifier."""
+"""BERT and HuggingFace's: with both heads, some, none, or a classifier. `roberta.py` has that of norm ``pre``."""
 
 # ruff: noqa: RUF012 -- the base class declares what is of the class
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tokenizers import Tokenizer
 
+from src.encoder import Pooling
 from src.errors import InputError
 from src.extras.huggingface.adapter import Adapter, Exported, Match, Settings, Tensors, head_by_head, layer, prelu
 from src.extras.huggingface.json_files import setting
+from src.extras.huggingface.sentence_encoder import NO_ACTIVATION
 from src.extras.huggingface.tokenizer_files import with_bert_template, write_tokenizer
 from src.models import BERTClassifierConfig, BERTConfig
+from src.nn import NormPlacement
 from src.tokenization import bert_tokens, require_token
 
 SOFTMAX = "single_label_classification"  # HuggingFace's name of what a classifier is trained for, if nothing is said
@@ -26,6 +29,7 @@ class BERTAdapter(Adapter):
 
     architecture = "bert"
     model_type = "bert"
+    programs: ClassVar[tuple[str, ...]] = ("CTranslate2", "ONNX Runtime")
     classes = {
         "BertForPreTraining": ("AutoModelForPreTraining", "fill-mask"),
         "BertForMaskedLM": ("AutoModelForMaskedLM", "fill-mask"),
@@ -46,13 +50,14 @@ class BERTAdapter(Adapter):
         "norm_eps": ("layer_norm_eps", 1e-12),
     }
     activation = ("hidden_act", "gelu")
-    norm = "post"
+    norm: ClassVar[NormPlacement] = "post"
     fixed = {
         "position_embedding_type": "absolute",
         "is_decoder": False,
         "add_cross_attention": False,
         "tie_word_embeddings": True,
     }
+    norms = ("attention.output.LayerNorm", "output.LayerNorm")  # of attention and of the feed-forward network
     prefix = "bert."
     buffers = re.compile(r"embeddings\.position_ids$")
     parts = {
@@ -97,16 +102,18 @@ class BERTAdapter(Adapter):
             Match("encoder.segment_embedding.weight", (embeddings + "token_type_embeddings.weight",)),
             *layer("encoder.embedding_norm", embeddings + "LayerNorm"),
         ]
+        if self.norm == "pre":
+            found += layer("encoder.final_norm", self.prefix + "LayerNorm")
         for i in range(config.n_layers):
             a, b = f"encoder.blocks.{i}.", f"{self.prefix}encoder.layer.{i}."
             names = tuple(f"{b}attention.self.{name}" for name in ("query", "key", "value"))
             found += [
                 *layer(a + "attention.qkv", names, rows=qkv),
                 *layer(a + "attention.out", b + "attention.output.dense"),
-                *layer(a + "attention_norm", b + "attention.output.LayerNorm"),
+                *layer(a + "attention_norm", b + self.norms[0]),
                 *layer(a + "feed_forward.up", b + "intermediate.dense"),
                 *layer(a + "feed_forward.down", b + "output.dense"),
-                *layer(a + "feed_forward_norm", b + "output.LayerNorm"),
+                *layer(a + "feed_forward_norm", b + self.norms[1]),
                 *prelu(config, a + "feed_forward.activation", b + "intermediate.intermediate_act_fn"),
             ]
         return found
@@ -130,15 +137,18 @@ class BERTClassifierAdapter(BERTAdapter):
     """A BERT with a classifier on [CLS] and HuggingFace's ``BertForSequenceClassification``."""
 
     architecture = "bert_classifier"
+    programs: ClassVar[tuple[str, ...]] = ("ONNX Runtime",)
     classes = {"BertForSequenceClassification": ("AutoModelForSequenceClassification", "text-classification")}
     parts = {}
+    head = ("bert.pooler.dense", "classifier")  # its two layers
 
     def model_class(self, untrained: tuple[str, ...]) -> str:
-        return "BertForSequenceClassification"
+        return next(iter(self.classes))
 
     def read_fields(self, theirs: Settings, tensors: Tensors) -> Settings:
         """As many labels as the classifier has biases: one is the score of a reranker."""
-        n_labels = tensors["classifier.bias"].numel() if "classifier.bias" in tensors else 2
+        bias = f"{self.head[1]}.bias"
+        n_labels = tensors[bias].numel() if bias in tensors else 2
         if (problem := setting(theirs, "problem_type", str, SOFTMAX)) != SOFTMAX:
             raise InputError(
                 f"config.json describes a {self.model_class(())} with problem_type {problem!r}: here a classifier "
@@ -147,26 +157,28 @@ class BERTClassifierAdapter(BERTAdapter):
         return {**super().read_fields(theirs, tensors), "n_labels": n_labels}
 
     def matches(self, config: BERTClassifierConfig) -> list[Match]:  # type: ignore[override]
-        pooler = layer("encoder.pooler", "bert.pooler.dense")
-        return [*self.encoder_matches(config), *pooler, *layer("classifier", "classifier")]
+        pooler, classifier = self.head
+        return [*self.encoder_matches(config), *layer("encoder.pooler", pooler), *layer("classifier", classifier)]
 
     def config_tokens(self, checkpoint: Settings) -> Settings:
         n_labels = checkpoint["model_config"]["n_labels"]
         names = checkpoint.get("label_names") or [f"LABEL_{i}" for i in range(n_labels)]
         ids = {name: i for i, name in enumerate(names)}
         id2label: dict[str, Any] = {str(i): name for name, i in ids.items()}
-        return {**super().config_tokens(checkpoint), "id2label": id2label, "label2id": ids}
+        labels = {**super().config_tokens(checkpoint), "id2label": id2label, "label2id": ids}
+        return {**labels, "sentence_transformers": {"activation_fn": NO_ACTIVATION}} if n_labels == 1 else labels
 
 
 class BiEncoderAdapter(BERTAdapter):
     """A retriever's encoder and HuggingFace's ``BertModel`` less its pooler; read back, it is a BERT without heads."""
 
     architecture = "bi_encoder"
+    programs: ClassVar[tuple[str, ...]] = ("sentence-transformers", "ONNX Runtime")
     reads_back = False
     parts = {"encoder.pooler": "bert.pooler."}
 
     def model_class(self, untrained: tuple[str, ...]) -> str:
-        return "BertModel"
+        return next(name for name in self.classes if name.endswith("Model"))
 
     def matches(self, config: BERTConfig) -> list[Match]:
         return self.encoder_matches(config)
@@ -175,3 +187,6 @@ class BiEncoderAdapter(BERTAdapter):
         self, config: BERTConfig, weights: Tensors, tokens: Settings, untrained: tuple[str, ...] = ()
     ) -> Exported:
         return super().write(config, weights, tokens, ("encoder.pooler",))
+
+    def pooling(self, checkpoint: Settings) -> Pooling:
+        return Pooling(normalize=True)

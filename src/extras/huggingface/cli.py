@@ -39,5 +39,8 @@ def export(checkpoint: str, output: Path, push: str | None = None) -> None:
         hub.check_token()
     exported = exporting.export(read_checkpoint(checkpoint), output)
     print(f"wrote {output}: a {exported.config['architectures'][0]}")
+    if exported.left_out:
+        parts = " and ".join(exported.left_out)
+        print(f"note: the trained {parts} is left out: a {exported.config['architectures'][0]} has none")
     if push:
         print(f"pushed to {hub.push(output, push)}")

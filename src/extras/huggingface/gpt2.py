@@ -4,6 +4,7 @@
 
 import re
 from pathlib import Path
+from typing import ClassVar
 
 from tokenizers import Tokenizer
 
@@ -12,7 +13,7 @@ from src.extras.huggingface.tokenizer_files import special_token, token_of, writ
 from src.models import GPTConfig
 from src.tokenization import require_token
 
-NO_BIASES = "\nThe network was trained without biases, which GPT-2 has: here they are zeros.\n"
+NO_BIASES = "\nThe network was trained without biases, which HuggingFace's has: here they are zeros.\n"
 
 
 class GPT2Adapter(Adapter):
@@ -38,7 +39,7 @@ class GPT2Adapter(Adapter):
         "attention_dropout": ("attn_pdrop", 0.1),
         "tie_embeddings": ("tie_word_embeddings", True),
     }
-    activation = ("activation_function", "gelu_new")
+    activation: ClassVar[tuple[str, str]] = ("activation_function", "gelu_new")
     norm = "pre"
     fixed = {
         "layer_norm_epsilon": 1e-5,
@@ -46,12 +47,17 @@ class GPT2Adapter(Adapter):
         "scale_attn_by_inverse_layer_idx": False,
         "add_cross_attention": False,
     }
-    only = {"positions": "learned", "window": None}
+    only: ClassVar[Settings] = {"positions": "learned", "window": None}
+    programs: ClassVar[tuple[str, ...]] = ("CTranslate2", "ONNX Runtime", "lm-eval")
     prefix = "transformer."
     buffers = re.compile(r"\.attn\.(masked_)?bias$")  # causal masks
 
+    def suits(self, config: GPTConfig) -> bool:
+        return super().suits(config) and config.positions == self.only["positions"]
+
     def write_config(self, config: GPTConfig) -> Settings:
-        return {**super().write_config(config), "embd_pdrop": config.dropout}
+        # llama.cpp asks for n_ctx, which GPT-2's own files have beside n_positions
+        return {**super().write_config(config), "embd_pdrop": config.dropout, "n_ctx": config.max_seq_len}
 
     def write(self, config: GPTConfig, weights: Tensors, tokens: Settings, untrained: tuple[str, ...] = ()) -> Exported:
         """Convert a network here; one without biases is one of GPT-2's with biases of zero."""
@@ -105,7 +111,8 @@ class GPT2Adapter(Adapter):
         return "" if checkpoint["model_config"].get("bias", True) else NO_BIASES
 
     def write_tokenizers(self, checkpoint: Settings, length: int, folder: Path) -> None:
-        special = checkpoint["special_tokens"]
-        special = {**special, "bos_token": special["eos_token"], "pad_token": special["eos_token"]}
+        # each is named, as in GPT-2's own files: CTranslate2 asks for an unk_token
+        end = checkpoint["special_tokens"]["eos_token"]
+        special = {**dict.fromkeys(("unk_token", "bos_token", "pad_token"), end), **checkpoint["special_tokens"]}
         settings = {"padding_side": "left", "model_input_names": ["input_ids", "attention_mask"]}
         write_tokenizer(Tokenizer.from_str(checkpoint["tokenizer"]), special, length, settings, folder)

@@ -24,6 +24,7 @@ SMALL_FILES = (
     *TOKENIZERS,
     *("vocab.json", "merges.txt", "vocab.txt"),
     *(f"{TARGET_TOKENIZER}/{name}" for name in TOKENIZERS),
+    *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", f"*_Pooling/{CONFIG}"),
 )
 
 

@@ -8,29 +8,15 @@ from typing import Any, NamedTuple
 import yaml
 from tokenizers import Tokenizer
 
+from src.architectures import architectures
 from src.errors import InputError
 from src.extras.huggingface.adapter import Adapter
-from src.extras.huggingface.bert import BERTAdapter, BERTClassifierAdapter, BiEncoderAdapter
-from src.extras.huggingface.gpt2 import GPT2Adapter
+from src.extras.huggingface.adapters import ADAPTERS
 from src.extras.huggingface.hub import TARGET_TOKENIZER, read_tensors
 from src.extras.huggingface.json_files import CONFIG, list_setting, read_json, setting
-from src.extras.huggingface.longformer import LongformerAdapter
-from src.extras.huggingface.marian import MarianAdapter
+from src.extras.huggingface.sentence_encoder import read_pooling, score_note
 from src.extras.huggingface.tokenizer_files import read_tokenizer
 from src.tokenization import vocabulary_size
-
-# architecture -> its adapter, which an architecture of one's own may add
-ADAPTERS: dict[str, Adapter] = {
-    adapter.architecture: adapter
-    for adapter in (
-        GPT2Adapter(),
-        BERTAdapter(),
-        BERTClassifierAdapter(),
-        BiEncoderAdapter(),
-        LongformerAdapter(),
-        MarianAdapter(),
-    )
-}
 
 
 class Checkpoint(NamedTuple):
@@ -87,6 +73,12 @@ def import_folder(folder: Path, name: str) -> Checkpoint:
         else:
             last = n_labels - 1
             notes.append(f"config.json names no labels from 0 to {last} by id2label: they are known by their numbers")
+        if n_labels == 1:
+            notes += score_note(theirs, folder)
+    elif architectures()[adapter.architecture].encoder and (
+        pooling := read_pooling(folder, imported.config.max_seq_len)
+    ):
+        content["sentence_encoder"] = pooling
     overrides = _overrides(content)
     return Checkpoint({**content, "config": yaml.safe_dump(overrides)}, overrides, notes)
 
@@ -94,17 +86,16 @@ def import_folder(folder: Path, name: str) -> Checkpoint:
 def _adapter(theirs: dict[str, Any], names: set[str]) -> Adapter:
     """Choose what reads a model: by the class in ``architectures``, or where that is not set by its tensors' names."""
     model_type = setting(theirs, "model_type", str, None)
-    known = {
-        model_class: adapter for adapter in ADAPTERS.values() if adapter.reads_back for model_class in adapter.classes
-    }
+    adapters = [adapter for formats in ADAPTERS.values() for adapter in formats if adapter.reads_back]
+    known = {model_class: adapter for adapter in adapters for model_class in adapter.classes}
     classes = [name for name, adapter in known.items() if adapter.model_type == model_type]
     model_class = next(iter(list_setting(theirs, "architectures", str)), None)
     if not classes or model_class not in (*classes, None):
         what = f"a {model_class} (model_type {model_type!r})" if model_class else f"model_type {model_type!r}"
         raise InputError(f"config.json describes {what}: what can be read is {', '.join(classes or known)}")
     if model_class is None:
-        is_classifier = model_type == "bert" and "classifier.weight" in names
-        model_class = "BertForSequenceClassification" if is_classifier else classes[0]
+        is_classifier = any(name.startswith("classifier.") for name in names)
+        model_class = next((name for name in classes if is_classifier == name.endswith("Classification")), classes[0])
     return known[model_class]
 
 

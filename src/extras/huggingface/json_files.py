@@ -29,17 +29,29 @@ def read_json(path: Path, *, needed: bool = False) -> dict[str, Any]:
         if needed:
             raise InputError(f"{path.parent} has no {path.name}: it is no model in HuggingFace's format")
         return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON: {error}") from error
+    found = _load(path)
     if not isinstance(found, dict):
         raise InputError(f"{path} does not hold an object: it begins {shown(found)}")
     return found
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write an object, indented, with a line end."""
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON: {error}") from error
+
+
+def read_json_list(path: Path) -> list[dict[str, Any]]:
+    """Read a list of JSON objects."""
+    found = _load(path)
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise InputError(f"{path} does not hold a list of objects: it begins {shown(found)}")
+    return found
+
+
+def write_json(path: Path, content: dict[str, Any] | list[Any]) -> None:
+    """Write an object or a list, indented, with a line end."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -4,28 +4,22 @@
 
 import re
 
-import torch
-from tokenizers import Tokenizer
-
 from src.errors import InputError
-from src.extras.huggingface.adapter import Exported, Imported, Match, Settings, Tensors, head_by_head, layer
-from src.extras.huggingface.bert import BERTAdapter
-from src.extras.huggingface.json_files import list_setting, setting
+from src.extras.huggingface.adapter import Match, Settings, Tensors, head_by_head, layer
+from src.extras.huggingface.json_files import list_setting
+from src.extras.huggingface.roberta import RobertaPositions
 from src.models import LongformerConfig
-from src.tokenization import bert_ids
 
-POSITIONS = "embeddings.position_embeddings.weight"
 GLOBAL = """
 Global attention is not in its configuration: this network was trained with it at the positions {positions} of each
 input. Give `global_attention_mask` with a 1 there.
 """
 
 
-class LongformerAdapter(BERTAdapter):
-    """HuggingFace's network is RoBERTa's: its positions are counted from the id of the padding token and one.
+class LongformerAdapter(RobertaPositions):
+    """HuggingFace's network is RoBERTa's, and its window is that of both sides, here of one.
 
-    Here they are counted from 0: the rows before are left out on the way in, and are zeros on the way out. Its window
-    is that of both sides, here of one. Its pooler, which masked words do not train, has no counterpart.
+    Its pooler, which masked words do not train, has no counterpart.
     """
 
     architecture = "longformer"
@@ -47,28 +41,18 @@ class LongformerAdapter(BERTAdapter):
         sides = [window // 2 for window in list_setting(theirs, "attention_window", int) or [512]]
         return {**super().read_fields(theirs, tensors), "window": sides[0] if len(set(sides)) == 1 else sides}
 
-    def write_config(self, config: LongformerConfig) -> Settings:
-        sides = config.window if isinstance(config.window, list) else [config.window] * config.n_layers
-        if 0 in sides:
+    def check(self, config: LongformerConfig) -> None:
+        super().check(config)
+        if 0 in self._sides(config):
             raise InputError("HuggingFace's longformer has no window of 0: the network cannot be exported")
+
+    def write_config(self, config: LongformerConfig) -> Settings:
+        sides = self._sides(config)
         return {**super().write_config(config), "attention_window": [2 * side for side in sides]}
 
-    def read(self, theirs: Settings, tensors: Tensors) -> Imported:
-        unused = setting(theirs, "pad_token_id", int, 1) + 1
-        positions = setting(theirs, "max_position_embeddings", int, 512) - unused
-        cut = {name: t[unused:] if name.endswith(POSITIONS) else t for name, t in tensors.items()}
-        return super().read({**theirs, "max_position_embeddings": positions}, cut)
-
-    def write(
-        self, config: LongformerConfig, weights: Tensors, tokens: Settings, untrained: tuple[str, ...] = ()
-    ) -> Exported:
-        exported = super().write(config, weights, tokens, untrained)
-        unused = tokens["pad_token_id"] + 1
-        exported.config["max_position_embeddings"] += unused
-        for name, table in exported.tensors.items():
-            if name.endswith(POSITIONS):
-                exported.tensors[name] = torch.cat([table.new_zeros(unused, table.shape[1]), table])
-        return exported
+    @staticmethod
+    def _sides(config: LongformerConfig) -> list[int]:
+        return config.window if isinstance(config.window, list) else [config.window] * config.n_layers
 
     def matches(self, config: LongformerConfig) -> list[Match]:  # type: ignore[override]
         kv = head_by_head(config.d_model, config.n_heads, 2)
@@ -85,11 +69,6 @@ class LongformerAdapter(BERTAdapter):
                 *layer(a + "global_kv", (b + "key_global", b + "value_global"), rows=kv),
             ]
         return found
-
-    def config_tokens(self, checkpoint: Settings) -> Settings:
-        ids = bert_ids(Tokenizer.from_str(checkpoint["tokenizer"]))
-        names = {"pad_token_id": "pad", "bos_token_id": "cls", "eos_token_id": "sep", "sep_token_id": "sep"}
-        return {key: ids[f"{name}_token"] for key, name in names.items()}
 
     def note(self, checkpoint: Settings) -> str:
         return GLOBAL.format(positions=checkpoint["model_config"].get("global_tokens", [0]))

@@ -1,9 +1,11 @@
-"""The Transformer and HuggingFace's ``MarianMTModel``."""
+"""The Transformer and HuggingFace's: Marian's of norm ``post``, Pegasus' of norm ``pre``."""
 
 # ruff: noqa: RUF012 -- the base class declares what is of the class
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from tokenizers import Tokenizer
@@ -25,7 +27,7 @@ from src.extras.huggingface.hub import TARGET_TOKENIZER
 from src.extras.huggingface.json_files import setting
 from src.extras.huggingface.tokenizer_files import token_of, with_end, write_tokenizer
 from src.models import TransformerConfig
-from src.nn import SinusoidalPositions
+from src.nn import NormPlacement, SinusoidalPositions
 from src.tokenization import require_token
 
 FINAL_BIAS = "final_logits_bias"
@@ -68,7 +70,7 @@ class MarianAdapter(Adapter):
         "tie_embeddings": ("tie_word_embeddings", True),
     }
     activation = ("activation_function", "gelu")
-    norm = "post"
+    norm: ClassVar[NormPlacement] = "post"
     fixed = {"scale_embedding": True, "normalize_before": False, "normalize_embedding": False}
     prefix = "model."
     buffers = re.compile(rf"embed_positions\.weight$|^{FINAL_BIAS}$")
@@ -99,7 +101,7 @@ class MarianAdapter(Adapter):
         if FINAL_BIAS in tensors and tensors[FINAL_BIAS].any():
             raise InputError(f"{FINAL_BIAS} is not zero: the output layer here has no bias")
         config = self.read_config(theirs, tensors)
-        table = SinusoidalPositions(config.max_seq_len, config.d_model).table[:, stream(config.d_model).argsort()]
+        table = _positions(config)
         for name in tensors:
             if name.endswith("embed_positions.weight") and not _close(tensors[name], table):
                 raise InputError(f"{name} is no table of sines and cosines: here positions are fixed")
@@ -110,7 +112,7 @@ class MarianAdapter(Adapter):
     ) -> Exported:
         exported = super().write(config, weights, tokens, untrained)
         bias = weights["head.weight"].new_zeros(1, config.vocab_size)
-        return Exported(exported.config, {FINAL_BIAS: bias, **exported.tensors})
+        return replace(exported, tensors={FINAL_BIAS: bias, **exported.tensors})
 
     def matches(self, config: TransformerConfig) -> list[Match]:
         width = stream(config.d_model)
@@ -128,6 +130,8 @@ class MarianAdapter(Adapter):
         for side, n_layers in (("encoder", config.n_encoder_layers), ("decoder", config.n_decoder_layers)):
             for i in range(n_layers):
                 found += _block(config, f"{side}.{i}.", f"model.{side}.layers.{i}.", side == "decoder", width)
+            if self.norm == "pre":
+                found += layer(f"{side}_norm", f"model.{side}.layer_norm", rows=width)
         return found
 
     def special_tokens(self, theirs: Settings, folder: Path, source: Tokenizer, target: Tokenizer) -> dict[str, str]:
@@ -160,10 +164,55 @@ class MarianAdapter(Adapter):
         folders = {"source_tokenizer": folder}
         if checkpoint["source_tokenizer"] != checkpoint["tokenizer"]:
             folders["tokenizer"] = folder / TARGET_TOKENIZER
+        special = self.named_tokens(checkpoint["special_tokens"])
         for name, below in folders.items():
             below.mkdir(exist_ok=True)
             tokenizer = with_end(Tokenizer.from_str(checkpoint[name]), end)
-            write_tokenizer(tokenizer, {"eos_token": end, "pad_token": end}, length, settings, below)
+            write_tokenizer(tokenizer, special, length, settings, below)
+
+    def named_tokens(self, special: dict[str, str]) -> dict[str, str]:
+        """Name the tokenizer's special tokens as HuggingFace does."""
+        return {"eos_token": special["eos_token"], "pad_token": special["eos_token"]}
+
+
+class PegasusAdapter(MarianAdapter):
+    """HuggingFace's Pegasus is a Marian of norm ``pre``, but for its one embedding of source and target."""
+
+    model_type = "pegasus"
+    classes = {"PegasusForConditionalGeneration": ("AutoModelForSeq2SeqLM", "translation")}
+    keys = {**MarianAdapter.keys, "source_vocab_size": ("vocab_size", 50265), "vocab_size": ("vocab_size", 50265)}
+    norm = "pre"
+    fixed = {
+        "scale_embedding": True,
+        "normalize_before": True,
+        "normalize_embedding": False,
+        "tie_word_embeddings": True,
+    }
+
+    def check(self, config: TransformerConfig) -> None:
+        super().check(config)
+        if not config.tie_embeddings:
+            raise InputError(
+                "HuggingFace's pegasus, the one of norm 'pre', has one embedding: a network with tie_embeddings False "
+                "cannot be exported; tie_embeddings and data.joint_vocabulary make it one"
+            )
+
+    def config_tokens(self, checkpoint: Settings) -> Settings:
+        tokens = super().config_tokens(checkpoint)
+        return {**tokens, "pad_token_id": tokens["decoder_start_token_id"]}
+
+    def write(
+        self, config: TransformerConfig, weights: Tensors, tokens: Settings, untrained: tuple[str, ...] = ()
+    ) -> Exported:
+        exported = super().write(config, weights, tokens, untrained)
+        table = _positions(config).to(weights["head.weight"].dtype)  # which are in its files, and not in Marian's
+        tables = {f"model.{side}.embed_positions.weight": table.clone() for side in ("encoder", "decoder")}
+        return replace(exported, tensors={**exported.tensors, **tables})
+
+    def named_tokens(self, special: dict[str, str]) -> dict[str, str]:
+        """As Pegasus does, which starts from its padding token; CTranslate2 asks for each of them."""
+        end, start = special["eos_token"], special["decoder_start_token"]
+        return {"eos_token": end, "pad_token": start, "unk_token": end}
 
 
 def stream(d_model: int) -> Tensor:
@@ -171,6 +220,11 @@ def stream(d_model: int) -> Tensor:
     channels = torch.arange(d_model)
     channels[0::2], channels[1::2] = torch.arange(d_model).tensor_split([(d_model + 1) // 2])
     return channels
+
+
+def _positions(config: TransformerConfig) -> Tensor:
+    """HuggingFace's table of sines, and then cosines: (max_seq_len, d_model)."""
+    return SinusoidalPositions(config.max_seq_len, config.d_model).table[:, stream(config.d_model).argsort()]
 
 
 def _block(config: TransformerConfig, a: str, b: str, cross_attention: bool, width: Tensor) -> list[Match]:

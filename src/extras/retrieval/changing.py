@@ -91,7 +91,7 @@ def _prepare(documents: list[Document], settings: Settings, encoder: Encoder | N
         kept += [document for document, of_one in zip(group, cut, strict=True) if of_one]
         spans += filter(None, cut)
     texts = [document.text[start:end] for document, of_one in zip(kept, spans, strict=True) for start, end in of_one]
-    vectors = encoder.vectors(texts) if encoder else None
+    vectors = encoder.vectors(texts, "document") if encoder else None
     return Content.of(kept, spans, Words(settings.stemmer).of(texts), vectors), len(documents) - len(kept)
 
 

@@ -133,7 +133,7 @@ class Searcher:
         if mode != "bm25":
             if self.encoder is None:
                 raise InputError(f"the search {mode} needs the encoder of the index: name it by --encoder")
-            found["dense"] = self.index.dense(self.encoder.vectors([query])[0], depth)
+            found["dense"] = self.index.dense(self.encoder.vectors([query], "query")[0], depth)
         if mode == "hybrid":
             found["hybrid"] = fuse(list(found.values()))
         return {name: one[:k] if name == mode else one for name, one in found.items()}

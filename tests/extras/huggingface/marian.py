@@ -3,7 +3,7 @@
 import torch
 from transformers import MarianConfig, MarianMTModel
 
-from src.extras.huggingface.importing import ADAPTERS
+from src.extras.huggingface.adapters import ADAPTERS
 from src.models import Transformer, TransformerConfig
 
 
@@ -36,4 +36,5 @@ def marian(ours: TransformerConfig, std=0.3, seed=0) -> MarianMTModel:
 
 def from_huggingface(theirs: MarianMTModel, ours: Transformer) -> None:
     """Copy Marian's weights."""
-    ours.load_state_dict(ADAPTERS["transformer"].read(theirs.config.to_dict(), theirs.state_dict()).weights)
+    (adapter, *_) = ADAPTERS["transformer"]
+    ours.load_state_dict(adapter.read(theirs.config.to_dict(), theirs.state_dict()).weights)

@@ -13,13 +13,21 @@ from transformers import (
     BertModel,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LongformerConfig,
     LongformerForMaskedLM,
     LongformerModel,
     MarianConfig,
     MarianMTModel,
+    PegasusConfig,
+    PegasusForConditionalGeneration,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    RobertaPreLayerNormConfig,
+    RobertaPreLayerNormForMaskedLM,
+    RobertaPreLayerNormForSequenceClassification,
+    RobertaPreLayerNormModel,
 )
 
 from src.tokenization import train_bpe
@@ -30,6 +38,11 @@ BERTS = {
     "masked words": BertForMaskedLM,
     "encoder": BertModel,
     "classifier": BertForSequenceClassification,
+}
+PRENORM = {
+    "masked words": RobertaPreLayerNormForMaskedLM,
+    "encoder": RobertaPreLayerNormModel,
+    "classifier": RobertaPreLayerNormForSequenceClassification,
 }
 
 
@@ -57,6 +70,24 @@ def gpt2(tokenizer: Tokenizer, tied: bool = True, **changes) -> GPT2LMHeadModel:
     return shaken(GPT2LMHeadModel(GPT2Config(**{**settings, **changes})))
 
 
+def gpt_neox(tokenizer: Tokenizer, tied: bool = False, **changes) -> GPTNeoXForCausalLM:
+    torch.manual_seed(0)
+    settings = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "max_position_embeddings": 24,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "use_parallel_residual": False,
+        "rotary_pct": 1.0,
+        "tie_word_embeddings": tied,
+        "initializer_range": STD,
+        **dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.token_to_id("<|endoftext|>")),
+    }
+    return shaken(GPTNeoXForCausalLM(GPTNeoXConfig(**{**settings, **changes})))
+
+
 def bert(tokenizer: Tokenizer, kind: str = "pretraining", **changes) -> PreTrainedModel:
     torch.manual_seed(0)
     settings = {
@@ -69,6 +100,32 @@ def bert(tokenizer: Tokenizer, kind: str = "pretraining", **changes) -> PreTrain
         "initializer_range": STD,
     }
     return shaken(BERTS[kind](BertConfig(**{**settings, **changes})))
+
+
+def prenorm(tokenizer: Tokenizer, kind: str = "masked words", **changes) -> PreTrainedModel:
+    torch.manual_seed(0)
+    pad, sep = (tokenizer.token_to_id(token) for token in ("[PAD]", "[SEP]"))
+    settings = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 24 + pad + 1,
+        "initializer_range": STD,
+        "pad_token_id": pad,
+        "bos_token_id": tokenizer.token_to_id("[CLS]"),
+        "eos_token_id": sep,
+    }
+    return shaken(_without_padding(PRENORM[kind](RobertaPreLayerNormConfig(**{**settings, **changes}))))
+
+
+def _without_padding(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with zeros in the rows of its positions that no token has."""
+    with torch.no_grad():
+        positions = next(p for name, p in model.named_parameters() if "position" in name)
+        positions[: model.config.pad_token_id + 1] = 0
+    return model
 
 
 def longformer(tokenizer: Tokenizer, kind: str = "masked words", **changes) -> PreTrainedModel:
@@ -91,9 +148,7 @@ def longformer(tokenizer: Tokenizer, kind: str = "masked words", **changes) -> P
     }
     config = LongformerConfig(**{**settings, **changes})
     model = LongformerForMaskedLM(config) if kind == "masked words" else LongformerModel(config, False)
-    with torch.no_grad():  # rows that no token has
-        next(p for name, p in model.named_parameters() if "position" in name)[: pad + 1] = 0
-    return shaken(model)
+    return shaken(_without_padding(model))
 
 
 def marian(source: Tokenizer, target: Tokenizer, shared: bool, **changes) -> MarianMTModel:
@@ -119,6 +174,26 @@ def marian(source: Tokenizer, target: Tokenizer, shared: bool, **changes) -> Mar
     return shaken(MarianMTModel(MarianConfig(**{**settings, **changes})))
 
 
+def pegasus(tokenizer: Tokenizer, **changes) -> PegasusForConditionalGeneration:
+    torch.manual_seed(0)
+    end = tokenizer.token_to_id("<|endoftext|>")
+    settings = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "max_position_embeddings": 24,
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 3,
+        "activation_function": "relu",
+        "scale_embedding": True,
+        "init_std": STD,
+        "forced_eos_token_id": None,
+        **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4),
+        **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 48),
+        **dict.fromkeys(("eos_token_id", "pad_token_id", "decoder_start_token_id"), end),
+    }
+    return shaken(PegasusForConditionalGeneration(PegasusConfig(**{**settings, **changes})))
+
+
 def save(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path, target: Tokenizer | None = None) -> Path:
     """The folder that HuggingFace's own ``save_pretrained`` writes."""
     model.save_pretrained(folder)
@@ -136,9 +211,18 @@ def network(case: str, folder: Path) -> PreTrainedModel:
     if kind == "gpt2":
         model = gpt2(BPE, **GPT2[detail])
         save(model, BPE, folder)
+    elif kind == "gpt_neox":
+        model = gpt_neox(BPE, detail == "tied")
+        save(model, BPE, folder)
     elif kind == "bert":
         model = bert(WORDPIECE, detail, **(LABELS if detail == "classifier" else {}))
         save(model, WORDPIECE, folder)
+    elif kind == "roberta-prelayernorm":
+        model = prenorm(WORDPIECE, detail, **(LABELS if detail == "classifier" else {}))
+        save(model, WORDPIECE, folder)
+    elif kind == "pegasus":
+        model = pegasus(BPE)
+        save(model, BPE, folder)
     elif kind == "longformer":
         model = longformer(WORDPIECE, detail)
         save(model, WORDPIECE, folder)
@@ -153,11 +237,15 @@ GPT2 = {"tied": {}, "untied": {"tied": False}, "prelu": {"activation_function": 
 LABELS = {"id2label": {0: "no", 1: "perhaps", 2: "yes"}, "label2id": {"no": 0, "perhaps": 1, "yes": 2}}
 CASES = [
     *(f"gpt2: {name}" for name in GPT2),
+    "gpt_neox: tied",
+    "gpt_neox: untied",
     *(f"bert: {name}" for name in BERTS),
+    *(f"roberta-prelayernorm: {name}" for name in PRENORM),
     "longformer: masked words",
     "longformer: encoder",
     "marian: shared",
     "marian: separate",
+    "pegasus",
 ]
 
 
@@ -171,13 +259,14 @@ def inputs(model: nn.Module, rows: int = 3, width: int = 20) -> dict[str, torch.
         "attention_mask": attention_mask,
     }
     kind = model.config.model_type
-    if kind == "longformer":  # its positions are counted by which ids are padding
+    if kind in ("longformer", "roberta-prelayernorm"):  # positions are counted by which ids are padding
         pad = model.config.pad_token_id
         batch["input_ids"] = batch["input_ids"].masked_fill(batch["input_ids"] == pad, pad + 1)
+    if kind == "longformer":
         batch["global_attention_mask"] = (torch.arange(width) % torch.tensor([[7], [99], [99]])[:rows] == 0).long()
-    if kind in ("bert", "longformer"):
+    if kind in ("bert", "longformer", "roberta-prelayernorm"):
         batch["token_type_ids"] = (torch.arange(width) > torch.tensor([[11], [5], [1]])[:rows]).long()
-    if kind == "marian":
-        shape = (rows, width - 3)
-        batch["decoder_input_ids"] = torch.randint(model.config.decoder_vocab_size, shape, generator=generator)
+    if kind in ("marian", "pegasus"):
+        size = getattr(model.config, "decoder_vocab_size", None) or size
+        batch["decoder_input_ids"] = torch.randint(size, (rows, width - 3), generator=generator)
     return batch

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from src.errors import InputError
-from src.extras.huggingface.importing import ADAPTERS, import_folder
+from src.extras.huggingface.adapters import ADAPTERS
+from src.extras.huggingface.importing import import_folder
 from src.tokenization import END_OF_TEXT, train_bpe, train_wordpiece
 from tests.extras.huggingface.networks import LABELS, bert, gpt2, longformer, marian, network, save
 from tests.random_networks import TEXT
@@ -72,7 +73,7 @@ def folders(tmp_path_factory):
 
 def is_read(kind, key):
     """Whether a key says something of the network here; one of the others is kept beside them."""
-    (adapter, *_) = [adapter for adapter in ADAPTERS.values() if adapter.model_type == kind]
+    (adapter, *_) = [adapter for formats in ADAPTERS.values() for adapter in formats if adapter.model_type == kind]
     known = {key for key, _ in adapter.keys.values()} | set(adapter.fixed) | {adapter.activation[0]}
     known |= {"architectures", "model_type", "problem_type", "id2label", "attention_window", "transformers_version"}
     return key in known or key.endswith("_token_id") or key.startswith(("decoder_", "share_"))

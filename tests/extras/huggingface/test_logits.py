@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from src.architectures import architectures
-from src.extras.huggingface.importing import ADAPTERS
+from src.extras.huggingface.adapters import ADAPTERS
 from src.models import TransformerConfig, mean_pool
 from tests.extras.huggingface.marian import marian
 from tests.random_networks import padded
@@ -16,7 +16,7 @@ from tests.random_networks import padded
 
 def same(architecture, theirs):
     """The network here with the weights of HuggingFace's."""
-    imported = ADAPTERS[architecture].read(theirs.config.to_dict(), theirs.state_dict())
+    imported = ADAPTERS[architecture][0].read(theirs.config.to_dict(), theirs.state_dict())
     ours = architectures()[architecture].network(imported.config).eval()
     ours.load_state_dict(imported.weights)
     return ours

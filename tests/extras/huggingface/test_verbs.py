@@ -11,6 +11,8 @@ import transformers
 import yaml
 from safetensors.torch import load_file, save_file
 
+from src.architectures import architectures
+from src.extras.huggingface import plan
 from src.models import BERTConfig, GPTConfig, LongformerConfig, TransformerConfig
 from tests.extras.huggingface.networks import network
 from tests.random_networks import checkpoint_of
@@ -168,8 +170,11 @@ NOT_THERE = {
     "no activation 'swiglu'": ("gpt", {"activation": "swiglu"}),
     "no activation 'geglu'": ("bert", {"activation": "geglu"}),
     "norm 'pre': a network with 'post'": ("gpt", {"norm": "post"}),
-    "norm 'post': a network with 'pre'": ("bert", {"norm": "pre"}),
-    "only positions 'learned': a network with 'rotary'": ("gpt", {"positions": "rotary"}),
+    "longformer has norm 'post': a network with 'pre'": ("longformer", {"norm": "pre"}),
+    "prelayernorm has only activation 'gelu': a network with 'relu'": ("bert", {"norm": "pre", "activation": "relu"}),
+    "has one embedding: a network with tie_embeddings False": ("transformer", {"norm": "pre"}),
+    "only positions 'learned': a network with 'alibi'": ("gpt", {"positions": "alibi"}),
+    "gpt_neox has only window None: a network with 4": ("gpt", {"positions": "rotary", "window": 4}),
     "gpt2 has only window None: a network with 4": ("gpt", {"window": 4}),
     "bert has only window None: a network with 4": ("bert", {"window": 4}),
     "marian has only window None: a network with 4": ("transformer", {"window": 4}),
@@ -190,6 +195,31 @@ def test_what_has_no_counterpart_is_not_exported(run, tmp_path, what):
     assert more in err
     assert err.count("\n") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["x.ckpt"]
+
+
+SHIPPED = {  # configuration -> what the plan says of its export
+    "bert": "without encoder.pooler and next_sentence",
+    "longformer": "longformer has norm 'post': a network with 'pre' cannot be exported",
+    "transformer": "tie_embeddings False cannot be exported",
+    **dict.fromkeys(("classification", "gpt", "multi30k", "shakespeare_char"), None),
+}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_is_shipped_can_be_exported_or_its_plan_says_that_not(name):
+    (file,) = Path("configs").glob(f"{name}.yaml")
+    model = yaml.safe_load(file.read_text())["model"]
+    entries = {entry.task: (name, entry) for name, entry in architectures().items()}
+    architecture, entry = entries[model["class_path"]]
+    said = plan.rows(architecture, entry.config(**model["init_args"]["config"]))
+    assert SHIPPED[name] in said["export"] if SHIPPED[name] else not said
+
+
+def test_the_plan_of_a_run_says_what_cannot_be_exported(run, tmp_path):
+    path = config("transformer", tmp_path, model__init_args__config__norm="pre", trainer__max_steps=1)
+    status, out, err = run("fit", "--config", path)
+    assert status == 0, err
+    assert "cannot be exported to HuggingFace" in " ".join(out.split())
 
 
 def test_an_export_of_a_run_has_the_average_of_its_weights(run, tmp_path):

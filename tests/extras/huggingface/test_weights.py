@@ -7,8 +7,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from src.architectures import architectures
+from src.extras.huggingface.adapters import ADAPTERS
 from src.extras.huggingface.exporting import export
-from src.extras.huggingface.importing import ADAPTERS, import_folder
+from src.extras.huggingface.importing import import_folder
 from tests.extras.huggingface.networks import BERTS, CASES, LABELS, bert, gpt2, inputs, network, save
 from tests.random_networks import BPE, CONFIGS, WORDPIECE, checkpoint_of
 
@@ -67,6 +68,15 @@ def test_in_and_out_again_is_the_same_bit_for_bit(case, tmp_path):
         assert torch.equal(value, expected)
 
 
+MISSING = {  # parts of the network here that HuggingFace's has not
+    "bert: encoder": 2,
+    "bert: masked words": 2,
+    "roberta-prelayernorm: encoder": 2,
+    "roberta-prelayernorm: masked words": 2,
+    "longformer: encoder": 1,
+}
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_logits_after_the_import_are_equal(case, tmp_path):
     theirs = network(case, tmp_path / "in")
@@ -77,29 +87,25 @@ def test_logits_after_the_import_are_equal(case, tmp_path):
     found = encoded(ours, batch) if case.endswith("encoder") else outputs(ours, batch)[: len(expected)]
     for value, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(value, wanted, atol=1e-5, rtol=0)
-    missing = {"bert: encoder": 2, "bert: masked words": 2, "longformer: encoder": 1}.get(case, 0)
-    assert len(checkpoint["untrained"]) == len(notes) == missing
-
-
-AUTO = {
-    "gpt": transformers.AutoModelForCausalLM,
-    "bert": transformers.AutoModelForPreTraining,
-    "bert_classifier": transformers.AutoModelForSequenceClassification,
-    "longformer": transformers.AutoModelForMaskedLM,
-    "transformer": transformers.AutoModelForSeq2SeqLM,
-}
+    assert len(checkpoint["untrained"]) == len(notes) == MISSING.get(case, 0)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_logits_after_the_export_are_equal(name, tmp_path):
     ours, checkpoint = checkpoint_of(name)
-    export(checkpoint, tmp_path / "out")
-    theirs, report = AUTO[checkpoint["architecture"]].from_pretrained(tmp_path / "out", output_loading_info=True)
+    exported = export(checkpoint, tmp_path / "out")
+    network = getattr(transformers, exported.config["architectures"][0])
+    theirs, report = network.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(report.values())
     batch = inputs(theirs)
-    for value, expected in zip(outputs(theirs.eval(), batch), outputs(ours, batch), strict=True):
-        assert expected.std() > 0.1
-        torch.testing.assert_close(value, expected, atol=1e-5, rtol=0)
+    found, expected = outputs(theirs.eval(), batch), outputs(ours, batch)
+    assert len(expected) - len(found) == (len(exported.left_out) > 0)  # the head for next sentences
+    for value, wanted in zip(found, expected, strict=False):
+        assert wanted.std() > 0.1
+        torch.testing.assert_close(value, wanted, atol=1e-5, rtol=0)
+    again = ours_of(import_folder(tmp_path / "out", "a model").content)
+    for value, wanted in zip(outputs(again, batch), expected[: len(found)], strict=False):
+        torch.testing.assert_close(value, wanted, atol=1e-5, rtol=0)
 
 
 def test_half_precision_stays_as_it_is(tmp_path):
@@ -112,7 +118,7 @@ def test_half_precision_stays_as_it_is(tmp_path):
 
 def test_shards_and_older_files_are_read(tmp_path):
     theirs = gpt2(BPE)
-    expected = ADAPTERS["gpt"].read(theirs.config.to_dict(), theirs.state_dict()).weights
+    expected = ADAPTERS["gpt"][0].read(theirs.config.to_dict(), theirs.state_dict()).weights
 
     def weights(folder):
         return {k.removeprefix("model."): v for k, v in import_folder(folder, "a model").content["state_dict"].items()}

@@ -1,0 +1,32 @@
+"""The registry of adapters, and which of them writes a network."""
+
+from typing import Any
+
+from src.errors import InputError
+from src.extras.huggingface.adapter import Adapter
+from src.extras.huggingface.bert import BERTAdapter, BERTClassifierAdapter, BiEncoderAdapter
+from src.extras.huggingface.gpt2 import GPT2Adapter
+from src.extras.huggingface.gpt_neox import GPTNeoXAdapter
+from src.extras.huggingface.longformer import LongformerAdapter
+from src.extras.huggingface.marian import MarianAdapter, PegasusAdapter
+from src.extras.huggingface.roberta import PreNormBERTAdapter, PreNormBiEncoderAdapter, PreNormClassifierAdapter
+
+# architecture -> one adapter for each format it has at HuggingFace; an architecture of one's own may add its own
+ADAPTERS: dict[str, tuple[Adapter, ...]] = {
+    "gpt": (GPT2Adapter(), GPTNeoXAdapter()),
+    "bert": (BERTAdapter(), PreNormBERTAdapter()),
+    "bert_classifier": (BERTClassifierAdapter(), PreNormClassifierAdapter()),
+    "bi_encoder": (BiEncoderAdapter(), PreNormBiEncoderAdapter()),
+    "longformer": (LongformerAdapter(),),
+    "transformer": (MarianAdapter(), PegasusAdapter()),
+}
+
+
+def adapter_of(architecture: str, config: Any) -> Adapter:
+    """Choose what writes a network of a shape; an `InputError` says why nothing does."""
+    if architecture not in ADAPTERS:
+        raise InputError(f"HuggingFace has no counterpart of a {architecture}: only {', '.join(ADAPTERS)} have one")
+    formats = ADAPTERS[architecture]
+    adapter = next((adapter for adapter in formats if adapter.suits(config)), formats[0])
+    adapter.check(config)
+    return adapter
