@@ -12,7 +12,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -33,6 +33,7 @@ from src.callbacks import (
     ExactResume,
     Guard,
     HParams,
+    LogsByStep,
     Predictions,
     ProgressBar,
     RunSummary,
@@ -42,8 +43,9 @@ from src.callbacks import (
 from src.checkpoint import read_checkpoint
 from src.cli.class_names import allow_class_paths, check_order
 from src.cli.config_overrides import OF_THE_VERB, changes, config_of, header_of
+from src.cli.loggers import complete, open_loggers, own_loggers
 from src.cli.messages import one_line, quieten, values_of
-from src.cli.records import SaveConfig, loggers
+from src.cli.records import SaveConfig
 from src.cli.runs import is_to_resume, newest_checkpoint, run_folder
 from src.discovery import parts
 from src.distributed import AtomicCheckpointIO
@@ -153,6 +155,9 @@ class TrainingCLI(LightningCLI):
         return yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.verb]
 
     def before_instantiate_classes(self) -> None:
+        for logger in as_list(self.config[self.verb].trainer.logger):
+            if isinstance(logger, Namespace):
+                complete(logger)
         if self.checkpoint is not None:
             now = {key: value for key, value in self._plain_config().items() if key not in OF_THE_VERB}
             changed = changes(config_of(self.checkpoint), now)
@@ -189,9 +194,10 @@ class TrainingCLI(LightningCLI):
             if self.run is None and not rank_zero_only.rank:  # type: ignore[attr-defined]
                 self._new_run = run
             settings["default_root_dir"] = str(run)
-            if trainer.logger is None:
+            named = [logger for logger in as_list(self.config_init[self.verb].trainer.logger) if logger is not True]
+            if trainer.logger is not False:
                 step = self.checkpoint["global_step"] if self.run and self.checkpoint else 0
-                settings["logger"] = loggers(run, step)
+                settings["logger"] = [*own_loggers(run, step), *named]
         callbacks = [RunSummary(), Dashboard(), Throughput(), ProgressBar(), EndWithValidation(), ExactResume()]
         callbacks += [Predictions(), *self.callbacks]
         self.trainer_defaults = {"callbacks": callbacks}
@@ -201,6 +207,9 @@ class TrainingCLI(LightningCLI):
                 settings["max_time"] = None
             made = super().instantiate_trainer(enable_model_summary=False, **settings)
             check_strategy(made, self.model)
+            made._logger_connector = LogsByStep(made)
+            if trainer.logger and not trainer.fast_dev_run:
+                open_loggers(named, self._plain_config(), self.run)
             return made
         except (ValueError, TypeError, MisconfigurationException) as error:
             self._discard_run()
