@@ -220,6 +220,10 @@ class TrainingCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
+        except SystemExit as end:
+            if self.trainer.interrupted:  # by Ctrl-C, before or after the steps: Lightning ends with status 1
+                raise KeyboardInterrupt from end
+            raise
         except (ValueError, MisconfigurationException) as error:
             # some settings Lightning checks only once it has data and loops, and not always by an exception of its own
             *_, (frame, _) = walk_tb(error.__traceback__)

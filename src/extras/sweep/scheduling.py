@@ -78,6 +78,9 @@ def run_sweep(
     except StorageInternalError as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise InputError(f"the storage has failed; the same command goes on from here: {reason}") from error
+    except KeyboardInterrupt:
+        print(f"study {folder} keeps the runs that are done; the same command goes on with the others", flush=True)
+        raise
     finally:
         queue.close()
     print(f"wrote {write_report(study, folder)}")
