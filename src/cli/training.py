@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -218,6 +219,9 @@ class TrainingCLI(LightningCLI):
             raise InputError(f"trainer: {error}") from error
 
     def _run_subcommand(self, subcommand: str) -> None:
+        if self.trainer.world_size > 1 and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            # until training begins: Python's handler waits while a process waits for another, which may have ended
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         try:
             super()._run_subcommand(subcommand)
         except SystemExit as end:
