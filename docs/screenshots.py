@@ -76,7 +76,7 @@ def take(browser: str, address: str, path: Path, size: str, patience: int) -> No
 def main() -> None:
     """Take the screenshots."""
     options = argparse.ArgumentParser(prog="python -m docs.screenshots", description=__doc__.splitlines()[0])
-    options.add_argument("--logdir", default="logs", help="a run's folder, or one of several (%(default)s)")
+    options.add_argument("--logdir", default="logs", help="a folder of runs (%(default)s)")
     options.add_argument("--output", default="screenshots", help="where the pictures go (%(default)s)")
     options.add_argument("--tabs", nargs="+", default=TABS, metavar="TAB", help="which tabs, of " + ", ".join(TABS))
     options.add_argument("--size", default="1600,1000", help="of the window, in pixels (%(default)s)")

@@ -25,3 +25,9 @@ class Preempted(RunEnded):
     """A signal asked the run to end; it has saved a checkpoint, and the same command with ``--resume auto`` goes on."""
 
     status = 75  # EX_TEMPFAIL of sysexits.h: try again later
+
+
+class Interrupted(Preempted):
+    """Ctrl-C asked the run to end; it has saved a checkpoint as well."""
+
+    status = 130  # as a shell has it for a command that SIGINT ended

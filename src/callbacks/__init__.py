@@ -5,6 +5,7 @@ from src.callbacks.dashboard import Dashboard
 from src.callbacks.ema import EMA
 from src.callbacks.figures import AttentionMaps, TokenEmbeddings
 from src.callbacks.guard import Guard
+from src.callbacks.logs_by_step import LogsByStep
 from src.callbacks.progress import ProgressBar
 from src.callbacks.summary import RunSummary, print_results
 from src.callbacks.tensorboard import HParams, log_hparams
@@ -20,6 +21,7 @@ __all__ = [
     "ExactResume",
     "Guard",
     "HParams",
+    "LogsByStep",
     "MaskFills",
     "Predictions",
     "ProgressBar",

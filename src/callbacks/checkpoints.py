@@ -177,8 +177,10 @@ class ExactResume(L.Callback):
             "steps_since_log": pl_module.steps_since_log,
         }
         checkpoint["processes"] = gather_objects(mine)
+        # so that a run that is resumed from here has all metrics up to here, whatever happens next
+        trainer._logger_connector.update_train_step_metrics()
         for logger in trainer.loggers:
-            logger.save()  # so that a run that is resumed from here has all metrics up to here, whatever happens next
+            logger.save()
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         of_ranks = checkpoint.get("processes", [])

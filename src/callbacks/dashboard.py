@@ -14,6 +14,7 @@ TRAINING: Charts = {
     "Optimisation": {
         "Learning rate": ["train/learning_rate"],
         "Gradient norm before clipping": ["train/gradient_norm"],
+        "Epoch": ["epoch"],
     },
     "Speed": {
         "Tokens a second": ["throughput/tokens_per_second"],

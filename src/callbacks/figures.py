@@ -103,7 +103,9 @@ class AttentionMaps(L.Callback):
             for head, of_head in enumerate(weights.numpy()):
                 image = heat_map(of_head, columns, rows)
                 for writer in writers:
-                    writer.add_image(f"{name}/head_{head}", image, trainer.global_step, dataformats="HWC")
+                    # TensorBoard sorts by name: behind the charts of training and validation
+                    tag = f"val_maps_{name}/head_{head}"
+                    writer.add_image(tag, image, trainer.global_step, dataformats="HWC")
 
     def _labels(self, task: Task) -> tuple[list[str], list[str]]:
         """Spell the tokens of the row, and those of its target where there is one."""

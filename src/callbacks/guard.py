@@ -20,7 +20,7 @@ from src.callbacks.blame import Batches, cause_of_spike, first_fault, location
 from src.callbacks.checkpoints import ends, last_checkpoint, save_last, validation_follows
 from src.callbacks.ema import EMA
 from src.distributed import ZeroStrategy
-from src.errors import Diverged, InputError, Preempted
+from src.errors import Diverged, InputError, Interrupted, Preempted
 from src.tasks.base import NormCallback, Task
 
 WINDOW, ENOUGH = 100, 20  # steps that a spike is compared with, and the fewest that suffice
@@ -36,7 +36,7 @@ class Guard(NormCallback):
     processes, and one wait of the CPU for the GPU, between the backward pass and the optimizer's step.
 
     A signal (SIGTERM or SIGUSR1) ends the run with a checkpoint after the step, and status 75. Under SLURM, SIGUSR1
-    puts the job back into the queue too.
+    puts the job back into the queue too. Ctrl-C (SIGINT) does as SIGTERM, with status 130; a second one ends at once.
 
     Args:
         on_fault: what to do about a loss or gradient that is not finite. ``stop`` ends the run with status 3 and leaves
@@ -96,9 +96,15 @@ class Guard(NormCallback):
             for_requeue = cluster.requeue_signal if isinstance(cluster, SLURMEnvironment) else None
             for number in (signal.SIGTERM, for_requeue or signal.SIGUSR1):
                 signal.signal(number, self._receive)
+            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a run of a sweep, or in the background
+                signal.signal(signal.SIGINT, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
+        if number == signal.SIGINT:
+            # the next one is the system's to deal with: Python's handlers wait while a process waits for another
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            _announce_end()
 
     # ---- each step
 
@@ -174,7 +180,7 @@ class Guard(NormCallback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         if self._ending and not trainer.fit_loop._should_accumulate() and not ends(trainer):
             self._in_validation = validation_follows(trainer)
-            raise Preempted(self._end(trainer))
+            raise self._preempted(self._end(trainer))
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
@@ -188,18 +194,21 @@ class Guard(NormCallback):
                 return
             self._ending = trainer.strategy.reduce_boolean_decision(self._ending, all=False)
         if self._ending:
-            raise Preempted("within a validation")  # `on_exception` saves, and EMA restores the weights
+            raise self._preempted("within a validation")  # `on_exception` saves, and EMA restores the weights
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, Preempted) and trainer.validating:
             self._in_validation, trainer.training = True, True
             exception.args = (self._end(trainer),)
 
+    def _preempted(self, message: str) -> Preempted:
+        return Interrupted(message) if self._signal == signal.SIGINT else Preempted(message)
+
     def _end(self, trainer: L.Trainer) -> str:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return f"asked to end at step {trainer.global_step} of a trial, of which nothing is kept"
         path = save_last(trainer)
-        note = requeue(trainer) if self._signal != signal.SIGTERM else ""
+        note = requeue(trainer) if self._signal not in (signal.SIGTERM, signal.SIGINT) else ""
         return f"asked to end at step {trainer.global_step}: saved {path}; the command with --resume auto goes on{note}"
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -217,6 +226,13 @@ class Guard(NormCallback):
         done = validation["total"]["completed"]
         validation["total"] = {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
         validation["current"] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+
+
+@rank_zero_only
+def _announce_end() -> None:
+    """Answer Ctrl-C, from within its handler: by the system's own write, since it may have interrupted a `print`."""
+    show_cursor = b"\x1b[?25h" if os.isatty(2) else b""  # which the progress bar hides until it ends
+    os.write(2, show_cursor + b"\nending after this optimizer step, with a checkpoint; Ctrl-C again ends at once\n")
 
 
 def requeue(trainer: L.Trainer) -> str:

@@ -118,7 +118,8 @@ def print_results(trainer: L.Trainer) -> None:
         table.add_row("run", run)
         if last.exists():  # not where no step was left to be done
             table.add_row("checkpoint", str(last))
-        table.add_row("look at it", f"./run.sh tensorboard --logdir {run}")
+        # one folder up: there the run has a name, and others beside it
+        table.add_row("look at it", f"./run.sh tensorboard --logdir {Path(run).parent}")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, TextSamples) and callback.latest:
             table.add_row("sample", callback.latest[-1])

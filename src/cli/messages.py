@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 import threading
 import warnings
 from collections.abc import Iterable
@@ -18,6 +19,8 @@ NOISE = re.compile(
     r"Problem with given class_path|Type typing\.Callable\[.*?expects a function or a callable class: $|tip:)"
 )
 DENIED = re.compile(r"Importing '(\S+)' is not allowed")
+LACKING = re.compile(r"Requirement '([\w-]+).*?' not met")  # by one of Lightning's own classes
+INSTEAD = {"mlflow": "mlflow-skinny sqlalchemy alembic"}  # the whole of it, a server too, takes an older pyarrow
 UNKNOWN_KEY = re.compile(r"(?:Option|does not accept option|unrecognized arguments:) ?'?(?:--)?([\w.]+)'?")
 
 
@@ -58,6 +61,10 @@ def one_line(message: str, options: Iterable[str], arguments: list[str]) -> str:
         known = [".".join([*path, name]) for name in _parameters(classes[-1])] if classes else options
         where = _file_with(unknown[1].rpartition(".")[2], arguments)
         return f"unknown key {key!r}{where}{did_you_mean(key, known)}"
+    lacking = LACKING.search(leaf)
+    if lacking:
+        install = INSTEAD.get(lacking[1], lacking[1])
+        return f"the package {lacking[1]} is not installed: {sys.executable} -m pip install {install}"
     key = ".".join(path)
     where = _file_with(path[-1].rpartition(".")[2], arguments) if path else ""
     name = re.search(r"dot import path string: (\S+)", leaf)
@@ -123,7 +130,6 @@ def quieten() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
-        ".*Experiment logs directory .* exists and is not empty",  # ours, just made, holds the configuration
         ".*isinstance.treespec, LeafSpec.. is deprecated",
         ".*does not have many workers",  # the data are memory-mapped: a worker costs more than it saves
         ".*The dirpath has changed from",  # a resumed run has a folder of its own

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -33,6 +34,7 @@ from src.callbacks import (
     ExactResume,
     Guard,
     HParams,
+    LogsByStep,
     Predictions,
     ProgressBar,
     RunSummary,
@@ -42,8 +44,9 @@ from src.callbacks import (
 from src.checkpoint import read_checkpoint
 from src.cli.class_names import allow_class_paths, check_order
 from src.cli.config_overrides import OF_THE_VERB, changes, config_of, header_of
+from src.cli.loggers import complete, open_loggers, own_loggers
 from src.cli.messages import one_line, quieten, values_of
-from src.cli.records import SaveConfig, loggers
+from src.cli.records import SaveConfig
 from src.cli.runs import is_to_resume, newest_checkpoint, run_folder
 from src.discovery import parts
 from src.distributed import AtomicCheckpointIO
@@ -157,6 +160,9 @@ class TrainingCLI(LightningCLI):
         return yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.verb]
 
     def before_instantiate_classes(self) -> None:
+        for logger in as_list(self.config[self.verb].trainer.logger):
+            if isinstance(logger, Namespace):
+                complete(logger)
         if self.checkpoint is not None:
             now = {key: value for key, value in self._plain_config().items() if key not in OF_THE_VERB}
             changed = changes(config_of(self.checkpoint), now)
@@ -193,9 +199,10 @@ class TrainingCLI(LightningCLI):
             if self.run is None and not rank_zero_only.rank:  # type: ignore[attr-defined]
                 self._new_run = run
             settings["default_root_dir"] = str(run)
-            if trainer.logger is None:
+            named = [logger for logger in as_list(self.config_init[self.verb].trainer.logger) if logger is not True]
+            if trainer.logger is not False:
                 step = self.checkpoint["global_step"] if self.run and self.checkpoint else 0
-                settings["logger"] = loggers(run, step)
+                settings["logger"] = [*own_loggers(run, step), *named]
         callbacks = [RunSummary(), Dashboard(), Throughput(), ProgressBar(), EndWithValidation(), ExactResume()]
         callbacks += [Predictions(), *self.callbacks]
         self.trainer_defaults = {"callbacks": callbacks}
@@ -207,6 +214,9 @@ class TrainingCLI(LightningCLI):
             if made.strategy.root_device.type == "cuda":
                 torch.set_float32_matmul_precision(self.config[self.verb].float32_matmul_precision)
             check_strategy(made, self.model)
+            made._logger_connector = LogsByStep(made)
+            if trainer.logger and not trainer.fast_dev_run:
+                open_loggers(named, self._plain_config(), self.run)
             return made
         except (ValueError, TypeError, MisconfigurationException) as error:
             self._discard_run()
@@ -215,8 +225,15 @@ class TrainingCLI(LightningCLI):
             raise InputError(f"trainer: {error}") from error
 
     def _run_subcommand(self, subcommand: str) -> None:
+        if self.trainer.world_size > 1 and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            # until training begins: Python's handler waits while a process waits for another, which may have ended
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         try:
             super()._run_subcommand(subcommand)
+        except SystemExit as end:
+            if self.trainer.interrupted:  # by Ctrl-C, before or after the steps: Lightning ends with status 1
+                raise KeyboardInterrupt from end
+            raise
         except (ValueError, MisconfigurationException) as error:
             # some settings Lightning checks only once it has data and loops, and not always by an exception of its own
             *_, (frame, _) = walk_tb(error.__traceback__)

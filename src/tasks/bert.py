@@ -41,6 +41,7 @@ class BERTModule(Task):
             "Accuracy": ["val/mlm_accuracy", "val/nsp_accuracy"],
             "Perplexity of masked words": ["val/mlm_perplexity"],
         },
+        "Data": {"Fraction of padding": ["train/padding_share"]},
     }
     model: BERT | Longformer
 
@@ -119,6 +120,7 @@ class LongformerModule(BERTModule):
     objectives = ("mlm",)
     averaged_over: ClassVar[dict[str, str]] = {"mlm_loss": "target_tokens"}
     charts: ClassVar[Charts] = {
+        **BERTModule.charts,
         "Loss": {name: chart for name, chart in BERTModule.charts["Loss"].items() if name != "Next sentences"},
         "Quality": {"Accuracy": ["val/mlm_accuracy"], "Perplexity of masked words": ["val/mlm_perplexity"]},
     }

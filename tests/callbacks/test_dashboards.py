@@ -1,14 +1,12 @@
 """What TensorBoard is given to show, read back as TensorBoard reads it."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
 from src.architectures import architectures
 from src.callbacks.dashboard import network_table
@@ -16,7 +14,8 @@ from src.callbacks.figures import attention_maps
 from src.callbacks.heat_map import CARD, CELL, HEADING, heat_map
 from src.checkpoint import load_trained
 from src.models import BERT, GPT, BERTConfig, GPTConfig, Transformer, TransformerConfig
-from tests.distributed.jobs import SAMPLES, fit, run_job, write_config
+from tests.callbacks.charts import check_charts, events_of
+from tests.distributed.jobs import HALFWAY, SAMPLES, STEPS, fit, run_job, write_config
 
 MAPS = {
     "gpt": ["blocks.0.attention", "blocks.1.attention"],
@@ -34,35 +33,36 @@ EMBEDDINGS = {
 
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory):
-    return {kind: write_config(kind, tmp_path_factory.mktemp(kind)) for kind in SAMPLES}
+    kinds = (*SAMPLES, "bert_classifier")
+    return {kind: write_config(kind, tmp_path_factory.mktemp(kind)) for kind in kinds}
 
 
 @pytest.fixture(scope="module")
 def runs(configs, tmp_path_factory):
     """A run of each kind in one process."""
     logs = tmp_path_factory.mktemp("logs")
-    run_job(logs / "job", [fit(configs[kind], logs, kind) for kind in SAMPLES], processes=1)
-    return {kind: logs / kind / "version_0" for kind in SAMPLES}
-
-
-def events_of(run: Path) -> EventAccumulator:
-    return EventAccumulator(str(run), size_guidance={"images": 0, "tensors": 0}).Reload()
+    run_job(logs / "job", [fit(path, logs, kind) for kind, path in configs.items()], processes=1)
+    return {kind: logs / kind / "version_0" for kind in configs}
 
 
 def text_of(events: EventAccumulator, tag: str) -> str:
     return events.Tensors(f"{tag}/text_summary")[-1].tensor_proto.string_val[0].decode()
 
 
+@pytest.mark.parametrize(
+    "kind", [name for name, entry in architectures().items() if "extras" not in entry.network.__module__]
+)
+def test_the_charts_hold_what_is_logged(runs, kind):
+    check_charts(runs[kind])
+
+
 @pytest.mark.parametrize("kind", SAMPLES)
-def test_the_charts_are_of_curves_that_there_are(runs, kind):
+def test_training_and_validation_are_logged_by_the_optimizer_steps_made(runs, kind):
     events = events_of(runs[kind])
-    content = events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
-    layout = Layout.FromString(content)
-    charted = {tag.strip("^$") for c in layout.category for chart in c.chart for tag in chart.multiline.tag}
-    logged = set(events.Tags()["scalars"])
-    assert charted <= logged | {"throughput/mfu"}  # a CPU has no data sheet
-    # and all that is logged has a place, but for the epoch and the fraction of padding
-    assert logged - charted <= {"epoch", "train/padding_share"}
+    for tag in events.Tags()["scalars"]:
+        expected = range(1, STEPS + 1) if tag.startswith(("train/", "throughput/")) else (HALFWAY, STEPS)
+        if not tag.startswith(("epoch", "val_baseline/")):
+            assert [point.step for point in events.Scalars(tag)] == list(expected), tag
 
 
 # of the lines that stand in a task's charts
@@ -92,7 +92,8 @@ def test_what_the_baselines_reach_is_a_line_as_long_as_the_curve(runs, kind):
 @pytest.mark.parametrize("kind", SAMPLES)
 def test_attention_is_shown_for_each_layer_at_each_validation(runs, kind):
     events = events_of(runs[kind])
-    assert events.Tags()["images"] == [f"{name}/head_{head}" for name in MAPS[kind] for head in (0, 1)]
+    assert events.Tags()["images"] == [f"val_maps_{name}/head_{head}" for name in MAPS[kind] for head in (0, 1)]
+    assert min(events.Tags()["images"]) > max(events.Tags()["scalars"])  # which is their order on the screen
     for tag in events.Tags()["images"]:
         pictures = events.Images(tag)
         assert [picture.step for picture in pictures] == [5, 10]
@@ -211,11 +212,10 @@ def test_a_label_without_room_is_shortened():
     assert wide.shape[1] == CARD
 
 
-def test_other_loggers_need_no_tensorboard(run, config, tmp_path):
-    """Lightning's CSV logger alone."""
+def test_without_loggers_the_callbacks_write_their_files(run, config, tmp_path):
     names = ("TextSamples", "AttentionMaps", "TokenEmbeddings")
-    options = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", tmp_path / "csv"]
-    status, _, err = run("fit", "--config", config, *options, *(f"--trainer.callbacks+={name}" for name in names))
+    command = ["fit", "--config", config, "--trainer.logger", "false", "--trainer.max_steps", 6]
+    status, _, err = run(*command, *(f"--trainer.callbacks+={name}" for name in names))
     assert status == 0, err
-    assert list((tmp_path / "csv").rglob("metrics.csv"))
+    assert list((tmp_path / "logs/tiny/version_0/samples").iterdir())
     assert not list(tmp_path.rglob("events.out.tfevents*"))

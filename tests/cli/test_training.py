@@ -29,7 +29,7 @@ def test_a_run_leaves_all_that_belongs_to_it(run, config, tmp_path):
     assert len(losses) == 6
     assert losses[-1] < losses[0]
     validations = [row for row in rows if row["val/loss"]]
-    assert [int(row["step"]) for row in validations] == [5, 11]
+    assert [int(row["step"]) for row in validations] == [6, 12]
     assert {"val/perplexity", "val/bits_per_byte", "train/gradient_norm", "train/learning_rate"} <= rows[0].keys()
     assert {"throughput/tokens_per_second", "throughput/hardware_utilisation"} <= rows[0].keys()
     # what is printed are the last validation's figures, and commands that can be copied

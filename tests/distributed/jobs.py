@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from src.tokenization import train_wordpiece
 from tests.conftest import WORDS
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +97,14 @@ def write_config(kind: str, root: Path, tie: bool = True) -> Path:
         model = ("BERTModule", {**shape, "n_layers": 2})
         source = {"source": str(_text(root / "text.txt", 60)), "tokenizer_vocab_size": 120, "seq_len": 32}
         data = ("MLMDataModule", source)
+    elif kind == "bert_classifier":
+        model = ("ClassificationModule", {**shape, "n_layers": 2})
+        texts = _text(root / "text.txt", 60).read_text().split("\n\n")
+        rows = [json.dumps({"text": text, "label": "ab"[i % 2]}) for i, text in enumerate(texts)]
+        (root / "rows.jsonl").write_text("\n".join(rows))
+        train_wordpiece(texts, 120).save(str(root / "tokenizer.json"))
+        source = {"source": str(root / "rows.jsonl"), "tokenizer": str(root / "tokenizer.json"), "seq_len": 32}
+        data = ("ClassificationDataModule", source)
     elif kind == "longformer":
         # another dilation for each head, which another rank has under tensor parallelism
         window = {"window": 3, "dilation": [1, 2], "global_tokens": [0, 4]}
@@ -109,8 +118,10 @@ def write_config(kind: str, root: Path, tie: bool = True) -> Path:
         languages = {"source_language": "forward", "target_language": "backward", "joint_vocabulary": tie}
         source = {"source": str(_pairs(root / "pairs")), "tokenizer": "char", "max_length": 16, **languages}
         data = ("TranslationDataModule", {**source, "eval_max_tokens": 32})
+    if kind in ("gpt", "bert", "longformer"):
+        data[1]["document_separator"] = "\n\n"
     if kind != "transformer":
-        data[1].update({"document_separator": "\n\n", "validation_fraction": 0.1, "eval_batch_size": 3})
+        data[1].update({"validation_fraction": 0.1, "eval_batch_size": 3})
     shown = (SAMPLES.get(kind), "AttentionMaps", "TokenEmbeddings")
     settings = {
         "experiment": kind,

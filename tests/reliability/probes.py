@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -55,6 +56,17 @@ class Signal(Once):
 
     def do(self) -> None:
         os.kill(os.getpid(), getattr(signal, self.name))
+
+
+class Interrupt(L.Callback):
+    """Sends SIGINT to all processes of a job, as a terminal does: each to itself, at a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step and trainer.fit_loop.batch_idx % 2:
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 class Poison(L.Callback):
@@ -126,6 +138,14 @@ class Phase(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._write(trainer, "ending")
+
+
+class SlowSave(L.Callback):
+    """Takes a minute for each checkpoint."""
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        print("saving slowly", flush=True)
+        time.sleep(60)
 
 
 class Stop(L.Callback):

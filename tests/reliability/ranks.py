@@ -25,6 +25,7 @@ SPIKE = ("--trainer.max_steps", "32", "--trainer.limit_val_batches", "0")
 # name -> strategy, what happens, and options
 JOBS: dict[str, tuple[str, dict[str, object], tuple[str, ...]]] = {
     "signal": ("ddp", {"class_path": "tests.reliability.probes.Signal", "init_args": SIGNAL}, ()),
+    "interrupt": ("ddp", {"class_path": "tests.reliability.probes.Interrupt", "init_args": {"step": 4}}, ()),
     "stop": ("ddp", poison("loss", 4), ()),
     "skip": ("ddp", poison("loss", 4), ("--guard.on_fault", "skip")),
     "skip_gathered": (

@@ -34,7 +34,7 @@ def fit(run, config, tmp_path):
 def validations(folder):
     """The steps after which there was one."""
     with (folder / "metrics.csv").open() as file:
-        return [int(row["step"]) + 1 for row in csv.DictReader(file) if row.get("val/loss")]
+        return [int(row["step"]) for row in csv.DictReader(file) if row.get("val/loss")]
 
 
 ENDS = {

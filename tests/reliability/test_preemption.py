@@ -34,6 +34,7 @@ def interrupted(tmp_path, place, step, name="SIGTERM"):
     ("place", "step", "name"),
     [
         ("step", 0, "SIGTERM"),
+        ("step", 3, "SIGTERM"),  # whose figures are due to be logged
         ("step", 4, "SIGTERM"),
         ("step", 5, "SIGUSR1"),  # a validation is due after the step that it comes in
         ("validation", 6, "SIGTERM"),  # with the averaged weights in the network

@@ -20,7 +20,9 @@ def run(root, *names):
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("ranks"), "signal", "stop", "skip", "skip_gathered", "spike_in_parts")
+    return run(
+        tmp_path_factory.mktemp("ranks"), "signal", "interrupt", "stop", "skip", "skip_gathered", "spike_in_parts"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,17 @@ def test_a_signal_to_one_of_them_ends_both_after_the_same_step(jobs):
     (line,) = lines(found["signal"], "stopped: ")
     assert "asked to end at step 5" in line
     assert read_header(root / "signal/logs/gpt/version_0/checkpoints/last.ckpt")["global_step"] == 5
+
+
+@pytest.mark.slow
+def test_ctrl_c_which_all_of_them_get_ends_them_with_one_checkpoint(jobs):
+    root, found = jobs[0], jobs[1]["interrupt"]
+    assert found["statuses"] == [130, 0], found["log"]
+    assert len(lines(found, "ending after this optimizer step")) == 1
+    (line,) = lines(found, "stopped: ")
+    assert "asked to end at step 5" in line
+    assert "Traceback" not in found["log"]
+    assert read_header(root / "interrupt/logs/gpt/version_0/checkpoints/last.ckpt")["global_step"] == 5
 
 
 @pytest.mark.slow

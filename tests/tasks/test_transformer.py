@@ -118,7 +118,7 @@ def test_tensorboard_has_translations_signatures_and_maps_of_attention(trained):
     tags = events.Tags()
     assert {"samples/0/text_summary", "val/bleu_signature/text_summary"} <= set(tags["tensors"])
     names = ("encoder.0.attention", "decoder.0.attention", "decoder.0.cross_attention")
-    assert tags["images"] == [f"{name}/head_{head}" for name in names for head in range(4)]
+    assert tags["images"] == [f"val_maps_{name}/head_{head}" for name in names for head in range(4)]
     samples = (Path(trainer.default_root_dir) / "samples" / "step_000600.txt").read_text(encoding="utf-8")
     assert samples.count("source: ") == 3
     assert f"reference: {data.texts('validation')[0][1]}\n" in samples

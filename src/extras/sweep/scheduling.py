@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,8 @@ def run_sweep(
     os.environ["OMP_NUM_THREADS"] = str(threads)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
+    with _handled(signal.SIGINT, signal.SIG_IGN):  # the sweep itself stops its processes
+        ensure_running()
     try:
         storage = open_storage(folder, storage_url)
         study = find_study(storage, folder.name)
@@ -78,6 +81,9 @@ def run_sweep(
     except StorageInternalError as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise InputError(f"the storage has failed; the same command goes on from here: {reason}") from error
+    except KeyboardInterrupt:
+        print(f"study {folder} keeps the runs that are done; the same command goes on with the others", flush=True)
+        raise
     finally:
         queue.close()
     print(f"wrote {write_report(study, folder)}")
@@ -96,13 +102,18 @@ def check_cells(sweep: Sweep, config: dict[str, Any], check: Check, context: For
         configs.append((", ".join(f"{axis.key}={choice.label}" for axis, choice in sweep.chosen(cell)), made))
     print(f"checking {len(configs)} configurations", flush=True)
     decided = []
-    with ProcessPoolExecutor(1, context, os.chdir, (Path.cwd(),)) as pool:
+    with ProcessPoolExecutor(1, context, _prepare_checks, (Path.cwd(),)) as pool:
         for label, made in configs:
             try:
                 decided.append(pool.submit(check, made).result())
             except InputError as error:
                 raise InputError(f"{label}: {error}") from error
     return decided[0]
+
+
+def _prepare_checks(directory: Path) -> None:
+    os.chdir(directory)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # for Ctrl-C not to wait for the check at hand
 
 
 @dataclass
@@ -145,7 +156,7 @@ class Scheduler:
     def run(self) -> None:
         """Run until all is finished, here or elsewhere; on any end before, stop the runs and give them back."""
         try:
-            with _stop_on_sigterm():
+            with _handled(signal.SIGTERM, signal.default_int_handler):  # as Ctrl-C, so that its runs are given back
                 while self._start_runs():
                     self._wait()
         finally:
@@ -242,10 +253,10 @@ def _without_result(status: int | None) -> dict[str, Any]:
 
 
 @contextmanager
-def _stop_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end a sweep as Ctrl-C does, so that its runs are given back."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _handled(number: signal.Signals, handler: Any) -> Iterator[None]:
+    """Handle a signal otherwise for a while."""
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)

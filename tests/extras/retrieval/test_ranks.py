@@ -5,6 +5,7 @@ import pytest
 import src.cli
 from src.checkpoint import load_trained
 from src.extras.retrieval.bi_encoder import BiEncoder
+from tests.callbacks.charts import check_charts
 from tests.distributed.jobs import STEPS, fit, losses, run_job
 from tests.extras.retrieval.conftest import write_config
 
@@ -26,6 +27,11 @@ def alone(configs, tmp_path_factory):
     for kind in KINDS:
         src.cli.main(fit(configs[kind], logs, kind))
     return logs
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_charts_hold_what_is_logged(alone, kind):
+    check_charts(alone / kind / "version_0")
 
 
 @pytest.mark.parametrize("name", ["ddp", *SLOW])
