@@ -148,7 +148,10 @@ def test_the_readme_has_commands():
 
 # what a command takes up -> the command before it that makes it
 FIRST = {"gpt-hf": "export", "gpt2.ckpt": "import", "gpt2.yaml": "import", "long.yaml": "extend-context"}
-FIRST |= {f"logs/{name}/version_0": f"fit --config configs/{name}.yaml" for name in ("retriever", "reranker")}
+FIRST |= {
+    f"logs/{name}/version_0": f"fit --config configs/{name}.yaml"
+    for name in ("retriever", "reranker", "classification")
+}
 FIRST |= {"my_index": "rag index", "rows.jsonl": "rag mine"}
 for name, split in (("training", "rag queries --split train"), ("heldout", "rag queries --output heldout")):
     FIRST |= {f"{name}/": split, f"{name}_index": f"rag index --input {name}"}
