@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from src.checkpoint import load_writer, read_checkpoint
+from src.checkpoint import load_writer
 from src.errors import InputError
 from src.hardware import to_device
 from src.models import BERTClassifier
@@ -63,9 +64,8 @@ class Classifier:
         return torch.softmax(logits.float(), -1).cpu()
 
 
-def load_classifier(path: str | Path, device: str = "cpu") -> Classifier:
-    """Load the classifier of a checkpoint."""
-    content = read_checkpoint(path)
+def classifier_of(content: dict[str, Any], path: str | Path, device: str = "cpu") -> Classifier:
+    """Make the classifier of a checkpoint; ``path`` names it in errors."""
     model, tokenizer, _ = load_writer(content, path, "classify")
     n_labels = model.config.n_labels
     if n_labels < 2:

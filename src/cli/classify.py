@@ -6,7 +6,8 @@ from itertools import islice
 from pathlib import Path
 
 from src.atomic import check_table, write_table
-from src.classifier import Classifier, load_classifier, prediction_row
+from src.checkpoint import read_checkpoint
+from src.classifier import Classifier, classifier_of, prediction_row
 from src.cli.verb import Positive
 from src.coverage import MeasuredTokenizer
 from src.errors import InputError
@@ -38,7 +39,7 @@ def classify(
         raise InputError("argument --input: not allowed with argument --text (see python -m src classify --help)")
     if output:
         check_table(output)
-    classifier = load_classifier(checkpoint, device)
+    classifier = classifier_of(read_checkpoint(checkpoint), checkpoint, device)
     if input_:
         check_file(input_, is_text=True)
     classified = _Classified(classifier, text or read_lines(input_), batch_size)

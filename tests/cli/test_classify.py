@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from src.checkpoint import save_checkpoint
-from src.classifier import load_classifier
+from src.classifier import classifier_of
 from src.tokenization import bert_ids
 from tests.random_networks import WORDPIECE, checkpoint_of
 
@@ -69,10 +69,9 @@ def test_a_table_is_the_same_whatever_its_format_and_the_batch(run, classifier, 
     assert float(rows[0]["probability_sad"]) == pytest.approx(expected(model, TEXTS[0])["sad"], abs=1e-5)
 
 
-def test_a_text_as_long_as_the_positions_that_are_no_multiple_of_eight(tmp_path):
+def test_a_text_as_long_as_the_positions_that_are_no_multiple_of_eight():
     _, content = checkpoint_of("bert_classifier", max_seq_len=21)
-    save_checkpoint(content, tmp_path / "odd.ckpt")
-    classifier = load_classifier(tmp_path / "odd.ckpt")
+    classifier = classifier_of(content, "odd.ckpt")
     rows, cut = classifier.rows([["the " * 60]])
     assert (len(rows[0][0]), cut) == (21, 1)
     assert classifier.label_names == ["LABEL_0", "LABEL_1", "LABEL_2"]
