@@ -24,7 +24,11 @@ PAGES = (
 )
 TEXT = "".join((ROOT / page).read_text() for page in PAGES)
 # those of the template's extras that were taken out
-ABSENT = {name for name in ("bench", "huggingface", "retrieval", "sweep") if not (ROOT / "src/extras" / name).is_dir()}
+ABSENT = {
+    name
+    for name in ("bench", "huggingface", "retrieval", "serve", "sweep")
+    if not (ROOT / "src/extras" / name).is_dir()
+}
 
 
 def is_there(text: str) -> bool:
@@ -95,8 +99,8 @@ def short(command: str) -> list[str]:
     arguments = shlex.split(command)
     if any(name in command for name in FROM_THE_HUB):
         return [*arguments, "--print_config"]
-    if arguments[0] == "init":  # which changes the project itself
-        return ["init", "--help"]
+    if arguments[0] in ("init", "serve"):  # one changes the project itself, the other runs until it is stopped
+        return [arguments[0], "--help"]
     if "--help" in arguments:
         return arguments
     if arguments[0] == "sweep":

@@ -6,7 +6,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from pydantic import BaseModel
 
@@ -86,11 +86,11 @@ class Batcher:
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="batches")
 
-    def start(self) -> None:
-        """Start the thread."""
+    def __enter__(self) -> Self:
         self._thread.start()
+        return self
 
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """End the thread, with the batch that it runs."""
         for job in self._inside:
             job.has_left = True

@@ -1,4 +1,4 @@
-"""What is served of a checkpoint: for each task the request that it takes, the answer that it gives, and its batches."""
+"""What is served of a checkpoint: for each task the request that it takes, the answer that it gives, its batches."""
 
 from abc import ABC, abstractmethod
 from functools import cache
@@ -47,7 +47,7 @@ class GenerateRequest(Request):
     temperature: float = Field(0.8, ge=0, le=100, description="0 is greedy")
     top_k: int | None = Field(None, ge=1, description="draw from the K likeliest tokens")
     top_p: float | None = Field(None, gt=0, le=1, description="draw from the likeliest tokens that make up P")
-    seed: int | None = Field(None, ge=0, lt=1 << 63, description="of the draws; by chance, if not given")
+    seed: int | None = Field(None, ge=0, lt=1 << 53, description="of the draws; by chance, if not given")
     stream: bool = Field(False, description="send the text piece by piece, as server-sent events")
 
 
@@ -157,7 +157,9 @@ class Generate(Service):
 
     def encode(self, request: GenerateRequest) -> list[int]:
         if request.max_new_tokens > self.max_new_tokens:
-            raise InputError(f"max_new_tokens is {request.max_new_tokens}: here it may be {self.max_new_tokens} at most")
+            raise InputError(
+                f"max_new_tokens is {request.max_new_tokens}: here it may be {self.max_new_tokens} at most"
+            )
         return self.writer.encode(request.text)
 
     def joins(self, batch: list[Job], job: Job) -> bool:
@@ -297,11 +299,17 @@ class Classify(Service):
         if not all(map(str.strip, texts)):
             raise InputError("the text is empty: write one")
         if len(texts) != 1 + self.classifier.takes_pairs:
-            needed = "pairs: send a second_text too" if self.classifier.takes_pairs else "single texts: leave second_text out"
+            needed = (
+                "pairs: send a second_text too"
+                if self.classifier.takes_pairs
+                else "single texts: leave second_text out"
+            )
             raise InputError(f"the checkpoint was trained on {needed}")
         (row,), cut = self.classifier.rows([texts])
         if cut:
-            raise InputError(f"the text is longer than the {self.classifier.max_tokens} positions of the network: shorten it")
+            raise InputError(
+                f"the text is longer than the {self.classifier.max_tokens} positions of the network: shorten it"
+            )
         return row
 
     def joins(self, batch: list[Job], job: Job) -> bool:
