@@ -78,4 +78,5 @@ class MaskFiller:
         return [masks[:n] for masks, n in zip(found, is_mask.sum(1).tolist(), strict=True)]
 
     def _candidates(self, probabilities: list[float], words: list[int]) -> Candidates:
-        return [(self.tokenizer.id_to_token(word), p) for word, p in zip(words, probabilities, strict=True)]
+        # a network may have more embeddings than its tokenizer has tokens
+        return [(self.tokenizer.id_to_token(word) or "", p) for word, p in zip(words, probabilities, strict=True)]

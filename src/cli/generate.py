@@ -10,6 +10,7 @@ from src.decoding import generate as continuations_of
 from src.errors import InputError
 from src.hardware import to_device
 from src.models import GPT
+from src.tokenization import require_token
 
 
 def generate(
@@ -57,7 +58,7 @@ class Writer:
 
     def __init__(self, trained: Trained[GPT]) -> None:
         self.model, self.tokenizer, special_tokens = trained
-        self.eos = self.tokenizer.token_to_id(special_tokens["eos_token"])
+        self.eos = require_token(self.tokenizer, special_tokens["eos_token"], "eos_token")
         self._measured = MeasuredTokenizer(self.tokenizer, "a prompt")
 
     def encode(self, text: str) -> list[int]:

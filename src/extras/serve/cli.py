@@ -52,8 +52,8 @@ def serve(
 
 def server(app: FastAPI) -> uvicorn.Server:
     """Make the server of an interface; it says nothing unless something is wrong."""
-    settings = {"log_level": "warning", "ws": "none", "server_header": False}
-    return uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=GRACE, **settings))
+    config = uvicorn.Config(app, log_level="warning", ws="none", server_header=False, timeout_graceful_shutdown=GRACE)
+    return uvicorn.Server(config)
 
 
 def _listen(port: int) -> socket.socket:

@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-pytest.importorskip("fastapi", reason="needs the package fastapi")
-
 from src.checkpoint import save_checkpoint
 from src.extras.serve.app import make_app
 from src.extras.serve.batching import Batcher
