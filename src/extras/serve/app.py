@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src.errors import InputError
-from src.extras.serve.batching import Batcher, Busy, Job
+from src.extras.serve.batching import Batcher, Busy, Job, Stopped
 from src.extras.serve.services import Service
 
 PAGES = Path(__file__).parent
@@ -59,6 +59,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         422: "a request that cannot be answered",
         429: "too many requests at a time",
         500: "a fault of the server",
+        503: "the server is being stopped",
         504: "took too long",
     }.items()
 }
@@ -74,7 +75,8 @@ def make_app(services: dict[str, Service], batcher: Batcher, max_bytes: int) -> 
         telemetry={"tracing": False},
     )
     app.add_middleware(Gate, max_bytes=max_bytes)
-    for kind, status in ((InputError, 422), (Busy, 429), (TimeoutError, 504), (RequestValidationError, 422)):
+    statuses = {InputError: 422, RequestValidationError: 422, Busy: 429, Stopped: 503, TimeoutError: 504}
+    for kind, status in statuses.items():
         app.add_exception_handler(kind, _refusal(status))
     app.add_exception_handler(HTTPException, _refusal(None))
     app.add_exception_handler(Exception, _refusal(500))
@@ -184,7 +186,7 @@ def _line(error: Exception) -> str:
         return str(error.detail)
     if isinstance(error, TimeoutError):
         return "the answer took too long: ask for less"
-    is_ours = isinstance(error, InputError | Busy)
+    is_ours = isinstance(error, InputError | Busy | Stopped)
     return " ".join(str(error).split()) if is_ours else "a fault of the server: its terminal has the traceback"
 
 

@@ -6,6 +6,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any, Protocol, Self
 
 from pydantic import BaseModel
@@ -15,6 +16,10 @@ TOGETHER = 0.005  # seconds that a batch waits for requests that come at the sam
 
 class Busy(Exception):  # noqa: N818
     """There is no place for one more request."""
+
+
+class Stopped(Exception):  # noqa: N818
+    """The server was stopped before the answer was complete."""
 
 
 class Job:
@@ -41,7 +46,8 @@ class Job:
 
     def put(self, made: str | BaseModel | Exception) -> None:
         """Hand over a piece of text, or what ends the answer: all of it, or an error. Called by the batches' thread."""
-        self._loop.call_soon_threadsafe(self._made.put_nowait, made)
+        with suppress(RuntimeError):  # the server has ended, and its event loop is closed
+            self._loop.call_soon_threadsafe(self._made.put_nowait, made)
 
     async def made(self) -> AsyncIterator[str | BaseModel]:
         """Yield the pieces, and the whole answer as the last.
@@ -92,8 +98,7 @@ class Batcher:
 
     def __exit__(self, *_: object) -> None:
         """End the thread, with the batch that it runs."""
-        for job in self._inside:
-            job.has_left = True
+        self.stop()
         with self._changed:
             self._is_closed = True
             self._changed.notify()
@@ -118,6 +123,12 @@ class Batcher:
         """Free the place of a request that is answered, or whose client has left: a batch goes on without it."""
         job.has_left = True
         self._inside.discard(job)
+
+    def stop(self) -> None:
+        """End what is not answered yet."""
+        for job in self._inside:
+            job.put(Stopped("the server was stopped before the answer was complete"))
+            job.has_left = True
 
     def _run(self) -> None:
         while not self._is_closed:

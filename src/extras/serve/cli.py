@@ -47,13 +47,25 @@ def serve(
     address = f"http://{HOST}:{listener.getsockname()[1]}"
     print(f"{address}  {', '.join(services)}; its interface: {address}/docs; Ctrl-C ends it", flush=True)
     with Batcher(batch_size, max_requests, timeout) as batcher:
-        asyncio.run(server(make_app(services, batcher, max_bytes)).serve([listener]))
+        asyncio.run(Server(make_app(services, batcher, max_bytes), batcher).serve([listener]))
 
 
-def server(app: FastAPI) -> uvicorn.Server:
-    """Make the server of an interface; it says nothing unless something is wrong."""
-    config = uvicorn.Config(app, log_level="warning", ws="none", server_header=False, timeout_graceful_shutdown=GRACE)
-    return uvicorn.Server(config)
+class Server(uvicorn.Server):
+    """A server that says nothing unless something is wrong, and completes or ends its answers before it ends itself."""
+
+    def __init__(self, app: FastAPI, batcher: Batcher) -> None:
+        self.batcher = batcher
+        last_resort = 2 * GRACE
+        super().__init__(
+            uvicorn.Config(
+                app, log_level="warning", ws="none", server_header=False, timeout_graceful_shutdown=last_resort
+            )
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more requests, and end what is not answered in some seconds."""
+        asyncio.get_running_loop().call_later(GRACE, self.batcher.stop)
+        await super().shutdown(sockets)
 
 
 def _listen(port: int) -> socket.socket:

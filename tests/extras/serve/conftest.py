@@ -15,7 +15,8 @@ import pytest
 from src.checkpoint import save_checkpoint
 from src.extras.serve.app import make_app
 from src.extras.serve.batching import Batcher
-from src.extras.serve.cli import _listen, server
+from src.extras.serve.cli import Server as Uvicorn
+from src.extras.serve.cli import _listen
 from src.extras.serve.services import load_services
 from tests.random_networks import checkpoint_of
 
@@ -81,7 +82,7 @@ def serving(services, places=64, seconds=60, max_bytes=4096, batch_size=16) -> I
     """Run a server in a thread of this process."""
     listener = _listen(0)
     with Batcher(batch_size, places, seconds) as batcher:
-        running = server(make_app(services, batcher, max_bytes))
+        running = Uvicorn(make_app(services, batcher, max_bytes), batcher)
         thread = threading.Thread(target=lambda: asyncio.run(running.serve([listener])))
         thread.start()
         while not running.started:

@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -112,3 +113,16 @@ def test_what_takes_too_long_ends(services):
         assert pieces
         assert (last, error) == ("error", {"error": "the answer took too long: ask for less"})
         assert server.ask("classify", text="the")["status"] == 200
+
+
+def test_what_is_not_complete_when_the_server_is_stopped_ends_with_an_error(services, monkeypatch):
+    monkeypatch.setattr("src.extras.serve.cli.GRACE", 0.3)
+    with ThreadPoolExecutor(1) as other:
+        with serving(services) as server:
+            events = server.events(**ENDLESS)
+            next(events)
+            whole = other.submit(server.ask, "generate", **ENDLESS)  # waits behind it
+            time.sleep(0.5)
+        *_, (last, error) = events
+        assert (last, error) == ("error", {"error": "the server was stopped before the answer was complete"})
+        assert whole.result(10) == {"status": 503, **error}
