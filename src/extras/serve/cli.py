@@ -43,7 +43,7 @@ def serve(
         device: cpu, cuda, cuda:1, mps, ...
     """
     services = load_services(checkpoint, device, max_new_tokens)
-    listener = _listen(port)
+    listener = listen(port)
     address = f"http://{HOST}:{listener.getsockname()[1]}"
     print(f"{address}  {', '.join(services)}; its interface: {address}/docs; Ctrl-C ends it", flush=True)
     with Batcher(batch_size, max_requests, timeout) as batcher:
@@ -68,7 +68,8 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _listen(port: int) -> socket.socket:
+def listen(port: int) -> socket.socket:
+    """Take a port of this machine, for this machine alone; 0 takes a free one."""
     listener = socket.socket()
     if sys.platform != "win32":  # where it would let two servers have one port
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,11 +1,11 @@
-"""What is served of a checkpoint: for each task the request that it takes, the answer that it gives, its batches."""
+"""What is served of a checkpoint: for each task how requests are encoded, which go in one batch, and their answers."""
 
 from abc import ABC, abstractmethod
 from functools import cache
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 from tokenizers import Tokenizer
 
 from src.architectures import architectures
@@ -14,99 +14,27 @@ from src.classifier import classifier_of
 from src.cli.fill_mask import MaskFiller
 from src.cli.generate import Writer
 from src.cli.translate import SearchOptions, Translator
-from src.coverage import MeasuredTokenizer
 from src.decoding import TextStream, left_pad, stream
 from src.errors import InputError
 from src.extras.serve.batching import Job
-from src.files import is_text
+from src.extras.serve.schemas import (
+    MOST_LINES,
+    Candidate,
+    ClassifyAnswer,
+    ClassifyRequest,
+    FillMaskAnswer,
+    FillMaskRequest,
+    GenerateAnswer,
+    GenerateRequest,
+    Request,
+    TranslateAnswer,
+    TranslateRequest,
+)
 from src.hardware import to_device
-
-MOST_LINES = 16  # of a text to translate, a sentence each
-
-
-def _check_text(text: str) -> str:
-    if not is_text(text):
-        raise ValueError("has half a character (a lone surrogate), which no UTF-8 can hold")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_check_text)]
-
-
-class Request(BaseModel):
-    """What each request has: nothing that is not asked for, and no value of another type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class GenerateRequest(Request):
-    """A prompt to continue, with the options of the verb `generate`."""
-
-    text: Text = Field("", description="what to continue; the empty text begins a document")
-    max_new_tokens: int = Field(200, ge=1, description="length at most")
-    temperature: float = Field(0.8, ge=0, le=100, description="0 is greedy")
-    top_k: int | None = Field(None, ge=1, description="draw from the K likeliest tokens")
-    top_p: float | None = Field(None, gt=0, le=1, description="draw from the likeliest tokens that make up P")
-    seed: int | None = Field(None, ge=0, lt=1 << 53, description="of the draws; by chance, if not given")
-    stream: bool = Field(False, description="send the text piece by piece, as server-sent events")
-
-
-class GenerateAnswer(BaseModel):
-    """The continuation."""
-
-    text: str = Field(description="without the prompt")
-    tokens: int
-    end: str = Field(description="`end` of the document, or `length`")
-
-
-class TranslateRequest(Request):
-    """Sentences to translate, with options of the verb `translate`."""
-
-    text: Text = Field(min_length=1, description=f"a sentence a line, {MOST_LINES} at most")
-    beam: int = Field(4, ge=1, le=16, description="hypotheses at a time; 1 is greedy")
-
-
-class TranslateAnswer(BaseModel):
-    """The translations."""
-
-    text: str = Field(description="a line for each line")
-
-
-class FillMaskRequest(Request):
-    """A text with masks, with the options of the verb `fill-mask`."""
-
-    text: Text = Field(min_length=1, description="with masks in it, [MASK] or the tokenizer's own")
-    top_k: int = Field(5, ge=1, le=100, description="candidates for each mask")
-
-
-class Candidate(BaseModel):
-    """A word, or a label, with its probability."""
-
-    name: str
-    probability: float
-
-
-class FillMaskAnswer(BaseModel):
-    """The words behind the masks."""
-
-    masks: list[list[Candidate]] = Field(description="for each mask its candidates, the likeliest first")
-
-
-class ClassifyRequest(Request):
-    """A text to classify, or a pair of texts where the checkpoint was trained on pairs."""
-
-    text: Text = Field(min_length=1)
-    second_text: Text | None = Field(None, description="of a pair")
-
-
-class ClassifyAnswer(BaseModel):
-    """The labels."""
-
-    labels: list[Candidate] = Field(description="all of them, the likeliest first")
 
 
 class Service(ABC):
-    """A task of a checkpoint. Arguments: the checkpoint's content and its path, and the limits.
+    """A task of a checkpoint.
 
     Args:
         content: of the checkpoint.
@@ -237,7 +165,6 @@ class Translate(Service):
         trained, source = load_writer(content, path, "translate"), Tokenizer.from_str(content["source_tokenizer"])
         self.model = trained.model
         self.translator = cache(lambda beam: Translator(trained, source, SearchOptions(beam=beam, device=device)))
-        self.measured = MeasuredTokenizer(source, "the text")
 
     def encode(self, request: TranslateRequest) -> list[str]:
         lines, room = request.text.split("\n"), self.model.config.max_seq_len

@@ -16,7 +16,7 @@ from src.checkpoint import save_checkpoint
 from src.extras.serve.app import make_app
 from src.extras.serve.batching import Batcher
 from src.extras.serve.cli import Server as Uvicorn
-from src.extras.serve.cli import _listen
+from src.extras.serve.cli import listen
 from src.extras.serve.services import load_services
 from tests.random_networks import checkpoint_of
 
@@ -80,7 +80,7 @@ class Server(NamedTuple):
 @contextmanager
 def serving(services, places=64, seconds=60, max_bytes=4096, batch_size=16) -> Iterator[Server]:
     """Run a server in a thread of this process."""
-    listener = _listen(0)
+    listener = listen(0)
     with Batcher(batch_size, places, seconds) as batcher:
         running = Uvicorn(make_app(services, batcher, max_bytes), batcher)
         thread = threading.Thread(target=lambda: asyncio.run(running.serve([listener])))

@@ -42,9 +42,11 @@ def main() -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     server = Server(int(re.match(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())[1]))
 
-    def batches(size: int) -> list[int]:
+    few = chosen.requests // len(PROMPTS)  # one at a time is slow
+
+    def batches(size: int, n: int) -> list[int]:
         found: list[int] = []
-        while len(found) < chosen.requests:
+        while len(found) < n:
             batch = [prompts[(len(found) + i) % len(prompts)] for i in range(size)]
             settings = {"max_new_tokens": chosen.tokens, "temperature": 0.0, "eos_id": writer.eos}
             found += map(len, generate(writer.model, batch, **settings))
@@ -57,16 +59,16 @@ def main() -> None:
             return done["tokens"]
         return server.ask("generate", **request)["tokens"]
 
-    def served(clients: int, stream: bool) -> list[int]:
+    def served(clients: int, n: int, stream: bool) -> list[int]:
         with ThreadPoolExecutor(clients) as pool:
-            return list(pool.map(lambda i: one(i, stream), range(chosen.requests)))
+            return list(pool.map(lambda i: one(i, stream), range(n)))
 
     ways = {
-        "generate, batches of 8": lambda: batches(8),
-        "served, 8 clients": lambda: served(8, stream=False),
-        "served, 8 clients, streamed": lambda: served(8, stream=True),
-        "generate, one at a time": lambda: batches(1),
-        "served, 1 client": lambda: served(1, stream=False),
+        "generate, batches of 8": lambda: batches(8, chosen.requests),
+        "served, 8 clients": lambda: served(8, chosen.requests, stream=False),
+        "served, 8 clients, streamed": lambda: served(8, chosen.requests, stream=True),
+        "generate, one at a time": lambda: batches(1, few),
+        "served, 1 client": lambda: served(1, few, stream=False),
     }
     try:
         speeds: dict[str, list[float]] = {name: [] for name in ways}
@@ -75,7 +77,9 @@ def main() -> None:
                 speeds[name].append(timed(way))
     finally:
         process.terminate()
-    print(f"{chosen.requests} requests of {chosen.tokens} tokens, greedy; torch {torch.__version__}")
+    print(
+        f"{chosen.requests} requests of {chosen.tokens} tokens ({few} one at a time), greedy; torch {torch.__version__}"
+    )
     for name, found in speeds.items():
         print(
             f"{name:<28} {sorted(found)[len(found) // 2]:8.0f} tokens a second ({min(found):.0f} to {max(found):.0f})"
