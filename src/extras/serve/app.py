@@ -68,11 +68,10 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 def make_app(services: dict[str, Service], batcher: Batcher, max_bytes: int) -> FastAPI:
     """Make the interface to some services, by the names of their verbs."""
     app = FastAPI(
-        title="transformer-template",
+        title="Try a checkpoint",
         description="Checkpoints on this machine.",
         docs_url=None,  # FastAPI's own pages come from the internet
         redoc_url=None,
-        telemetry={"tracing": False},
     )
     app.add_middleware(Gate, max_bytes=max_bytes)
     statuses = {InputError: 422, RequestValidationError: 422, Busy: 429, Stopped: 503, TimeoutError: 504}
