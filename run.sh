@@ -70,7 +70,7 @@ install() {
     for extra in "$@"; do
         grep -qx -e "$extra" "$stamp" && continue
         # dev has these within it
-        [[ $extra != @(bench|hub|interoperability|rag|sweep) ]] || ! grep -qx dev "$stamp" || continue
+        [[ $extra != @(bench|hub|interoperability|rag|serve|sweep) ]] || ! grep -qx dev "$stamp" || continue
         install_extra "$extra"
         echo "$extra" >>"$stamp"
     done
@@ -86,6 +86,7 @@ case $command in
     pytest) needed="dev deepspeed" ;;
     check) needed=dev ;;
     rag) needed=rag ;; # extra: retrieval
+    serve) needed=serve ;; # extra: serve
     sweep | report) needed=sweep ;; # extra: sweep
     *) needed= ;;
 esac

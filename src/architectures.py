@@ -21,7 +21,7 @@ from src.models.longformer import LongformerEncoder
 from src.models.network import Network
 from src.tokenization import BERT_SPELLINGS
 
-Writing = Literal["generate", "translate", "fill-mask"]
+Writing = Literal["generate", "translate", "fill-mask", "classify"]
 
 
 class Architecture(NamedTuple):
@@ -34,7 +34,7 @@ class Architecture(NamedTuple):
         data: the name of the class that it is trained on.
         special_tokens: what its checkpoints name.
         tokenizers: the keys of its checkpoints that hold one.
-        writes: the verb that writes text with it; None for one that writes none.
+        writes: the verb that writes text or labels with it; None for one that writes none.
         encoder: built of a config alone: what `embed` and fine-tuning take over of it, the submodule ``encoder`` of
             the network; None where there is none to take over.
         extended: the architecture that `extend-context` makes of it, if it can.
@@ -62,7 +62,7 @@ ARCHITECTURES = {
         extended="longformer",
     ),
     "bert_classifier": Architecture(
-        BERTClassifierConfig, BERTClassifier, "ClassificationModule", "ClassificationDataModule"
+        *(BERTClassifierConfig, BERTClassifier, "ClassificationModule", "ClassificationDataModule"), writes="classify"
     ),
     "longformer": Architecture(
         *(LongformerConfig, Longformer, "LongformerModule", "MLMDataModule"),

@@ -259,3 +259,18 @@ def pad_rows(
     for i, row in enumerate(rows):
         input_ids[i, : len(row)] = row
     return input_ids, (np.arange(width) < lengths[:, None]).astype(np.int64)
+
+
+def pad_pairs(
+    pairs: Sequence[tuple[Sequence[int] | NDArray[np.integer], int]], pad_id: int
+) -> dict[str, NDArray[np.int64]]:
+    """Make ``input_ids``, ``attention_mask`` and ``token_type_ids``, (rows, width) each, of rows of one or two texts.
+
+    Args:
+        pairs: as :func:`bert_row` gives them.
+        pad_id: fills the rows up.
+    """
+    input_ids, attention_mask = pad_rows([ids for ids, _ in pairs], pad_id)
+    positions, begins = np.arange(input_ids.shape[1]), np.array([begin for _, begin in pairs])[:, None]
+    segments = ((positions >= begins) & (attention_mask > 0)).astype(np.int64)
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": segments}

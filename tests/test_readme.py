@@ -24,7 +24,11 @@ PAGES = (
 )
 TEXT = "".join((ROOT / page).read_text() for page in PAGES)
 # those of the template's extras that were taken out
-ABSENT = {name for name in ("bench", "huggingface", "retrieval", "sweep") if not (ROOT / "src/extras" / name).is_dir()}
+ABSENT = {
+    name
+    for name in ("bench", "huggingface", "retrieval", "serve", "sweep")
+    if not (ROOT / "src/extras" / name).is_dir()
+}
 
 
 def is_there(text: str) -> bool:
@@ -95,8 +99,8 @@ def short(command: str) -> list[str]:
     arguments = shlex.split(command)
     if any(name in command for name in FROM_THE_HUB):
         return [*arguments, "--print_config"]
-    if arguments[0] == "init":  # which changes the project itself
-        return ["init", "--help"]
+    if arguments[0] in ("init", "serve"):  # one changes the project itself, the other runs until it is stopped
+        return [arguments[0], "--help"]
     if "--help" in arguments:
         return arguments
     if arguments[0] == "sweep":
@@ -148,7 +152,10 @@ def test_the_readme_has_commands():
 
 # what a command takes up -> the command before it that makes it
 FIRST = {"gpt-hf": "export", "gpt2.ckpt": "import", "gpt2.yaml": "import", "long.yaml": "extend-context"}
-FIRST |= {f"logs/{name}/version_0": f"fit --config configs/{name}.yaml" for name in ("retriever", "reranker")}
+FIRST |= {
+    f"logs/{name}/version_0": f"fit --config configs/{name}.yaml"
+    for name in ("retriever", "reranker", "classification")
+}
 FIRST |= {"my_index": "rag index", "rows.jsonl": "rag mine"}
 for name, split in (("training", "rag queries --split train"), ("heldout", "rag queries --output heldout")):
     FIRST |= {f"{name}/": split, f"{name}_index": f"rag index --input {name}"}

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint
 
+from src.atomic import write_table
 from src.distributed import MeshStrategy, gather_objects
 from src.tasks import Task
 
@@ -200,7 +201,10 @@ class ExactResume(L.Callback):
 
 
 class Predictions(BasePredictionWriter):
-    """Write what ``predict_step`` returned for each batch, in order, to ``predictions_RANK.pt`` in the run's folder."""
+    """Write predictions to the run's folder: ``predictions.csv``, where the task makes a table of them.
+
+    Else what ``predict_step`` returned for each batch, in order, to ``predictions_RANK.pt``.
+    """
 
     def __init__(self) -> None:
         super().__init__(write_interval="epoch")
@@ -210,7 +214,14 @@ class Predictions(BasePredictionWriter):
     ) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        assert isinstance(pl_module, Task)
         run = Path(trainer.strategy.broadcast(trainer.default_root_dir))
+        table = pl_module.prediction_table(predictions)
+        if table is not None:
+            if trainer.is_global_zero:
+                write_table(run / "predictions.csv", table)
+                print(f"predictions of {len(table):,} rows: {run / 'predictions.csv'}")
+            return
         path = run / f"predictions_{trainer.global_rank}.pt"
         torch.save(predictions, path)
         print(f"predictions of {len(predictions)} batches: {path}")

@@ -17,6 +17,7 @@ VERBS: Verbs = {
     "predict": ("src.cli.training:main", "write a checkpoint's predictions for the test split"),
     "generate": ("src.cli.generate:generate", "continue prompts with a trained GPT"),
     "translate": ("src.cli.translate:translate", "translate with a trained Transformer"),
+    "classify": ("src.cli.classify:classify", "find the labels of texts with a trained classifier"),
     "compare": ("src.cli.compare:compare", "compare translations by BLEU and chrF, with significance"),
     "average": ("src.cli.average:average", "average the weights of checkpoints"),
     "consolidate": ("src.cli.consolidate:consolidate", "make one file of a sharded checkpoint"),

@@ -2,13 +2,15 @@
 
 import torch
 
-from src.checkpoint import load_writer, read_checkpoint
+from src.checkpoint import Trained, load_writer, read_checkpoint
 from src.cli.verb import Fraction, NonNegative, NonNegativeFloat, Positive
 from src.coverage import MeasuredTokenizer
 from src.decoding import decode_continuation, encode_prompt
 from src.decoding import generate as continuations_of
 from src.errors import InputError
 from src.hardware import to_device
+from src.models import GPT
+from src.tokenization import require_token
 
 
 def generate(
@@ -33,32 +35,43 @@ def generate(
         seed: of the draws
         device: cpu, cuda, cuda:1, mps, ...
     """
-    model, tokenizer, special_tokens = load_writer(read_checkpoint(checkpoint), checkpoint, "generate")
-    eos = tokenizer.token_to_id(special_tokens["eos_token"])
-    assert eos is not None
+    writer = Writer(load_writer(read_checkpoint(checkpoint), checkpoint, "generate"))
     texts = prompt or [""]
-    prompts = [encode_prompt(tokenizer, text, eos) for text in texts]
-    context = model.config.context
-    for text, ids in zip(texts, prompts, strict=True):
-        if context is not None and len(ids) > context:
-            raise InputError(f"prompt {text[:40]!r}... is {len(ids)} tokens, the context {context}: shorten it")
-        measured = MeasuredTokenizer(tokenizer, f"prompt {text[:40]!r}")
-        measured.encode([text])
-        if measured.lost:
-            lost = "".join(measured.lost)
-            raise InputError(
-                f"prompt {text[:40]!r} has characters that are not in this checkpoint's vocabulary: {lost[:40]!r}"
-            )
-    generator = torch.Generator(to_device(model, device)).manual_seed(seed)
+    prompts = [writer.encode(text) for text in texts]
+    generator = torch.Generator(to_device(writer.model, device)).manual_seed(seed)
     continuations = continuations_of(
-        model,
+        writer.model,
         prompts,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
-        eos_id=eos,
+        eos_id=writer.eos,
         generator=generator,
     )
     rows = zip(texts, prompts, continuations, strict=True)
-    print("\n\n".join(text + decode_continuation(tokenizer, ids, new) for text, ids, new in rows))
+    print("\n\n".join(text + decode_continuation(writer.tokenizer, ids, new) for text, ids, new in rows))
+
+
+class Writer:
+    """A trained GPT with its tokenizer, and what it can continue."""
+
+    def __init__(self, trained: Trained[GPT]) -> None:
+        self.model, self.tokenizer, special_tokens = trained
+        self.eos = require_token(self.tokenizer, special_tokens["eos_token"], "eos_token")
+        self._measured = MeasuredTokenizer(self.tokenizer, "a prompt")
+
+    def encode(self, text: str) -> list[int]:
+        """Make the tokens of a prompt; refuse one that the network or its vocabulary has no room for."""
+        ids = encode_prompt(self.tokenizer, text, self.eos)
+        context = self.model.config.context
+        if context is not None and len(ids) > context:
+            raise InputError(f"prompt {text[:40]!r}... is {len(ids)} tokens, the context {context}: shorten it")
+        self._measured.lost.clear()
+        self._measured.encode([text])
+        if self._measured.lost:
+            lost = "".join(self._measured.lost)
+            raise InputError(
+                f"prompt {text[:40]!r} has characters that are not in this checkpoint's vocabulary: {lost[:40]!r}"
+            )
+        return ids

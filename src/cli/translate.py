@@ -100,23 +100,27 @@ class Translator:
 
     def translate(self, lines: list[str]) -> list[list[Hypothesis]]:
         """Search for the best translations of each line, in order; an empty line has an empty one."""
-        sources = [self._ids(i, line) for i, line in enumerate(lines) if line.strip()]
+        sources = [(i, self._cut(line)) for i, line in enumerate(lines) if line.strip()]
         sources.sort(key=lambda source: len(source[1]))
         size = self.options.batch_size
         found: list[list[Hypothesis]] = [[Hypothesis([], 0.0)] for _ in lines]
         batches = [sources[i : i + size] for i in range(0, len(sources), size)]
-        for batch in track(batches, "translate", console=Console(stderr=True), disable=not sys.stderr.isatty()):
+        is_shown = len(batches) > 1 and sys.stderr.isatty()
+        for batch in track(batches, "translate", console=Console(stderr=True), disable=not is_shown):
             for (i, _), hypotheses in zip(batch, self._search([ids for _, ids in batch]), strict=True):
                 found[i] = hypotheses
         return found
 
-    def _ids(self, i: int, line: str) -> tuple[int, list[int]]:
-        ids = [*self.source.encode(line, add_special_tokens=False).ids, self.source_end]
-        room = self.model.config.max_seq_len
+    def encode(self, line: str) -> list[int]:
+        """Make the tokens of a line, the end token the last of them."""
+        return [*self.source.encode(line, add_special_tokens=False).ids, self.source_end]
+
+    def _cut(self, line: str) -> list[int]:
+        ids, room = self.encode(line), self.model.config.max_seq_len
         if len(ids) > room:
             print(f"warning: {line[:40]!r}... is {len(ids)} tokens: its first {room} are translated", file=sys.stderr)
             ids = [*ids[: room - 1], self.source_end]
-        return i, ids
+        return ids
 
     def _search(self, sources: list[list[int]]) -> list[list[Hypothesis]]:
         longest, options = max(map(len, sources)), self.options

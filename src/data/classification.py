@@ -19,7 +19,7 @@ from src.data.progress import announce
 from src.data.sources import Parts, TableSource
 from src.data.store import IGNORED, BatchedRows, Key, Rows, open_rows, write_rows
 from src.errors import InputError
-from src.tokenization import bert_ids, bert_row, bert_tokens, load_tokenizer, pad_rows
+from src.tokenization import bert_ids, bert_row, bert_tokens, load_tokenizer, pad_pairs
 
 MOVIE_REVIEWS = "movie_reviews"
 LABELS = "labels.json"
@@ -110,17 +110,17 @@ class LabelledRows(BatchedRows):
         return len(self.rows[key[1]])
 
     def __getitems__(self, keys: list[Key]) -> dict[str, Tensor]:
-        """Give a batch: ``input_ids``, ``attention_mask``, ``token_type_ids``, (batch, seq); ``labels`` (batch,)."""
+        """Give a batch: ``input_ids``, ``attention_mask``, ``token_type_ids``, (batch, seq); ``labels`` and ``index``.
+
+        The last two are (batch,).
+        """
         indices = [index for _, index in keys]
-        rows = [self.rows[i] if i >= 0 else np.array([self.special_ids["cls_token"]]) for i in indices]
-        input_ids, attention_mask = pad_rows(rows, self.special_ids["pad_token"])
-        seconds = np.array([self.seconds[i] if i >= 0 else 1 for i in indices])
-        segments = (np.arange(input_ids.shape[1]) >= seconds[:, None]) & (attention_mask > 0)
+        filler = np.array([self.special_ids["cls_token"]]), 1
+        rows = [(self.rows[i], int(self.seconds[i])) if i >= 0 else filler for i in indices]
         batch = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "token_type_ids": segments.astype(np.int64),
+            **pad_pairs(rows, self.special_ids["pad_token"]),
             "labels": np.array([self.labels[i] if i >= 0 else IGNORED for i in indices]),
+            "index": np.array(indices),
         }
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 
@@ -197,6 +197,11 @@ class ClassificationDataModule(TextDataModule):
     def label_names(self) -> list[str]:
         """The labels, in the order of their numbers."""
         return json.loads(self.prepared(LABELS).read_text(encoding="utf-8"))
+
+    def texts(self, split: str) -> list[list[str]]:
+        """Read the one or two texts of each row of a split, in order, from the source: tokens may have lost some."""
+        splits, _ = self.source.labelled(self.cache_dir)
+        return [texts for texts, _ in splits[split]]
 
     def open_split(self, split: str) -> LabelledRows:
         seconds, labels = (np.load(self.folder / f"{split}.{name}.npy") for name in ("seconds", "labels"))

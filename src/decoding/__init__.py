@@ -2,10 +2,11 @@
 
 from src.decoding.beam import Hypothesis, beam_search, greedy_search, wu_penalty
 from src.decoding.sampling import filter_logits, generate, left_pad, stream
-from src.decoding.text import decode_continuation, encode_prompt, stream_text
+from src.decoding.text import TextStream, decode_continuation, encode_prompt, stream_text
 
 __all__ = [
     "Hypothesis",
+    "TextStream",
     "beam_search",
     "decode_continuation",
     "encode_prompt",

@@ -30,20 +30,38 @@ def decode_continuation(tokenizer: Tokenizer, prompt: Sequence[int], ids: Sequen
     return together[len(commonprefix([before, together])) :]  # noqa: RUF071  characters are what is to be compared
 
 
-def stream_text(model: GPT, tokenizer: Tokenizer, prompt: list[int], *, eos_id: int, **settings: Any) -> Iterator[str]:
-    """Yield the continuation of a prompt piece by piece, as soon as its characters are complete.
+class TextStream:
+    """The text of a continuation piece by piece, as soon as its characters are complete.
 
-    Joined, the pieces are :func:`decode_continuation` of all tokens. Settings are those of :func:`stream`.
+    Joined, the pieces are :func:`decode_continuation` of all tokens.
     """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
+        self.tokenizer, self.prompt = tokenizer, prompt
+        self.ids: list[int] = []
+        self.text = ""  # of all pieces so far
+
+    def add(self, token: int) -> str:
+        """Add a token, and return the text that it completes, which may be none."""
+        self.ids.append(token)
+        text = decode_continuation(self.tokenizer, self.prompt, self.ids)
+        return "" if text.endswith(INCOMPLETE) or not text.startswith(self.text) else self._next(text)
+
+    def rest(self) -> str:
+        """Return the text behind all pieces so far, complete or not."""
+        return self._next(decode_continuation(self.tokenizer, self.prompt, self.ids))
+
+    def _next(self, text: str) -> str:
+        piece, self.text = text[len(self.text) :], text
+        return piece
+
+
+def stream_text(model: GPT, tokenizer: Tokenizer, prompt: list[int], *, eos_id: int, **settings: Any) -> Iterator[str]:
+    """Yield the continuation of one prompt as the pieces of a :class:`TextStream`. Settings as :func:`stream`."""
     device = model.token_embedding.weight.device
-    ids: list[int] = []
-    shown = ""
+    text = TextStream(tokenizer, prompt)
     for token in stream(model, torch.tensor([prompt], device=device), eos_id=eos_id, **settings):
         if int(token) == eos_id:
             break
-        ids.append(int(token))
-        text = decode_continuation(tokenizer, prompt, ids)
-        if text.startswith(shown) and not text.endswith(INCOMPLETE):
-            yield text[len(shown) :]
-            shown = text
-    yield decode_continuation(tokenizer, prompt, ids)[len(shown) :]
+        yield text.add(int(token))
+    yield text.rest()

@@ -3,6 +3,7 @@
 import math
 import shlex
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -186,6 +187,10 @@ class Task(L.LightningModule, ABC):
             metric = getattr(self, name)
             self.log(f"{prefix}/{name}", metric.compute(), prog_bar=name == "loss")
             metric.reset()
+
+    def prediction_table(self, predictions: list[Any]) -> list[Mapping[str, Any]] | None:
+        """Make the rows of a table of all predictions, given what ``predict_step`` gave on each rank; None for none."""
+        return None
 
     # ---- what is built
 

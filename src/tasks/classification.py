@@ -1,6 +1,8 @@
 """Fine-tuning: classify texts with a pretrained BERT."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -9,8 +11,10 @@ from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
+from src.classifier import prediction_row
 from src.data import Baselines, ClassificationDataModule, TextDataModule
 from src.data.baselines import majority_accuracy, mean_losses
+from src.distributed import gather_objects
 from src.models import BERTClassifier, BERTClassifierConfig
 from src.tasks.base import Batch, Charts, Task, update_mean
 from src.tasks.bert import EncoderTask
@@ -81,6 +85,18 @@ class ClassificationModule(EncoderTask):
             }
         )
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compute the probability of each label, (batch, labels)."""
-        return torch.softmax(self.outputs(batch).float(), -1)
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Compute the ``probabilities`` of the labels, (batch, labels), with the ``index`` of each row, (batch,)."""
+        return {"probabilities": torch.softmax(self.outputs(batch).float(), -1), "index": batch["index"]}
+
+    def prediction_table(self, predictions: list[dict[str, Tensor]]) -> list[Mapping[str, Any]]:
+        """Set texts and labels of the test split beside what was predicted for them."""
+        data = self.data
+        assert isinstance(data, ClassificationDataModule)
+        texts, labels, names = data.texts("test"), data.dataset("test").labels, data.label_names
+        found = {}
+        for batch in chain.from_iterable(gather_objects(predictions)):
+            for i, probabilities in zip(batch["index"].tolist(), batch["probabilities"].tolist(), strict=True):
+                if i >= 0:  # the others fill up a batch
+                    found[i] = prediction_row(texts[i], names, probabilities, names[labels[i]])
+        return [found[i] for i in sorted(found)]

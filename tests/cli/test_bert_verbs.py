@@ -1,5 +1,6 @@
 """BERT from the command line: train, fill masks, embed, fine-tune, and what bad input says."""
 
+import csv
 import shutil
 from pathlib import Path
 
@@ -146,6 +147,29 @@ def test_fine_tuning_takes_a_file_of_pairs(run, trained, bert_config, tmp_path):
     status, out, err = run("test", "--ckpt_path", checkpoint)
     assert status == 0, err
     assert "test/f1" in out
+    # predictions of the same split, as those of classify for the same texts
+    status, out, err = run("predict", "--ckpt_path", checkpoint)
+    assert status == 0, err
+    table = tmp_path / "logs/fine/version_2/predictions.csv"
+    assert f"predictions of 6 rows: {table}" in out
+    with table.open(newline="") as file:
+        predicted = list(csv.DictReader(file))
+    pairs = [f"{row['text']}\t{row['second_text']}" for row in predicted]
+    assert all(
+        f"{pair.replace(chr(9), ',')}," in (tmp_path / "rows.csv").read_text().replace('"', "") for pair in pairs
+    )
+    (tmp_path / "pairs.txt").write_text("\n".join(pairs))
+    arguments = ("--input", tmp_path / "pairs.txt", "--output", tmp_path / "classified.csv")
+    status, _, err = run("classify", "--checkpoint", checkpoint, *arguments)
+    assert status == 0, err
+    with (tmp_path / "classified.csv").open(newline="") as file:
+        classified = list(csv.DictReader(file))
+    for row, again in zip(predicted, classified, strict=True):
+        assert row.pop("true_label") in ("no", "perhaps", "yes")
+        for name in ("no", "perhaps", "yes"):
+            probabilities = [float(one.pop(f"probability_{name}")) for one in (row, again)]
+            assert probabilities[0] == pytest.approx(probabilities[1], abs=1e-5)
+        assert row == again
 
 
 @pytest.mark.parametrize(

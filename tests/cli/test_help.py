@@ -29,7 +29,7 @@ def test_the_training_verbs_do_not_import_what_they_may_not_need():
 
 
 def test_the_verbs_that_use_a_checkpoint_start_fast():
-    code = "import sys, src.cli.translate, src.cli.generate, src.cli.fill_mask, src.cli.embed\n"
+    code = "import sys, src.cli.translate, src.cli.generate, src.cli.fill_mask, src.cli.embed, src.cli.classify\n"
     code += "print([m for m in ('lightning', 'datasets', 'torchmetrics', 'transformers', 'faiss') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr

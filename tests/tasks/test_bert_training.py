@@ -175,7 +175,8 @@ def test_the_pretrained_encoder_is_taken_over_and_real_reviews_are_learnt(pretra
     assert trainer.callback_metrics["train/loss"] < 0.2  # the 100 training sentences, of both labels
     figures = trainer.test(trainer.lightning_module, datamodule=module, verbose=False)[0]
     assert {"test/loss", "test/accuracy", "test/f1"} == set(figures)
-    scores = torch.cat(trainer.predict(trainer.lightning_module, datamodule=module))[:50]
+    predicted = trainer.predict(trainer.lightning_module, datamodule=module)
+    scores = torch.cat([batch["probabilities"] for batch in predicted])[:50]
     labels = torch.from_numpy(module.dataset("test").labels)
     assert figures["test/accuracy"] == pytest.approx((scores.argmax(1) == labels).float().mean().item())
 

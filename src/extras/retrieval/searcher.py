@@ -13,11 +13,10 @@ from tokenizers import Tokenizer
 from src.checkpoint import load_trained
 from src.encoder import Encoder
 from src.errors import InputError
-from src.extras.retrieval.data.groups import pad_pairs
 from src.extras.retrieval.index import Found, Index, Passage
 from src.hardware import to_device
 from src.models import BERTClassifier
-from src.tokenization import bert_ids, bert_row
+from src.tokenization import bert_ids, bert_row, pad_pairs
 
 Mode = Literal["bm25", "dense", "hybrid"]
 RRF_K = 60  # of the paper

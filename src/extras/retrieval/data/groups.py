@@ -1,6 +1,6 @@
 """Groups of a query, the passage that answers it and passages that do not, as batches for two towers or for one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from src.data.store import IGNORED, BatchedRows, Key
 from src.extras.retrieval.data.examples import Examples
-from src.tokenization import bert_row, pad_rows
+from src.tokenization import bert_row, pad_pairs, pad_rows
 
 NO_PASSAGE = -1  # the number of a passage that only fills up a group
 
@@ -117,19 +117,6 @@ class PairGroups(RankingGroups):
         shape = (len(groups), 1 + self.negatives, -1)
         arrays = pad_pairs(pairs, self.special_ids["pad_token"])
         return {name: array.reshape(shape) for name, array in arrays.items()}
-
-
-def pad_pairs(pairs: Sequence[tuple[list[int], int]], pad_id: int) -> dict[str, NDArray[np.int64]]:
-    """Make ``input_ids``, ``attention_mask`` and ``token_type_ids``, (batch, seq) each, of rows of two parts.
-
-    Args:
-        pairs: as :func:`src.tokenization.bert_row` gives them.
-        pad_id: fills the rows up.
-    """
-    input_ids, attention_mask = pad_rows([ids for ids, _ in pairs], pad_id)
-    positions, begins = np.arange(input_ids.shape[1]), np.array([begin for _, begin in pairs])[:, None]
-    segments = ((positions >= begins) & (attention_mask > 0)).astype(np.int64)
-    return {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": segments}
 
 
 # ---- hard negatives
