@@ -70,7 +70,7 @@ install() {
     for extra in "$@"; do
         grep -qx -e "$extra" "$stamp" && continue
         # dev has these within it
-        [[ $extra != @(bench|hub|interoperability|rag|serve|sweep) ]] || ! grep -qx dev "$stamp" || continue
+        [[ $extra != @(bench|hub|interoperability|mlflow|rag|serve|sweep|wandb) ]] || ! grep -qx dev "$stamp" || continue
         install_extra "$extra"
         echo "$extra" >>"$stamp"
     done

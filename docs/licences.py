@@ -10,8 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 HEAD = """# Licences
 
-What this project installs, with the extras `dev` and `deepspeed`, and the licence that each package states of itself;
-made by `python docs/licences.py`. The project copies none of them. Data that a user names have licences of their own.
+What this project installs, with the extras `dev`, `deepspeed`, `mlflow` and `wandb`, and the licence that each package
+states of itself; made by `python docs/licences.py`. The project copies none of them. Data that a user names have licences of their own.
 
 | package | version | licence |
 | --- | --- | --- |

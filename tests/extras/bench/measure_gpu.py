@@ -19,7 +19,7 @@ import numpy as np
 
 ROOT = Path(__file__).parents[3]
 WORDS, MEGABYTES = 60_000, 16
-GPT = "--config configs/paper/gpt2_small.yaml --data.tokenizer_vocab_size 50257 --data.num_workers 0 --data.batch_size 32"
+GPT = "--config configs/paper/gpt2_small.yaml --data.tokenizer_vocab_size 50257 --data.batch_size 32"
 BERT = "--config configs/paper/bert_base.yaml --data.tokenizer_vocab_size 30522 --data.more_sources [] --data.name null"
 # name -> options of `bench`; the first of a network prepares its data
 BENCHMARKS = {
