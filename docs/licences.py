@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1]
 HEAD = """# Licences
 
 What this project installs, with the extras `dev`, `deepspeed`, `mlflow` and `wandb`, and the licence that each package
-states of itself; made by `python docs/licences.py`. The project copies none of them. Data that a user names have licences of their own.
+states of itself; made by `python docs/licences.py`. The project copies none of them. Data that a user names have
+licences of their own.
 
 | package | version | licence |
 | --- | --- | --- |
