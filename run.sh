@@ -103,7 +103,7 @@ case $command in
         shift
         # a process a core, each with one thread
         export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-        [[ $# -gt 0 ]] || set -- -q -n auto "$root/tests"
+        [[ $# -gt 0 ]] || set -- -q -n auto --dist loadfile "$root/tests"
         exec "$venv/bin/python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" "$@"
         ;;
     check)

@@ -174,7 +174,14 @@ def prepare(in_folder, command):
         shutil.rmtree("gpt-hf", ignore_errors=True)
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith(VERBS)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=pytest.mark.slow if "--model.compile" in command else ())
+        for command in COMMANDS
+        if command.startswith(VERBS)
+    ],
+)
 def test_command(in_folder, command):
     prepare(in_folder, command)
     if "configs/strategy" in command:  # starts processes, by the command line of its own

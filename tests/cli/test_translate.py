@@ -104,6 +104,7 @@ def test_an_over_long_line_is_cut_with_a_warning(run, checkpoint):
     assert "is 121 tokens: its first 64 are translated" in err
 
 
+@pytest.mark.slow
 def test_scores_on_two_ranks_are_those_on_one(run, checkpoint, root):
     arguments = ["validate", "--ckpt_path", str(checkpoint), "--experiment"]
     assert run(*arguments, "one")[0] == 0

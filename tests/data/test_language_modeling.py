@@ -198,6 +198,7 @@ def _prepare(arguments, barrier, results):
     results.put((module.vocab_size, stamp(module), targets(module.val_dataloader())))
 
 
+@pytest.mark.slow
 def test_processes_that_prepare_at_once_share_one_cache(make, tmp_path):
     arguments = {
         "source": str(tmp_path / "corpus.jsonl"),

@@ -271,6 +271,7 @@ def held_out_accuracy(features: np.ndarray, labels: np.ndarray) -> float:
     return (model(x[cut:]).argmax(1) == y[cut:]).float().mean().item()
 
 
+@pytest.mark.slow
 def test_no_segment_alone_and_no_length_or_mark_gives_the_label_away(embedded):
     tokenizer, n = embedded.tokenizer, embedded.vocab_size
     punctuation = [tokenizer.token_to_id(mark) for mark in ".,;:!?()\"'-"]

@@ -33,10 +33,8 @@ def finish(*processes: subprocess.Popen) -> list[int]:
             process.kill()
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("zero2", "fsdp", "tensor_parallel", "pipeline")]
-
-
-@pytest.mark.parametrize("name", ["ddp", *SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ddp", "zero2", "fsdp", "tensor_parallel", "pipeline"])
 def test_a_killed_process_ends_the_job_which_then_goes_on(config, alone, tmp_path, name):
     ranks = 1 if name in ("tensor_parallel", "pipeline") else 2
     command = fit(config, tmp_path, "gpt", ranks, "--config", f"configs/strategy/{name}.yaml", "--trainer.devices", "2")
@@ -66,6 +64,7 @@ def test_a_killed_process_ends_the_job_which_then_goes_on(config, alone, tmp_pat
     assert losses(tmp_path / "gpt" / "version_1") == pytest.approx(alone[HALFWAY:], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_last_step_of_a_limited_epoch_has_the_whole_gradient(config, tmp_path):
     """Epochs of 3 batches, two to a step, on one process and on two."""
     limit = ["--trainer.limit_train_batches", "3"]
@@ -94,6 +93,7 @@ def test_two_machines_by_torchrun(config, alone, tmp_path):
     assert losses(tmp_path / "gpt" / "version_0") == pytest.approx(alone, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_two_machines_by_slurm(config, alone, tmp_path):
     """With the variables that `srun` sets, as `docs/strategies.md` says."""
     command = fit(config, tmp_path, "gpt", 2, "--config", "configs/strategy/ddp.yaml", "--trainer.devices", "1")
@@ -141,6 +141,7 @@ def test_what_cannot_work_is_refused_in_one_line(config, run, tmp_path, request_
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_zero_without_deepspeed(config, tmp_path):
     """In a process where it is not to be found."""
     command = fit(config, tmp_path, "gpt", 1, "--config", "configs/strategy/zero2.yaml", "--trainer.devices", "2")

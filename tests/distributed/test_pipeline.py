@@ -126,6 +126,7 @@ def options(**settings):
     return [f"--trainer.strategy.init_args.{name}={value}" for name, value in settings.items()]
 
 
+@pytest.mark.slow
 def test_every_schedule(gpt, tmp_path):
     """Also with more micro-batches than rows, and one; and from a checkpoint of another strategy, half-way."""
     config, more, expected = gpt

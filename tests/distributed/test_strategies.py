@@ -15,8 +15,9 @@ from tests.distributed.jobs import HALFWAY, STEPS, fit, losses, run_job, write_c
 KINDS = ("gpt", "bert", "transformer")
 # strategy -> how many processes share the rows of a batch
 STRATEGIES = {"ddp": 2, "fsdp": 2, "zero1": 2, "zero2": 2, "zero3": 2, "tensor_parallel": 1, "pipeline": 1}
-# of ZeRO-1 the code is that of stage 2, which is run always
-PARAMS = [pytest.param(name, marks=pytest.mark.slow if name == "zero1" else ()) for name in STRATEGIES]
+# one of each kind is run always: shards by FSDP and by DeepSpeed, cut layers, stages
+ALWAYS = ("fsdp", "zero3", "tensor_parallel", "pipeline")
+PARAMS = [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.slow) for name in STRATEGIES]
 SHARDED = ("zero1", "zero2", "zero3")  # whose checkpoints are folders
 
 
@@ -76,7 +77,9 @@ def test_the_losses_are_those_of_one_process(spread, alone, kind):
     assert any(clipped)
 
 
-@pytest.mark.parametrize("name", PARAMS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "tensor_parallel" else pytest.mark.slow) for name in STRATEGIES]
+)
 def test_all_logits_are_never_there_at_once(configs, alone, tmp_path, name):
     """Whatever the strategy, the vocabulary's softmax is of a few rows at a time, and the loss is the same."""
     commands = []
@@ -143,6 +146,7 @@ def test_the_checkpoint_of_one_file_gives_the_logits_of_one_process(spread, alon
     torch.testing.assert_close(logits(path, kind), logits(expected, kind), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_shards_become_one_file(configs, alone, run, tmp_path):
     """FSDP may write a folder of shards; it resumes from it, and `consolidate` makes a file of it."""
     more = ["--config", "configs/strategy/fsdp.yaml", "--trainer.devices", "2"]
@@ -238,11 +242,12 @@ LONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategies", "names"),
     [
         (("tensor_parallel", "pipeline"), ("alibi", "longformer")),
-        pytest.param(tuple(STRATEGIES), tuple(LONG), marks=pytest.mark.slow),
+        (tuple(STRATEGIES), tuple(LONG)),
     ],
 )
 def test_windows_positions_and_documents(configs, tmp_path, strategies, names):
@@ -279,6 +284,7 @@ def test_two_dimensions(configs, alone, tmp_path):
         assert losses(tmp_path / kind / "version_0") == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_mixed_precision_is_near(configs, alone, tmp_path):
     commands = []
     for name, ranks in STRATEGIES.items():

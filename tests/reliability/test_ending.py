@@ -82,10 +82,10 @@ NEVER = {"check_val_every_n_epoch": 3, "val_check_interval": 1.0}
     ("end", "settings"),
     [
         ({"max_epochs": 1}, {}),
-        ({"max_epochs": 1, "limit_val_batches": 0}, {"accumulate_grad_batches": 2}),
+        pytest.param({"max_epochs": 1, "limit_val_batches": 0}, {"accumulate_grad_batches": 2}, marks=pytest.mark.slow),
         ({"max_steps": 2, "limit_val_batches": 0}, {}),
-        ({"max_epochs": 1, **NEVER}, {"accumulate_grad_batches": 2}),
-        ({"callbacks": STOP}, {"accumulate_grad_batches": 3}),
+        pytest.param({"max_epochs": 1, **NEVER}, {"accumulate_grad_batches": 2}, marks=pytest.mark.slow),
+        pytest.param({"callbacks": STOP}, {"accumulate_grad_batches": 3}, marks=pytest.mark.slow),
     ],
 )
 def test_a_longer_run_goes_on_with_the_next_batch(fit, end, settings):

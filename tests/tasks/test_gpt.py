@@ -65,6 +65,7 @@ def test_without_logits_it_trains_as_with_them(run, config, monkeypatch):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_in_bfloat16_the_fast_paths_learn_as_the_plain_ones(run, config, monkeypatch):
     """Losses of a run that learns: apart by far less than those of two seeds."""
 
@@ -81,6 +82,7 @@ def test_in_bfloat16_the_fast_paths_learn_as_the_plain_ones(run, config, monkeyp
     assert (fast - plain).abs().max() < (fast - another).abs().max()
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_evaluate_as_one(run, config, tmp_path):
     """Under DDP over gloo, in an epoch whose rows do not divide evenly among the ranks."""
     sgd(config)

@@ -68,7 +68,9 @@ def test_the_parts_are_the_whole_and_the_figures_follow_from_it(bench, tmp_path)
 
 
 @NEEDS_EXPORT
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind == "transformer" else pytest.mark.slow) for kind in KINDS]
+)
 def test_transformers_does_the_same_work(kind, bench, monkeypatch):
     """The same network by its size and by its loss on the same weights, and the very batches of the run here."""
     seen, given, original = [], [], HuggingFaceTraining.rate

@@ -40,6 +40,7 @@ def pass_time(queue, seconds):
         connection.exec_driver_sql(f"UPDATE trial_heartbeats SET heartbeat = datetime(heartbeat, '-{seconds} seconds')")
 
 
+@pytest.mark.slow
 def test_processes_share_a_study_and_take_up_what_the_dead_left(folder, tmp_path):
     """Four start at once on nothing; two of them die with a run in hand. Each of the 12 runs is done once."""
     log = tmp_path / "log"

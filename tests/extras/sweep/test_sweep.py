@@ -111,6 +111,7 @@ def check_run(folder, row):
     assert (folder / "output.txt").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_one_and_two_at_a_time_give_the_same_numbers(run, write_sweep, tmp_path):
     path = write_sweep(seeds=[0], set={"trainer.max_steps": 6})
     for jobs in (1, 2):
@@ -121,6 +122,7 @@ def test_one_and_two_at_a_time_give_the_same_numbers(run, write_sweep, tmp_path)
     assert len(one) == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_goes_on_where_it_stopped(write_sweep, tmp_path):
     """SIGKILL with runs under way, then two processes at once on what is left."""
     folder = tmp_path / "study"
@@ -186,6 +188,7 @@ def test_a_sweep_without_any_result_has_a_report(pretended, tmp_path):
     assert "killed by SIGKILL" in (tmp_path / "study/report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_told_to_stop_ends_its_runs_and_can_go_on(pretended, tmp_path):
     """SIGTERM to the sweep, while one run is done and another never would be."""
     with pytest.raises(KeyboardInterrupt):
