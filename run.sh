@@ -77,7 +77,12 @@ install() {
 }
 
 command="${1:-}"
-export PYTHONUNBUFFERED=1 PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+modules="${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONUNBUFFERED=1 PYTHONPATH="$root$modules"
+if [[ $command != pytest ]]; then
+    # modules in the folder that it is called from are found, but after the project's: it may have a `src` of its own
+    export PYTHONSAFEPATH=1 PYTHONPATH="$root:$PWD$modules"
+fi
 if [[ $command == init ]]; then # before anything is installed
     python="$(find_python)"
     exec "$python" -m src "$@"

@@ -1,17 +1,21 @@
 """Each command of the README and some pages runs: shortened, on a text of this test, in a folder of its own."""
 
+import math
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import src.cli
+from src.checkpoint import load_trained
 
 ROOT = Path(__file__).parents[1]
 PAGES = (
@@ -38,6 +42,7 @@ def is_there(text: str) -> bool:
 
 FOUND = dict.fromkeys(re.findall(r"\./run\.sh (\w[^`\n#]*?)\s*(?:#[^\n]*)?(?:`|\n)", TEXT))
 COMMANDS = [command for command in FOUND if is_there(command)]
+PYTHON = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
 VERBS = tuple(src.cli.VERBS)
 # what the hub would have to send: these are parsed, which builds every class's arguments, and not run
 FROM_THE_HUB = ("roneneldan/TinyStories", "configs/paper/")
@@ -163,8 +168,18 @@ FIRST["logs/sweep/activations-gpt"] = "sweep"
 FIRST["logs/gpt2/version_0"] = "fit --config configs/gpt.yaml --model.config.positions learned"
 
 
+@cache
+def run_python() -> dict:
+    """Run the README's Python from its first line to its last, once, and give what it has then."""
+    names = {}
+    exec("".join(PYTHON), names)
+    return names
+
+
 def prepare(in_folder, command):
-    """Run the commands before it whose results it names."""
+    """Run the commands, or the Python, before it whose results it names."""
+    if "mine.ckpt" in command:
+        run_python()
     for name, verb in FIRST.items():
         if name in command and not command.startswith(verb) and not Path(name).exists():
             maker = next(c for c in COMMANDS if c.startswith(verb))
@@ -193,6 +208,16 @@ def test_command(in_folder, command):
         status, out, err = in_folder(*short(command))
     assert status == 0, err
     assert out or "--output" in command
+
+
+def test_python(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    names = run_python()
+    uniform = math.log(names["data"].vocab_size)
+    assert names["loss"] < uniform - 1
+    assert names["trainer"].callback_metrics["test/loss"] < uniform - 1
+    trained = load_trained("mine.ckpt", names["GPT"]).model
+    assert torch.equal(names["task"].model.head.weight, trained.head.weight)
 
 
 def test_the_other_words_are_those_of_the_script():

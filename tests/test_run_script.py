@@ -15,14 +15,18 @@ def call(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
 
 
 @SET_UP
-def test_a_relative_path_is_the_callers(tmp_path):
+def test_relative_paths_and_modules_are_the_callers(tmp_path):
+    """Whose folder has a package `src` as well."""
     folder = tmp_path / "a folder"
-    folder.mkdir()
-    (folder / "mine.yaml").write_text("experiment: mine\n")
-    base = str(ROOT / "configs/gpt.yaml")
-    done = call("fit", "--config", base, "--config", "mine.yaml", "--print_config", folder=folder)
+    (folder / "src").mkdir(parents=True)
+    (folder / "src/__init__.py").touch()
+    (folder / "mine.yaml").write_text("experiment: mine\nmodel: my_module.MyModule\n")
+    (folder / "my_module.py").write_text("from src.tasks import GPTModule\nclass MyModule(GPTModule):\n    pass\n")
+    base, own = str(ROOT / "configs/gpt.yaml"), ("--config", "mine.yaml", "--allow_class_paths", "my_module")
+    done = call("fit", "--config", base, *own, "--print_config", folder=folder)
     assert (done.returncode, done.stderr) == (0, "")
-    assert yaml.safe_load(done.stdout)["experiment"] == "mine"
+    settings = yaml.safe_load(done.stdout)
+    assert (settings["experiment"], settings["model"]["class_path"]) == ("mine", "my_module.MyModule")
 
 
 @SET_UP

@@ -34,8 +34,11 @@ class SaveConfig(SaveConfigCallback):
             self.config = self.config.clone()
             self.config.ckpt_path = None
 
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["config"], checkpoint["modules"] = self._text, self.modules
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Let the checkpoints have what the run was started with, and save it."""
+        assert isinstance(pl_module, Task)
+        pl_module.run_record = lambda: {"config": self._text, "modules": self.modules}
+        super().setup(trainer, pl_module, stage)
 
     @cached_property
     def _text(self) -> str:

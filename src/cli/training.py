@@ -155,17 +155,20 @@ class TrainingCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Do nothing: the parent would let a checkpoint's values win over the command line. See :func:`main`."""
 
-    def _plain_config(self) -> dict[str, Any]:
-        """Return the resolved configuration as plain values."""
-        return yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.verb]
+    def _plain_config(self, config: Namespace | None = None) -> dict[str, Any]:
+        """Return the resolved configuration, or another one, as plain values."""
+        return yaml.safe_load(self.parser.dump(config or self.config, skip_unset=False))[self.verb]
 
     def before_instantiate_classes(self) -> None:
         for logger in as_list(self.config[self.verb].trainer.logger):
             if isinstance(logger, Namespace):
                 complete(logger)
         if self.checkpoint is not None:
-            now = {key: value for key, value in self._plain_config().items() if key not in OF_THE_VERB}
-            changed = changes(config_of(self.checkpoint), now)
+            was = config_of(self.checkpoint)
+            with suppress(ArgumentError):  # with the defaults of what it does not say, as one from Python; or as it is
+                was |= self._plain_config(self.parser.parse_object({"subcommand": self.verb, self.verb: was}))
+            was, now = ({k: v for k, v in c.items() if k not in OF_THE_VERB} for c in (was, self._plain_config()))
+            changed = changes(was, now)
             if changed:
                 rank_zero_only(print)("\n".join(["changed from the checkpoint's configuration:", *changed]))
 

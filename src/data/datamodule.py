@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from src.arguments import arguments_of
 from src.atomic import checksums, damaged, replace_folder
 from src.coverage import MeasuredTokenizer
 from src.data.corpora import EMBEDDED, Corpus
@@ -74,6 +75,7 @@ class TextDataModule(L.LightningDataModule, ABC):
         cache_dir: str = ".cache",
     ) -> None:
         super().__init__()
+        self.arguments = arguments_of(self)
         for name, value, least in (
             ("batch_size", batch_size, 1),
             ("eval_batch_size", eval_batch_size, 1),

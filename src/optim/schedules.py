@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 
+from src.arguments import arguments_of
 from src.errors import InputError
 
 
@@ -19,6 +20,7 @@ class Schedule(ABC):
     needs_total_steps = False  # whether it depends on the length of the run
 
     def __init__(self, warmup_steps: int = 0) -> None:
+        self.arguments = arguments_of(self)
         if warmup_steps < 0:
             raise InputError(f"warmup_steps is {warmup_steps}: it cannot be negative")
         self.warmup_steps = warmup_steps

@@ -3,11 +3,11 @@
 import math
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import lightning as L
 import torch
@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from torchmetrics import Metric
 
 from src.architectures import architectures
+from src.arguments import arguments_of
 from src.checkpoint import check_compatible, read_checkpoint
 from src.data import Baselines, TextDataModule
 from src.data.loader import target_counts
@@ -31,6 +32,7 @@ from src.errors import InputError
 from src.models.network import Network
 from src.nn import Block
 from src.optim import Schedule, parameter_groups
+from src.tasks.configuration import configuration, load_task
 
 Batch = dict[str, Tensor]
 Charts = dict[str, dict[str, list[str]]]  # section -> chart -> tags of its curves
@@ -77,6 +79,7 @@ class Task(L.LightningModule, ABC):
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        self.arguments = arguments_of(self)
         if self.architecture not in architectures():
             raise InputError(f"{type(self).__name__} trains a {self.architecture}, which no module has registered")
         self.config, self.pretrained = config, pretrained
@@ -87,11 +90,16 @@ class Task(L.LightningModule, ABC):
         self.steps_since_log = 0
         self.batches: list[tuple[int, Batch, Tensor]] = []  # of the optimizer step at hand: index, batch and loss
         self._lr_scale = 1.0  # on the learning rate, beside the schedule's
+        # gives what a checkpoint says of its run, where the command line knows that
+        self.run_record: Callable[[], dict[str, Any]] | None = None
+        self.loaded: dict[str, Any] | None = None  # the checkpoint that its network is of, without the weights
 
     @property
     def data(self) -> TextDataModule:
         """The data that this task runs on."""
-        return self.trainer.datamodule  # type: ignore[attr-defined]
+        if (data := self.trainer.datamodule) is None:  # type: ignore[attr-defined]
+            raise InputError("the trainer was given loaders: give it a data module, as in fit(task, datamodule=data)")
+        return data
 
     @property
     def pipeline(self) -> PipelineStrategy | None:
@@ -200,7 +208,7 @@ class Task(L.LightningModule, ABC):
             return sum(p.numel() for p in self.build_model().parameters())
 
     def check_data(self, data: TextDataModule) -> None:
-        """Refuse data of another kind, and rows that are longer than the network has positions."""
+        """Refuse data of another kind, and too long for the network; take the size of the vocabulary from them."""
         kind = self.data_class
         if not isinstance(data, kind):
             raise InputError(
@@ -210,6 +218,22 @@ class Task(L.LightningModule, ABC):
         seq_len = vars(data).get("seq_len")
         if None not in (positions, seq_len) and seq_len > positions:
             raise InputError(f"data.seq_len {seq_len} is more than the model's max_seq_len {positions}: change one")
+        if hasattr(self, "model") and self.config.vocab_size != data.vocab_size:
+            raise InputError(
+                f"the network was built for {self.config.vocab_size} tokens, and the data have {data.vocab_size}: give "
+                "it the data that it was trained on"
+            )
+        self.config = replace(self.config, vocab_size=data.vocab_size)
+
+    def setup(self, stage: str) -> None:
+        """Take sizes from the data, and refuse what cannot be run on them."""
+        self.check_data(self.data)
+        if self.loaded is not None:
+            self.check_checkpoint(self.loaded, self.data)
+        if self.trainer.world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
+            raise InputError(
+                "the samplers of the data know their process: give the Trainer use_distributed_sampler=False"
+            )
 
     def baselines(self) -> Baselines:
         """Compute what models that only count reach on the validation split, by the names that a validation logs.
@@ -336,11 +360,27 @@ class Task(L.LightningModule, ABC):
     # ---- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what makes the file enough by itself: which network it is, its shape and its tokenizer."""
+        """Add what makes the file enough by itself: which network it is, its shape, tokenizer and configuration."""
+        for name in ("hparams_name", "hyper_parameters", "datamodule_hparams_name", "datamodule_hyper_parameters"):
+            checkpoint.pop(name, None)  # of a subclass that saves them: the configuration has them, in plain values
         checkpoint["architecture"] = self.architecture
         checkpoint["model_config"] = asdict(self.config)
         checkpoint["tokenizer"] = self.data.tokenizer.to_str()
         checkpoint["special_tokens"] = dict(self.data.special_tokens)
+        checkpoint.update(configuration(self) if self.run_record is None else self.run_record())
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: str | torch.device = "cpu", **arguments: Any
+    ) -> Self:
+        """Make the task of a checkpoint with its trained network, whether the command line or Python has saved it.
+
+        Args:
+            checkpoint_path: of one file.
+            map_location: the device that the network is moved to.
+            arguments: of the class, in place of those that the checkpoint says.
+        """
+        return load_task(cls, checkpoint_path, arguments).to(map_location)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_checkpoint(checkpoint, self.data)

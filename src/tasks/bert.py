@@ -48,13 +48,17 @@ class BERTModule(Task):
     def __init__(self, config: BERTConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         self.mlm_loss, self.nsp_loss = MeanMetric(), MeanMetric()
-        self.mlm_accuracy = MulticlassAccuracy(config.vocab_size, average="micro", ignore_index=-100)
         self.nsp_accuracy = MulticlassAccuracy(2, average="micro", ignore_index=-100)
 
     def check_data(self, data: TextDataModule) -> None:
         super().check_data(data)
         if "nsp" in self.objectives and not getattr(data, "next_sentence", True):
             raise InputError("a BERTModule predicts next sentences too: set data.next_sentence to true")
+
+    def setup(self, stage: str) -> None:
+        """Make the metric whose size is the vocabulary's."""
+        super().setup(stage)
+        self.mlm_accuracy = MulticlassAccuracy(self.config.vocab_size, average="micro", ignore_index=-100)
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         names = ("input_ids", "token_type_ids", "attention_mask", "masked_positions")

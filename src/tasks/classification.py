@@ -42,7 +42,7 @@ class ClassificationModule(EncoderTask):
 
     def setup(self, stage: str) -> None:
         """Take the number of labels from the data."""
-        self.check_data(self.data)
+        super().setup(stage)
         n = self.config.n_labels
         self.loss = MeanMetric()
         self.accuracy = MulticlassAccuracy(n, average="micro", ignore_index=-100)

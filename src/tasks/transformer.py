@@ -96,10 +96,6 @@ class TransformerModule(Task):
             raise InputError("tie_embeddings needs one vocabulary for both languages: set data.joint_vocabulary")
         self.config = replace(self.config, source_vocab_size=data.source_vocab_size)
 
-    def setup(self, stage: str) -> None:
-        """Take the size of the source's vocabulary from the data."""
-        self.check_data(self.data)
-
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         # the target's padding is behind its real tokens, which see nothing behind them: it needs no mask
         return {name: batch[name] for name in ("input_ids", "decoder_input_ids", "attention_mask")}
