@@ -158,8 +158,8 @@ def test_the_readme_has_commands():
 # what a command takes up -> the command before it that makes it
 FIRST = {"gpt-hf": "export", "gpt2.ckpt": "import", "gpt2.yaml": "import", "long.yaml": "extend-context"}
 FIRST |= {
-    f"logs/{name}/version_0": f"fit --config configs/{name}.yaml"
-    for name in ("retriever", "reranker", "classification")
+    f"logs/{Path(path).stem}/version_0": f"fit --config configs/{path}"
+    for path in ("classification.yaml", "extras/retrieval/retriever.yaml", "extras/retrieval/reranker.yaml")
 }
 FIRST |= {"my_index": "rag index", "rows.jsonl": "rag mine"}
 for name, split in (("training", "rag queries --split train"), ("heldout", "rag queries --output heldout")):

@@ -139,7 +139,7 @@ def test_without_logits_it_trains_as_with_them(folder, tmp_path, monkeypatch):
     together = weights()
     for name, tensor in apart.items():
         torch.testing.assert_close(
-            tensor, together[name], atol=2e-5, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}"
+            tensor, together[name], atol=5e-5, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}"
         )
 
 
