@@ -80,7 +80,7 @@ command="${1:-}"
 export PYTHONUNBUFFERED=1 PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 if [[ $command == init ]]; then # before anything is installed
     python="$(find_python)"
-    exec "$python" -m src "$@"
+    RUN_SH="$0" exec "$python" -m src "$@"
 fi
 case $command in
     pytest) needed="dev deepspeed" ;;
@@ -118,5 +118,5 @@ case $command in
         [[ $# -gt 0 ]] || set -- --logdir logs
         exec "$venv/bin/tensorboard" --host 127.0.0.1 "$@"
         ;;
-    *) exec "$venv/bin/python" -m src "$@" ;;
+    *) RUN_SH="$0" exec "$venv/bin/python" -m src "$@" ;; # help names the program as it was called
 esac
