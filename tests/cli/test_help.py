@@ -37,6 +37,19 @@ def test_the_verbs_that_use_a_checkpoint_start_fast():
     assert done.stdout == "[]\n", done.stderr
 
 
+def test_help_does_not_wait_for_lightning():
+    code = """
+import contextlib, sys
+import src.cli
+for verb in src.cli.VERBS:
+    with contextlib.suppress(SystemExit):
+        src.cli.main([verb, "--help"])
+print([m for m in ("lightning", "datasets", "torchmetrics", "transformers", "fastapi") if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.endswith("\n[]\n"), done.stderr
+
+
 @pytest.mark.parametrize("verb", src.cli.VERBS)
 def test_each_verb_has_help(run, verb):
     status, out, _ = run(verb, "--help")

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
+from src.tokenization import UNSPACED
+
 Span = tuple[int, int]  # the first character of a passage in its document, and the one after its last
 
 
@@ -19,8 +21,6 @@ def word_tokenizer() -> Tokenizer:
 
     In a script that puts no space between words, each letter is a token.
     """
-    from src.data.sentences import UNSPACED  # with Lightning, which a search does not need
-
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     letters = pre_tokenizers.Split(Regex(rf"{UNSPACED}\p{{M}}*"), "isolated")
     tokenizer.normalizer = normalizers.Sequence([])
