@@ -1,6 +1,5 @@
 """fit, validate, test and predict: a LightningCLI over this project's tasks and data."""
 
-import os
 import shutil
 import signal
 import sys
@@ -27,7 +26,6 @@ import src.distributed
 import src.optim
 import src.tasks
 from src.callbacks import (
-    EMA,
     Checkpoints,
     Dashboard,
     EndWithValidation,
@@ -42,6 +40,7 @@ from src.callbacks import (
     print_results,
 )
 from src.checkpoint import read_checkpoint
+from src.cli.check_strategy import check_strategy
 from src.cli.class_names import allow_class_paths, check_order
 from src.cli.config_overrides import OF_THE_VERB, changes, config_of, header_of
 from src.cli.loggers import complete, open_loggers, own_loggers
@@ -316,20 +315,6 @@ def prepared_vocab_size(data: src.data.TextDataModule) -> int:
     """Prepare the data, which the trainer would do only later: the network is made for the size of their vocabulary."""
     data.prepare_data()
     return data.vocab_size
-
-
-def check_strategy(trainer: L.Trainer, task: src.tasks.Task) -> None:
-    """Refuse a strategy that cannot run this task on these devices, before any process is started."""
-    n_cpus = os.cpu_count() or 1
-    cluster = getattr(trainer.strategy, "cluster_environment", None)
-    started_here = cluster is not None and not cluster.creates_processes_externally
-    if started_here and trainer.strategy.root_device.type == "cpu" and trainer.num_devices > n_cpus:
-        raise InputError(f"trainer.devices is {trainer.num_devices}: this machine has {n_cpus} CPUs")
-    if hasattr(trainer.strategy, "check"):
-        trainer.strategy.check(trainer, task)
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, EMA | Guard):
-            callback.check(trainer)
 
 
 def as_list(value: Any) -> list[Any]:
