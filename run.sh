@@ -70,7 +70,7 @@ install() {
     for extra in "$@"; do
         grep -qx -e "$extra" "$stamp" && continue
         # dev has these within it
-        [[ $extra != @(bench|hub|interoperability|mlflow|rag|serve|sweep|wandb) ]] || ! grep -qx dev "$stamp" || continue
+        [[ $extra != @(bench|completion|hub|interoperability|mlflow|rag|serve|sweep|wandb) ]] || ! grep -qx dev "$stamp" || continue
         install_extra "$extra"
         echo "$extra" >>"$stamp"
     done
@@ -85,11 +85,12 @@ if [[ $command != pytest ]]; then
 fi
 if [[ $command == init ]]; then # before anything is installed
     python="$(find_python)"
-    exec "$python" -m src "$@"
+    RUN_SH="$0" exec "$python" -m src "$@"
 fi
 case $command in
     pytest) needed="dev deepspeed" ;;
     check) needed=dev ;;
+    completion) needed=completion ;; # extra: completion
     rag) needed=rag ;; # extra: retrieval
     serve) needed=serve ;; # extra: serve
     sweep | report) needed=sweep ;; # extra: sweep
@@ -123,5 +124,5 @@ case $command in
         [[ $# -gt 0 ]] || set -- --logdir logs
         exec "$venv/bin/tensorboard" --host 127.0.0.1 "$@"
         ;;
-    *) exec "$venv/bin/python" -m src "$@" ;;
+    *) RUN_SH="$0" exec "$venv/bin/python" -m src "$@" ;; # help names the program as it was called
 esac

@@ -14,6 +14,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from src.errors import InputError
 
+# letters of the scripts that put no space between words
+UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "<|unknown|>"
 # special tokens by HuggingFace's names for them, as BERT and as RoBERTa write them; the order is that of the ids in a

@@ -4,17 +4,17 @@ import errno
 import sys
 from importlib import import_module
 
-from src.cli.messages import did_you_mean
+from src.cli.messages import called_as, did_you_mean
 from src.cli.verb import Verbs, call
 from src.discovery import verbs
 from src.errors import InputError, Preempted, RunEnded
 
 # verb -> (its function, what it does); the extras add theirs
 VERBS: Verbs = {
-    "fit": ("src.cli.training:main", "train the model of a configuration"),
-    "validate": ("src.cli.training:main", "evaluate a checkpoint on the validation split"),
-    "test": ("src.cli.training:main", "evaluate a checkpoint on the test split"),
-    "predict": ("src.cli.training:main", "write a checkpoint's predictions for the test split"),
+    "fit": ("src.cli.training_help:main", "train the model of a configuration"),
+    "validate": ("src.cli.training_help:main", "evaluate a checkpoint on the validation split"),
+    "test": ("src.cli.training_help:main", "evaluate a checkpoint on the test split"),
+    "predict": ("src.cli.training_help:main", "write a checkpoint's predictions for the test split"),
     "generate": ("src.cli.generate:generate", "continue prompts with a trained GPT"),
     "translate": ("src.cli.translate:translate", "translate with a trained Transformer"),
     "classify": ("src.cli.classify:classify", "find the labels of texts with a trained classifier"),
@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a verb. Bad input ends with one line on standard error and status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(f"{help_text(VERBS)}\nStart here:             python -m src fit --config configs/gpt.yaml")
+        print(help_text(VERBS, called_as()))
+        print(f"Start here:             {called_as()} fit --config configs/gpt.yaml")
         return
     try:
         run_verb(arguments)
@@ -67,15 +68,16 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
 
 
-def help_text(verbs: Verbs, program: str = "python -m src") -> str:
-    """Return what `python -m src --help` prints."""
+def help_text(verbs: Verbs, program: str) -> str:
+    """List the verbs of a program."""
     width = max(map(len, verbs))
     lines = "\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in verbs.items())
     return f"usage: {program} VERB [options]\n\n{lines}\n\nEvery option of a verb: {program} VERB --help"
 
 
-def run_verb(arguments: list[str], verbs: Verbs = VERBS, program: str = "python -m src") -> None:
+def run_verb(arguments: list[str], verbs: Verbs = VERBS, program: str | None = None) -> None:
     """Run a verb, with errors left to the caller."""
+    program = program or called_as()
     verb = arguments[0]
     if any("\ud800" <= character <= "\udfff" for word in arguments for character in word):
         raise InputError("the command line is not UTF-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 from src.atomic import check_table, write_table
 from src.checkpoint import read_checkpoint
 from src.classifier import Classifier, classifier_of, prediction_row
+from src.cli.messages import called_as
 from src.cli.verb import Positive
 from src.coverage import MeasuredTokenizer
 from src.errors import InputError
@@ -36,7 +37,7 @@ def classify(
         device: cpu, cuda, cuda:1, mps, ...
     """
     if text and input_:
-        raise InputError("argument --input: not allowed with argument --text (see python -m src classify --help)")
+        raise InputError(f"argument --input: not allowed with argument --text (see {called_as()} classify --help)")
     if output:
         check_table(output)
     classifier = classifier_of(read_checkpoint(checkpoint), checkpoint, device)

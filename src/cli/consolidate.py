@@ -10,7 +10,6 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from src.checkpoint import AVERAGED, network_names, read_header, save_checkpoint, tied_names
-from src.distributed.saving import plain_deepspeed
 from src.errors import InputError
 
 
@@ -56,6 +55,8 @@ def _zero_weights(folder: Path) -> dict[str, Tensor]:
         from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
     except ImportError as error:
         raise InputError(f"{folder} was written by DeepSpeed, which is not installed: see the README") from error
+    from src.distributed.saving import plain_deepspeed  # with Lightning, which nothing else here needs
+
     with plain_deepspeed():
         return get_fp32_state_dict_from_zero_checkpoint(str(folder), tag="checkpoint")
 

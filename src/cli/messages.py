@@ -1,6 +1,7 @@
 """Messages to the user: an error of a parser as one line, and none of what Lightning prints about itself."""
 
 import logging
+import os
 import re
 import sys
 import threading
@@ -22,6 +23,11 @@ DENIED = re.compile(r"Importing '(\S+)' is not allowed")
 LACKING = re.compile(r"Requirement '([\w-]+).*?' not met")  # by one of Lightning's own classes
 INSTEAD = {"mlflow": "mlflow-skinny sqlalchemy alembic"}  # the whole of it, a server too, takes an older pyarrow
 UNKNOWN_KEY = re.compile(r"(?:Option|does not accept option|unrecognized arguments:) ?'?(?:--)?([\w.]+)'?")
+
+
+def called_as() -> str:
+    """Name the program as it was called: ``run.sh`` says so."""
+    return os.environ.get("RUN_SH", "python -m src")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

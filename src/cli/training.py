@@ -1,6 +1,5 @@
 """fit, validate, test and predict: a LightningCLI over this project's tasks and data."""
 
-import os
 import shutil
 import signal
 import sys
@@ -27,7 +26,6 @@ import src.distributed
 import src.optim
 import src.tasks
 from src.callbacks import (
-    EMA,
     Checkpoints,
     Dashboard,
     EndWithValidation,
@@ -42,10 +40,11 @@ from src.callbacks import (
     print_results,
 )
 from src.checkpoint import read_checkpoint
+from src.cli.check_strategy import check_strategy
 from src.cli.class_names import allow_class_paths, check_order
 from src.cli.config_overrides import OF_THE_VERB, changes, config_of, header_of
 from src.cli.loggers import complete, open_loggers, own_loggers
-from src.cli.messages import one_line, quieten, values_of
+from src.cli.messages import called_as, one_line, quieten, values_of
 from src.cli.records import SaveConfig
 from src.cli.runs import is_to_resume, newest_checkpoint, run_folder
 from src.discovery import parts
@@ -53,6 +52,13 @@ from src.distributed import AtomicCheckpointIO
 from src.errors import InputError
 from src.hardware import native_precision
 from src.manifest import differences, manifest
+
+
+class Parser(LightningArgumentParser):
+    """Names the program as it was called, in the help of a class too."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"prog": called_as(), **kwargs})
 
 
 class TrainingCLI(LightningCLI):
@@ -89,6 +95,7 @@ class TrainingCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=SaveConfig,
+            parser_class=Parser,
             seed_everything_default=0,
             # a prefix of an option is no option: --trainer.max_epoch would be taken for max_epochs
             parser_kwargs={**strict, verb: strict},
@@ -313,26 +320,17 @@ def prepared_vocab_size(data: src.data.TextDataModule) -> int:
     return data.vocab_size
 
 
-def check_strategy(trainer: L.Trainer, task: src.tasks.Task) -> None:
-    """Refuse a strategy that cannot run this task on these devices, before any process is started."""
-    n_cpus = os.cpu_count() or 1
-    cluster = getattr(trainer.strategy, "cluster_environment", None)
-    started_here = cluster is not None and not cluster.creates_processes_externally
-    if started_here and trainer.strategy.root_device.type == "cpu" and trainer.num_devices > n_cpus:
-        raise InputError(f"trainer.devices is {trainer.num_devices}: this machine has {n_cpus} CPUs")
-    if hasattr(trainer.strategy, "check"):
-        trainer.strategy.check(trainer, task)
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, EMA | Guard):
-            callback.check(trainer)
-
-
 def as_list(value: Any) -> list[Any]:
     """Make a list of a setting that may be None, one thing or a list of them."""
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def main(arguments: list[str], callbacks: Sequence[L.Callback] = (), recorded: dict[str, Any] | None = None) -> None:
+def main(
+    arguments: list[str],
+    callbacks: Sequence[L.Callback] = (),
+    recorded: dict[str, Any] | None = None,
+    cli: type[TrainingCLI] = TrainingCLI,
+) -> None:
     """Run a verb of the trainer, with callbacks beside those of the configuration.
 
     With ``--ckpt_path``, the files of ``--config`` override the checkpoint's own configuration, and the command line
@@ -343,6 +341,7 @@ def main(arguments: list[str], callbacks: Sequence[L.Callback] = (), recorded: d
         arguments: the command line, the verb first.
         callbacks: of the trainer, beside those of the configuration.
         recorded: the manifest of the run that is to be reproduced.
+        cli: what is made of the command line.
     """
     quieten()
     verb, *rest = arguments
@@ -354,4 +353,4 @@ def main(arguments: list[str], callbacks: Sequence[L.Callback] = (), recorded: d
     if checkpoints and Path(checkpoints[-1]).suffix:
         checkpoint = header_of(checkpoints[-1], to_go_on=verb == "fit")
         rest = ["--config", yaml.safe_dump(config_of(checkpoint)), *rest]
-    TrainingCLI(verb, [verb, *rest], checkpoint, run, recorded, callbacks)
+    cli(verb, [verb, *rest], checkpoint, run, recorded, callbacks)

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from src.atomic import atomic_file
 from src.checkpoint import Trained, load_writer, read_checkpoint
+from src.cli.messages import called_as
 from src.cli.verb import NonNegative, NonNegativeFloat, Positive
 from src.decoding import Hypothesis, beam_search, greedy_search, wu_penalty
 from src.errors import InputError
@@ -70,7 +71,7 @@ def translate(
         output: where to write; standard output otherwise
     """
     if text and input_:
-        raise InputError("argument --input: not allowed with argument --text (see python -m src translate --help)")
+        raise InputError(f"argument --input: not allowed with argument --text (see {called_as()} translate --help)")
     content = read_checkpoint(checkpoint)
     trained = load_writer(content, checkpoint, "translate")
     source = Tokenizer.from_str(content["source_tokenizer"])

@@ -81,7 +81,7 @@ def call(program: str, function: Callable[..., R], arguments: list[str]) -> R:
         return function(arguments)
     description = inspect.cleandoc(function.__doc__ or "").partition("\nArgs:\n")[0]
     parser = VerbParser(prog=program, description=description, allow_abbrev=False)
-    _add_options(parser, function)
+    add_options(parser, function)
     allow_help = "a module of your own that registers architectures; repeat it for several"
     parser.add_argument("--allow_class_paths", action="append", default=[], metavar="MODULE", help=allow_help)
     options, rest = parser.parse_known_args(arguments[1:])
@@ -96,7 +96,8 @@ def call(program: str, function: Callable[..., R], arguments: list[str]) -> R:
     return _called(function, options, rest)
 
 
-def _add_options(parser: VerbParser, function: Callable[..., Any]) -> None:
+def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any]) -> None:
+    """Give a parser the options that a function's parameters are."""
     hints, helps = get_type_hints(function, include_extras=True), {}
     for base in reversed(inspect.getmro(function)) if inspect.isclass(function) else [function]:
         helps.update(_helps(base))
@@ -104,7 +105,7 @@ def _add_options(parser: VerbParser, function: Callable[..., Any]) -> None:
         if parameter.kind is parameter.VAR_POSITIONAL:
             continue
         if is_dataclass(hints[name]):
-            _add_options(parser, hints[name])
+            add_options(parser, hints[name])
             continue
         is_required = parameter.default is parameter.empty
         default = None if is_required else parameter.default

@@ -17,6 +17,7 @@ from tokenizers import Encoding
 from src.coverage import MeasuredTokenizer
 from src.data.progress import announce
 from src.data.store import ArrayWriter, RowWriter, open_array, open_rows, token_dtype
+from src.tokenization import UNSPACED
 
 # a full stop after these ends no sentence; single letters (initials) and numbers of a list are told apart by their form
 ABBREVIATION = regex.compile(
@@ -26,8 +27,6 @@ ABBREVIATION = regex.compile(
 )
 # why a document with fewer than so many sentences is left out
 WHY = {1: "without any token", 2: "of fewer than two sentences (which end with . ! ? and their like, or with a line)"}
-# letters of the scripts that put no space between words
-UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 # Where a sentence may end: its marks (of any script: UAX 29), closing quotes and brackets, and space, before what may
 # begin another. A quotation mark that opens in one language closes in another, where space is behind it.
 END = regex.compile(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from src.cli.messages import quieten
 from src.cli.verb import call
-from src.extras.bench.cli import measure
+from src.extras.bench.run import measure
 
 Settings = dict[str, Any]
 

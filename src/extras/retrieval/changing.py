@@ -14,10 +14,10 @@ from typing import NamedTuple
 from src.atomic import checksums, sync_folder
 from src.encoder import Encoder
 from src.errors import InputError
-from src.extras.retrieval.documents import Document, Span, split_passages, word_tokenizer
 from src.extras.retrieval.index import Content, Index, Segment, digest, write_segment
 from src.extras.retrieval.index_files import MANIFEST, Manifest, Part, Settings, write_manifest, writing
 from src.extras.retrieval.lexical import Words, write_bm25
+from src.extras.retrieval.passages import Document, Span, split_passages, word_tokenizer
 
 GROUP = 256  # documents that are cut together
 

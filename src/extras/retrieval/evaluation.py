@@ -10,16 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchmetrics.functional.retrieval import (
-    retrieval_normalized_dcg,
-    retrieval_recall,
-    retrieval_reciprocal_rank,
-)
 
-from src.data.sentences import split_sentences
 from src.errors import InputError
-from src.extras.retrieval.documents import Document
 from src.extras.retrieval.index import Found, Index
+from src.extras.retrieval.passages import Document
 from src.extras.retrieval.searcher import Mode, Searcher
 from src.files import check_file, read_lines
 
@@ -87,6 +81,8 @@ def make_queries(documents: list[Document], every: int, seed: int = 0) -> tuple[
         The documents without those sentences, and the sentences as queries. What answers one is the passage that it was
         taken out of: the one with the character before the gap, and the one with the character after it.
     """
+    from src.data.sentences import split_sentences  # with Lightning, for which help does not wait
+
     rng = np.random.default_rng(seed)
     remaining, queries = [], []
     for document in documents:
@@ -148,6 +144,12 @@ def measures(ranked: list[int], answers: set[int], depth: int) -> dict[str, floa
     # passages that were not found stand behind the ranks that count
     target = torch.tensor(listed + [0.0] * (length - len(listed)) + [1.0] * missed).long()
     scores = torch.arange(len(target), 0, -1).float()
+    from torchmetrics.functional.retrieval import (
+        retrieval_normalized_dcg,
+        retrieval_recall,
+        retrieval_reciprocal_rank,
+    )
+
     return {
         f"recall@{depth}": float(retrieval_recall(scores, target, top_k=depth)),
         f"MRR@{CUT}": float(retrieval_reciprocal_rank(scores, target, top_k=CUT)),

@@ -13,9 +13,9 @@ from src.atomic import damaged
 from src.encoder import Encoder
 from src.errors import InputError
 from src.extras.retrieval.dense import Dense, Kind, Vectors, write_vectors
-from src.extras.retrieval.documents import Document, Span
 from src.extras.retrieval.index_files import MANIFEST, Part, Settings, read_manifest
 from src.extras.retrieval.lexical import Lexical
+from src.extras.retrieval.passages import Document, Span
 
 DOCUMENTS, PASSAGES, VECTORS = "documents.arrow", "passages.arrow", "vectors.faiss"  # files of a segment
 DOCUMENT_SCHEMA = pa.schema({"source": pa.string(), "digest": pa.string(), "text": pa.large_string()})

@@ -10,8 +10,8 @@ from bm25s import BM25
 from bm25s.tokenization import Tokenizer
 from numpy.typing import NDArray
 
-from src.data.sentences import UNSPACED
 from src.errors import InputError
+from src.tokenization import UNSPACED
 
 NO_STEMMER = "none"
 # a letter with its accents and vowel signs, in a run of them without a space; or a word, which has them too

@@ -10,8 +10,8 @@ import yaml
 from src.checkpoint import read_checkpoint, save_checkpoint
 from src.encoder import Encoder, load_encoder
 from src.extras.retrieval.bi_encoder import BiEncoder
-from src.extras.retrieval.documents import Document
 from src.extras.retrieval.index_files import Settings
+from src.extras.retrieval.passages import Document
 from src.models import BERT, BERTClassifier, BERTClassifierConfig, BERTConfig
 from src.tokenization import bert_tokens, train_wordpiece
 from tests.distributed import jobs

@@ -9,7 +9,8 @@ from pypdf import PdfWriter
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
 from src.errors import InputError
-from src.extras.retrieval.documents import Document, read_documents
+from src.extras.retrieval.documents import read_documents
+from src.extras.retrieval.passages import Document
 
 
 def read(source, tmp_path, column="text"):

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from src.encoder import load_encoder
 from src.errors import InputError
 from src.extras.retrieval.changing import add, delete
-from src.extras.retrieval.documents import Document
 from src.extras.retrieval.index import Index
 from src.extras.retrieval.index_files import MANIFEST
+from src.extras.retrieval.passages import Document
 from tests.extras.retrieval.conftest import NOUNS, documents, settings, write_checkpoint
 
 ROOT = Path(__file__).parents[3]

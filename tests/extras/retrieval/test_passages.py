@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.extras.retrieval.documents import split_passages, word_tokenizer
+from src.extras.retrieval.passages import split_passages, word_tokenizer
 from src.tokenization import train_wordpiece
 from tests.conftest import WORDS
 

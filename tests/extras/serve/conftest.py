@@ -15,8 +15,8 @@ import pytest
 from src.checkpoint import save_checkpoint
 from src.extras.serve.app import make_app
 from src.extras.serve.batching import Batcher
-from src.extras.serve.cli import Server as Uvicorn
-from src.extras.serve.cli import listen
+from src.extras.serve.server import Server as Uvicorn
+from src.extras.serve.server import listen
 from src.extras.serve.services import load_services
 from tests.random_networks import checkpoint_of
 

@@ -1,10 +1,10 @@
 """rag: index documents, search them by words and by vectors, rerank what is found, and answer from it."""
 
 from src.cli import help_text, run_verb
+from src.cli.messages import called_as
 from src.cli.verb import Verbs
 from src.errors import InputError
 
-PROGRAM = "python -m src rag"
 VERBS: Verbs = {
     "index": ("src.extras.retrieval.cli.index:index", "make an index of documents, or add to one"),
     "delete": ("src.extras.retrieval.cli.index:delete", "take documents out of an index"),
@@ -18,9 +18,10 @@ VERBS: Verbs = {
 
 def rag(arguments: list[str]) -> None:
     """Run one of its verbs."""
+    program = f"{called_as()} rag"
     if not arguments[1:]:
-        raise InputError(f"a verb of rag is required: one of {', '.join(VERBS)} (see {PROGRAM} --help)")
+        raise InputError(f"a verb of rag is required: one of {', '.join(VERBS)} (see {program} --help)")
     if arguments[1] in ("-h", "--help"):
-        print(help_text(VERBS, PROGRAM))
+        print(help_text(VERBS, program))
     else:
-        run_verb(arguments[1:], VERBS, PROGRAM)
+        run_verb(arguments[1:], VERBS, program)

@@ -8,12 +8,11 @@ from rich.table import Table
 
 from src.atomic import write_text
 from src.cli.verb import NonNegative, Positive
-from src.data.corpora import Corpus, documents
 from src.errors import InputError
 from src.extras.retrieval import evaluation
 from src.extras.retrieval.cli.search import IndexOptions, SearchOptions
-from src.extras.retrieval.documents import Document
 from src.extras.retrieval.evaluation import Evaluation, make_queries, mine_negatives, read_queries
+from src.extras.retrieval.passages import Document
 from src.extras.retrieval.searcher import Mode, Searcher
 from src.files import check_folder_of
 
@@ -40,6 +39,8 @@ def queries(
         every: sentences a query
         seed: another seed takes other sentences out
     """
+    from src.data.corpora import Corpus, documents  # with Lightning, for which help does not wait
+
     corpus = Corpus(input_, validation_fraction=validation_fraction, test_fraction=test_fraction)
     splits = corpus.splits(Path(".cache"))
     if split not in splits:

@@ -3,12 +3,10 @@
 from pathlib import Path
 
 from src.cli.verb import NonNegativeFloat, Positive
-from src.data.malformed import Reading
 from src.encoder import load_encoder
 from src.errors import InputError
 from src.extras.retrieval import changing
 from src.extras.retrieval.dense import Kind
-from src.extras.retrieval.documents import read_documents
 from src.extras.retrieval.index import Index
 from src.extras.retrieval.index_files import Settings
 from src.extras.retrieval.lexical import Words
@@ -49,6 +47,9 @@ def index(
         max_malformed: fraction of rows to leave out
         device: cpu, cuda, cuda:1, mps, ...
     """
+    from src.data.malformed import Reading  # with Lightning, which a search and help do not need
+    from src.extras.retrieval.documents import read_documents
+
     model = load_encoder(encoder, device) if encoder else None
     length = passage or (min(TOKENS_PASSAGE, model.max_tokens) if model else WORDS_PASSAGE)
     if model and length > model.max_tokens:
