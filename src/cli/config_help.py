@@ -29,7 +29,8 @@ class HelpCLI(TrainingCLI):
         else:
             settings = self._parser(self.verb).get_defaults()
         if "help" in asked:
-            configs = "".join(f" --config {path}" for path in values_of(("--config", "-c"), self.arguments))
+            paths = values_of(("--config", "-c"), self.arguments)  # that of a checkpoint is no path, but itself
+            configs = "".join(f" --config {path}" for path in paths if "\n" not in path)
             print(f"usage: {called_as()} {self.verb}{configs} [--OPTION VALUE ...]\n")
             print("\n".join([*class_help("model", settings.model), *class_help("data", settings.data), rest_of_help()]))
         else:
