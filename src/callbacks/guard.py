@@ -21,7 +21,8 @@ from src.callbacks.checkpoints import ends, last_checkpoint, save_last, validati
 from src.callbacks.ema import EMA
 from src.distributed import ZeroStrategy
 from src.errors import Diverged, InputError, Interrupted, Preempted
-from src.tasks.base import NormCallback, Task
+from src.tasks import Task
+from src.tasks.optimization import NormCallback
 
 WINDOW, ENOUGH = 100, 20  # steps that a spike is compared with, and the fewest that suffice
 BEFORE = 4  # steps whose rows are kept, to find the cause of a spike

@@ -20,6 +20,11 @@ from src.manifest import MANIFEST
 SERVICES = (WandbLogger, MLFlowLogger)  # which have an id for each run, by which it can go on
 
 
+def as_list(value: Any) -> list[Any]:
+    """Make a list of a setting that may be None, one thing or a list of them."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
 def own_loggers(run: Path, step: int = 0) -> list[Logger]:
     """Make the loggers that every run has: TensorBoard, and a CSV file that a resumed run continues.
 

@@ -43,7 +43,7 @@ from src.checkpoint import read_checkpoint
 from src.cli.check_strategy import check_strategy
 from src.cli.class_names import allow_class_paths, check_order
 from src.cli.config_overrides import OF_THE_VERB, changes, config_of, header_of
-from src.cli.loggers import complete, open_loggers, own_loggers
+from src.cli.loggers import as_list, complete, open_loggers, own_loggers
 from src.cli.messages import called_as, one_line, quieten, values_of
 from src.cli.records import SaveConfig
 from src.cli.runs import is_to_resume, newest_checkpoint, run_folder
@@ -320,11 +320,6 @@ def prepared_vocab_size(data: src.data.TextDataModule) -> int:
     return data.vocab_size
 
 
-def as_list(value: Any) -> list[Any]:
-    """Make a list of a setting that may be None, one thing or a list of them."""
-    return value if isinstance(value, list) else [] if value is None else [value]
-
-
 def main(
     arguments: list[str],
     callbacks: Sequence[L.Callback] = (),
@@ -349,8 +344,7 @@ def main(
     run, checkpoint = None, None
     if verb == "fit" and is_to_resume(rest) and (path := newest_checkpoint(rest)):
         run, rest = path.parent.parent, [*rest, "--ckpt_path", str(path)]
-    checkpoints = values_of(("--ckpt_path",), rest)
-    if checkpoints and Path(checkpoints[-1]).suffix:
-        checkpoint = header_of(checkpoints[-1], to_go_on=verb == "fit")
+    if (paths := values_of(("--ckpt_path",), rest)) and Path(paths[-1]).suffix:
+        checkpoint = header_of(paths[-1], to_go_on=verb == "fit")
         rest = ["--config", yaml.safe_dump(config_of(checkpoint)), *rest]
     cli(verb, [verb, *rest], checkpoint, run, recorded, callbacks)

@@ -106,7 +106,9 @@ def test_what_is_there_already_is_not_encoded_again(tmp_path, encoder, monkeypat
     add(tmp_path / "index", documents(8), settings(encoder), encoder)
     encoded = []
     vectors = type(encoder).vectors
-    monkeypatch.setattr(type(encoder), "vectors", lambda self, texts: encoded.extend(texts) or vectors(self, texts))
+    monkeypatch.setattr(
+        type(encoder), "vectors", lambda self, texts, *kind: encoded.extend(texts) or vectors(self, texts, *kind)
+    )
     found = add(tmp_path / "index", documents(10), settings(encoder), encoder)
     assert tuple(found) == (2, 0, 8, 0)
     assert all("number8" in text or "number9" in text for text in encoded)
