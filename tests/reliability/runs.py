@@ -78,8 +78,8 @@ def final(run: Path) -> dict[str, Any]:
 
 
 def figures(run: Path, after: int = 0) -> list[dict[str, str]]:
-    """What a run logged from a step on, less its speed."""
+    """What a run logged behind a step, less its speed."""
     with (run / "metrics.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if int(row["step"]) >= after]
+        rows = [row for row in csv.DictReader(file) if int(row["step"]) > after]
     rows = [{name: value for name, value in row.items() if value and "throughput" not in name} for row in rows]
     return [row for row in rows if set(row) - {"step", "epoch"}]

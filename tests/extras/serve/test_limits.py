@@ -116,7 +116,7 @@ def test_what_takes_too_long_ends(services):
 
 
 def test_what_is_not_complete_when_the_server_is_stopped_ends_with_an_error(services, monkeypatch):
-    monkeypatch.setattr("src.extras.serve.cli.GRACE", 0.3)
+    monkeypatch.setattr("src.extras.serve.server.GRACE", 0.3)
     with ThreadPoolExecutor(1) as other:
         with serving(services) as server:
             events = server.events(**ENDLESS)
