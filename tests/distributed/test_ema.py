@@ -38,6 +38,7 @@ def consolidated(runs, run, tmp_path):
     return read
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["zero1", "zero2"])
 def test_the_average_is_that_of_one_process(runs, consolidated, name):
     alone, ours = torch.load(runs / "alone/gpt/version_0/checkpoints/last.ckpt"), consolidated(name, 0)
@@ -50,6 +51,7 @@ def test_the_average_is_that_of_one_process(runs, consolidated, name):
         assert losses(runs / name / f"gpt/version_{version}", "val/loss")[-1] == pytest.approx(expected[-1], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_resumed_average_goes_on_exactly(consolidated):
     whole, resumed = consolidated("zero2", 0), consolidated("zero2", 2)
     assert resumed["global_step"] == whole["global_step"]

@@ -157,6 +157,7 @@ def test_two_pipelines_of_two(gpt, tmp_path):
     assert losses(tmp_path / "gpt" / "version_0") == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_batches_of_every_shape(tmp_path):
     """Sentences of many lengths: batches with another number of rows and of tokens at each step."""
     config = write_config("transformer", tmp_path)

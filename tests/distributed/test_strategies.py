@@ -168,6 +168,7 @@ def test_shards_become_one_file(configs, alone, run, tmp_path):
     assert not (tmp_path / "two.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_fsdp_reduces_gradients_once_a_step_and_gathers_the_rest_of_the_network_once_a_batch(configs, alone, tmp_path):
     """Two steps of two accumulated batches: two blocks, and what is around them."""
     commands, steps, batches = [], 2, 4

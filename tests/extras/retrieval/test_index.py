@@ -154,7 +154,7 @@ changing.add(Path(folder), documents(9, 3), settings(encoder), encoder)
 @pytest.mark.parametrize(
     ("where", "there"),
     [
-        ("_prepare", False),
+        pytest.param("_prepare", False, marks=pytest.mark.slow),
         ("write_manifest", True),
         pytest.param("_prepare", True, marks=pytest.mark.slow),
         pytest.param("write_segment", True, marks=pytest.mark.slow),

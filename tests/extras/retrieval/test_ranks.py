@@ -11,7 +11,6 @@ from tests.extras.retrieval.conftest import write_config
 
 KINDS = ("retriever", "reranker")
 STRATEGIES = {"ddp": 2, "fsdp": 2, "zero2": 2, "zero3": 2, "tensor_parallel": 1, "pipeline": 1}
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in STRATEGIES if name != "ddp"]
 WHOLE = ["--trainer.strategy.init_args.micro_batches", "1", "--trainer.strategy.init_args.schedule", "GPipe"]
 
 
@@ -34,7 +33,8 @@ def test_the_charts_hold_what_is_logged(alone, kind):
     check_charts(alone / kind / "version_0")
 
 
-@pytest.mark.parametrize("name", ["ddp", *SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STRATEGIES)
 def test_two_processes_train_as_one(configs, alone, tmp_path, name):
     """With accumulation, and splits that do not divide evenly: a rank may have rows that only fill up a batch."""
     more = ["--config", f"configs/strategy/{name}.yaml", "--trainer.devices", "2"]

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from src.checkpoint import save_checkpoint
 from tests.extras.serve.conftest import Server
 from tests.random_networks import checkpoint_of
@@ -40,6 +42,7 @@ def test_what_cannot_be_served_is_refused_before_the_port_is_open(run, checkpoin
             assert message in err
 
 
+@pytest.mark.slow
 def test_a_signal_ends_it_when_what_it_answers_is_complete(checkpoints):
     program = [sys.executable, "-m", "src", "serve", "--checkpoint", checkpoints["generate"], "--port", "0"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
