@@ -86,7 +86,14 @@ def decode(content: bytes, encoding: str = UTF8) -> str:
 
 def raw_lines(stream: BinaryIO, encoding: str = UTF8, end: str = "\n") -> Iterator[str]:
     """Yield the lines of a stream with their ends; invalid bytes as lone surrogates, see :func:`is_text`."""
-    with io.TextIOWrapper(stream, codec_of(encoding), errors="surrogateescape", newline=end) as lines:
+    codec = codec_of(encoding)
+    is_utf8 = codec == "utf-8-sig"  # which loses a file that is but the beginning of a byte order mark
+    with io.TextIOWrapper(stream, UTF8 if is_utf8 else codec, errors="surrogateescape", newline=end) as lines:
+        first = next(lines, "")
+        if is_utf8:
+            first = first.removeprefix("\ufeff")
+        if first:
+            yield first
         yield from lines
 
 

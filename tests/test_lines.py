@@ -5,7 +5,7 @@ import io
 import sys
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from src.errors import InputError
@@ -33,6 +33,9 @@ def test_lines_are_read_as_they_were_written(tmp_path, lines, end, marked, packe
 
 @PLENTY
 @given(content=st.binary(max_size=40))
+@example(content=b"\xef")  # half a byte order mark
+@example(content=b"\xef\xbb")
+@example(content=b"\xef\xbb\xbf")
 def test_any_bytes_are_as_many_lines_as_line_feeds_end(tmp_path, content):
     path = tmp_path / "lines.txt"
     path.write_bytes(content)
