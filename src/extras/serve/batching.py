@@ -80,12 +80,12 @@ class Batcher:
 
     Args:
         batch_size: requests of a batch at most.
-        places: requests that wait or are answered at a time; one more is refused.
+        max_requests: requests that wait or are answered at a time; one more is refused.
         seconds: how long a request may take.
     """
 
-    def __init__(self, batch_size: int, places: int, seconds: float) -> None:
-        self.batch_size, self.places, self.seconds = batch_size, places, seconds
+    def __init__(self, batch_size: int, max_requests: int, seconds: float) -> None:
+        self.batch_size, self.max_requests, self.seconds = batch_size, max_requests, seconds
         self._waiting: deque[Job] = deque()
         self._inside: set[Job] = set()
         self._is_closed = False
@@ -110,8 +110,8 @@ class Batcher:
         Raises:
             Busy: if there is none.
         """
-        if len(self._inside) >= self.places:
-            raise Busy(f"{self.places} requests are being answered or wait: try again later")
+        if len(self._inside) >= self.max_requests:
+            raise Busy(f"{self.max_requests} requests are being answered or wait: try again later")
         job = Job(service, request, encoded, self.seconds)
         self._inside.add(job)
         with self._changed:

@@ -1,6 +1,7 @@
 """Random networks of HuggingFace's with weights that tell every tensor from every other, and tokenizers for them."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -104,8 +105,14 @@ def bert(tokenizer: Tokenizer, kind: str = "pretraining", **changes) -> PreTrain
 
 def prenorm(tokenizer: Tokenizer, kind: str = "masked words", **changes) -> PreTrainedModel:
     torch.manual_seed(0)
-    pad, sep = (tokenizer.token_to_id(token) for token in ("[PAD]", "[SEP]"))
-    settings = {
+    config = RobertaPreLayerNormConfig(**{**_roberta_settings(tokenizer), **changes})
+    return shaken(_without_padding(PRENORM[kind](config)))
+
+
+def _roberta_settings(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The shape, whose positions begin behind the padding's id, as RoBERTa's do."""
+    pad = tokenizer.token_to_id("[PAD]")
+    return {
         "vocab_size": tokenizer.get_vocab_size(),
         "hidden_size": 32,
         "num_hidden_layers": 2,
@@ -115,9 +122,8 @@ def prenorm(tokenizer: Tokenizer, kind: str = "masked words", **changes) -> PreT
         "initializer_range": STD,
         "pad_token_id": pad,
         "bos_token_id": tokenizer.token_to_id("[CLS]"),
-        "eos_token_id": sep,
+        "eos_token_id": tokenizer.token_to_id("[SEP]"),
     }
-    return shaken(_without_padding(PRENORM[kind](RobertaPreLayerNormConfig(**{**settings, **changes}))))
 
 
 def _without_padding(model: PreTrainedModel) -> PreTrainedModel:
@@ -130,22 +136,8 @@ def _without_padding(model: PreTrainedModel) -> PreTrainedModel:
 
 def longformer(tokenizer: Tokenizer, kind: str = "masked words", **changes) -> PreTrainedModel:
     torch.manual_seed(0)
-    pad, sep = (tokenizer.token_to_id(token) for token in ("[PAD]", "[SEP]"))
-    settings = {
-        "vocab_size": tokenizer.get_vocab_size(),
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 48,
-        "max_position_embeddings": 24 + pad + 1,
-        "attention_window": [4, 8],
-        "initializer_range": STD,
-        "layer_norm_eps": 1e-5,
-        "pad_token_id": pad,
-        "sep_token_id": sep,
-        "eos_token_id": sep,
-        "bos_token_id": tokenizer.token_to_id("[CLS]"),
-    }
+    own = {"attention_window": [4, 8], "layer_norm_eps": 1e-5, "sep_token_id": tokenizer.token_to_id("[SEP]")}
+    settings = _roberta_settings(tokenizer) | own
     config = LongformerConfig(**{**settings, **changes})
     model = LongformerForMaskedLM(config) if kind == "masked words" else LongformerModel(config, False)
     return shaken(_without_padding(model))

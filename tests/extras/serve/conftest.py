@@ -78,10 +78,10 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def serving(services, places=64, seconds=60, max_bytes=4096, batch_size=16) -> Iterator[Server]:
+def serving(services, max_requests=64, seconds=60, max_bytes=4096, batch_size=16) -> Iterator[Server]:
     """Run a server in a thread of this process."""
     listener = listen(0)
-    with Batcher(batch_size, places, seconds) as batcher:
+    with Batcher(batch_size, max_requests, seconds) as batcher:
         running = Uvicorn(make_app(services, batcher, max_bytes), batcher)
         thread = threading.Thread(target=lambda: asyncio.run(running.serve([listener])))
         thread.start()

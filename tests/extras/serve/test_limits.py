@@ -93,7 +93,7 @@ def test_no_page_of_another_site_can_ask(shared, headers, status):
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_frees_its_place(services, stream):
-    with serving(services, places=1) as server:
+    with serving(services, max_requests=1) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port)
         connection.request("POST", "/api/generate", json.dumps({**ENDLESS, "stream": stream}), JSON)
         while (refused := server.ask("classify", text="the"))["status"] == 200:  # until the first has come in
