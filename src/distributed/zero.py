@@ -156,6 +156,10 @@ class ZeroStrategy(DeepSpeedStrategy):
     # ---- checkpoints
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        from deepspeed.runtime.zero.config import ZeroStageEnum
+
+        # as Python pickles it since 3.11.4: before, as a call of getattr, which is never loaded
+        ZeroStageEnum.__reduce_ex__ = lambda stage, _: (ZeroStageEnum, (stage.value,))
         header = {k: v for k, v in checkpoint.items() if k not in ("state_dict", "plain_weights", "optimizer_states")}
         with atomic_folder(Path(self.broadcast(filepath)), self.barrier) as aside:
             super().save_checkpoint(header, aside, storage_options)

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import pad
+from torch.nn import functional
 
 IGNORED = -100  # a label that is no target, as in `torch.nn.functional.cross_entropy`
 LOGITS = {"cpu": 1 << 21}  # at once, by device: 8 MiB, what a CPU's cache holds
@@ -114,7 +114,8 @@ class _SummedCrossEntropy(torch.autograd.Function):
         needs = ctx.needs_input_grad[:3]
         used, ctx.dtype, vocabulary = weight.to(hidden.dtype), weight.dtype, len(weight)
         if extra := -vocabulary % ALIGNMENT.get(hidden.device.type, ALIGNMENT_ELSEWHERE):
-            used = pad(used, (0, 0, 0, extra))
+            used = functional.pad(used, (0, 0, 0, extra))
+        added = None if bias is None else functional.pad(bias.to(hidden.dtype), (0, len(used) - vocabulary))
         loss = torch.zeros((), dtype=exact, device=hidden.device)
         ctx.for_hidden = torch.empty_like(hidden) if any(needs) else None
         ctx.for_weight = torch.zeros(weight.shape, dtype=exact, device=weight.device) if any(needs) else None
@@ -122,15 +123,13 @@ class _SummedCrossEntropy(torch.autograd.Function):
         rows = max(FEWEST_ROWS, LOGITS.get(hidden.device.type, LOGITS_ELSEWHERE) // shard.vocabulary)
         for start in range(0, len(labels), rows):
             some = slice(start, start + rows)
-            logits = (hidden[some] @ used.T)[:, :vocabulary]
-            if bias is not None:
-                logits = logits + bias.to(exact)
+            logits = functional.linear(hidden[some], used, added)[:, :vocabulary]
             found, gradient = _rows(logits, labels[some], label_smoothing, shard)
             loss += found
             if any(needs):
-                if ctx.for_bias is not None:
-                    ctx.for_bias += gradient.sum(0)
                 gradient = _aligned(gradient, len(used), hidden.dtype)
+                if ctx.for_bias is not None:
+                    ctx.for_bias += gradient[:, :vocabulary].sum(0)
                 torch.mm(gradient, used, out=ctx.for_hidden[some])
                 ctx.for_weight += (gradient.T @ hidden[some])[:vocabulary]
         if shard.group is not None:

@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import re
+import signal
 import struct
 import sys
 import termios
@@ -28,6 +29,7 @@ class Terminal:
         if not self.pid:
             os.chdir(ROOT)
             os.environ.update(OMP_NUM_THREADS="1", TERM="xterm")
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests that run in the background of a script ignore it
             os.execv(sys.executable, [sys.executable, "-m", "src", *command])
         fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
         self.output = ""
