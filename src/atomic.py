@@ -1,15 +1,12 @@
 """Files and folders that are complete or not there at all, whatever happens while they are written; their checksums."""
 
-import csv
-import io
-import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from src.errors import InputError
 
@@ -37,27 +34,6 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_file(path) as file:
         file.write(text.encode())
-
-
-def check_table(path: Path) -> None:
-    """Refuse a file that :func:`write_table` could not write."""
-    if path.suffix not in (".csv", ".jsonl") or not path.parent.is_dir():
-        raise InputError(f"{path} must be a .csv or .jsonl file in a folder that exists")
-
-
-def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows of the same columns atomically: as CSV or, to a ``.jsonl``, as JSON, an object a line."""
-    with atomic_file(path) as file:
-        if path.suffix == ".jsonl":
-            file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in rows)
-            return
-        text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
-        writer = csv.writer(text, lineterminator="\n")
-        for i, row in enumerate(rows):
-            if i == 0:
-                writer.writerow(row)
-            writer.writerow(row.values())
-        text.detach()  # or it would close the file
 
 
 def replace_folder(aside: Path, path: Path) -> None:

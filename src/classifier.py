@@ -1,7 +1,6 @@
 """Texts to the probabilities of labels, by a trained classifier."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +11,27 @@ from torch import Tensor
 
 from src.checkpoint import load_writer
 from src.errors import InputError
-from src.hardware import to_device
 from src.models import BERTClassifier
-from src.tokenization import bert_ids, bert_row, pad_pairs
+from src.tokenization import bert_row, pad_pairs
+from src.trained_bert import TrainedBERT
 
 Row = tuple[list[int], int]  # the ids of one or two texts, and where the second one begins
 
 
-@dataclass(frozen=True)
-class Classifier:
+class Classifier(TrainedBERT[BERTClassifier]):
     """A network that chooses a label for a text, or for a pair of texts.
 
     Args:
-        model: in evaluation mode.
-        tokenizer: its own.
-        special_ids: the ids of BERT's special tokens.
+        model: as the next ones, see :class:`TrainedBERT`.
         label_names: in the order of the logits.
         takes_pairs: whether it was trained on pairs of texts.
-        device: where the network is.
     """
 
-    model: BERTClassifier
-    tokenizer: Tokenizer
-    special_ids: dict[str, int]
-    label_names: list[str]
-    takes_pairs: bool
-    device: torch.device
+    def __init__(
+        self, model: BERTClassifier, tokenizer: Tokenizer, device: str, label_names: list[str], takes_pairs: bool
+    ) -> None:
+        super().__init__(model, tokenizer, device)
+        self.label_names, self.takes_pairs = label_names, takes_pairs
 
     @property
     def max_tokens(self) -> int:
@@ -57,10 +51,8 @@ class Classifier:
     @torch.inference_mode()
     def probabilities(self, rows: Sequence[Row]) -> Tensor:
         """Compute the probability of each label for each row, as one batch: (rows, labels), on the CPU."""
-        arrays = pad_pairs(rows, self.special_ids["pad_token"])
-        # the padding to a multiple of 8 may go beyond the last position
-        batch = {name: torch.from_numpy(array[:, : self.max_tokens]) for name, array in arrays.items()}
-        logits = self.model(**{name: tensor.to(self.device) for name, tensor in batch.items()})
+        arrays = pad_pairs(rows, self.special_ids["pad_token"], self.max_tokens)
+        logits = self.model(**{name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()})
         return torch.softmax(logits.float(), -1).cpu()
 
 
@@ -72,27 +64,7 @@ def classifier_of(content: dict[str, Any], path: str | Path, device: str = "cpu"
         raise InputError(
             f"checkpoint {path} has {n_labels} label, the score of a reranker: a classifier has two or more"
         )
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
     names = content.get("label_names") or [f"LABEL_{i}" for i in range(n_labels)]  # as HuggingFace calls them
     data = (yaml.safe_load(content["config"]).get("data") or {}).get("init_args") or {}
     takes_pairs = data.get("second_text_column") is not None
-    return Classifier(model, tokenizer, bert_ids(tokenizer), names, takes_pairs, to_device(model, device))
-
-
-def prediction_row(
-    texts: Sequence[str], label_names: Sequence[str], probabilities: Iterable[float], true_label: str | None = None
-) -> Mapping[str, str | float]:
-    """Make the row of a table of predictions: the text or pair, its likeliest label, and the probability of each.
-
-    Args:
-        texts: one or two.
-        label_names: in the order of the probabilities.
-        probabilities: of the labels.
-        true_label: where it is known.
-    """
-    given = dict(zip(("text", "second_text"), texts, strict=False))
-    known = {} if true_label is None else {"true_label": true_label}
-    by_name = {name: round(p, 6) for name, p in zip(label_names, probabilities, strict=True)}
-    label = max(by_name, key=by_name.__getitem__)
-    return {**given, **known, "label": label, **{f"probability_{name}": p for name, p in by_name.items()}}
+    return Classifier(model, tokenizer, device, names, takes_pairs)

@@ -2,7 +2,8 @@
 
 The core asks an extra for its parts by name: ``VERBS`` of the folder itself, and its modules ``architectures`` (entries
 of the registry), ``tasks`` and ``data`` (classes that a configuration names) and ``plan`` (what a run's plan says of
-its network), where it has them.
+its network), where it has them. Another extra, which it does not know, may ask for ``served`` (what is offered by
+HTTP).
 """
 
 from collections.abc import Iterator

@@ -17,9 +17,9 @@ from torch import Tensor
 from src.architectures import architectures
 from src.checkpoint import read_checkpoint
 from src.errors import InputError
-from src.hardware import to_device
 from src.models import BERTEncoder, mean_pool
-from src.tokenization import bert_ids, bert_row, pad_rows
+from src.tokenization import bert_row, pad_rows
+from src.trained_bert import TrainedBERT
 
 PREFIX = "model.encoder."
 
@@ -57,23 +57,12 @@ class Pooling:
         return self.prompts.get(name or "") or self.prompts.get(self.default_prompt or "", "")
 
 
-@dataclass(frozen=True)
-class Encoder:
-    """A network that makes a vector of a text.
+class Encoder(TrainedBERT[BERTEncoder]):
+    """A network that makes a vector of a text, as its ``pooling`` says."""
 
-    Args:
-        model: in evaluation mode.
-        tokenizer: its own.
-        special_ids: the ids of BERT's special tokens.
-        device: where the network is.
-        pooling: how a text is encoded.
-    """
-
-    model: BERTEncoder
-    tokenizer: Tokenizer
-    special_ids: dict[str, int]
-    device: torch.device
-    pooling: Pooling = Pooling()
+    def __init__(self, model: BERTEncoder, tokenizer: Tokenizer, device: str, pooling: Pooling) -> None:
+        super().__init__(model, tokenizer, device)
+        self.pooling = pooling
 
     @property
     def dimension(self) -> int:
@@ -121,7 +110,7 @@ class Encoder:
 
     @torch.inference_mode()
     def _encode(self, rows: list[list[int]]) -> Tensor:
-        arrays = pad_rows(rows, self.special_ids["pad_token"])
+        arrays = pad_rows(rows, self.special_ids["pad_token"], self.model.config.max_seq_len)
         input_ids, attention_mask = (torch.from_numpy(array).to(self.device) for array in arrays)
         return self.pooling(self.model(input_ids, attention_mask=attention_mask), attention_mask).float().cpu()
 
@@ -140,8 +129,5 @@ def load_encoder(path: str | Path, device: str = "cpu") -> Encoder:
         raise InputError(f"checkpoint {path} holds a {checkpoint['architecture']}: this needs one of {known}")
     model = entry.encoder(entry.config(**checkpoint["model_config"]))
     model.load_state_dict({name: checkpoint["state_dict"][PREFIX + name] for name in model.state_dict()})
-    tokenizer = Tokenizer.from_str(checkpoint["tokenizer"])
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
     pooling = Pooling(**checkpoint.get("sentence_encoder", {}))
-    return Encoder(model.eval(), tokenizer, bert_ids(tokenizer), to_device(model, device), pooling)
+    return Encoder(model.eval(), Tokenizer.from_str(checkpoint["tokenizer"]), device, pooling)

@@ -27,7 +27,7 @@ BERT_SPELLINGS = {
     "sep_token": ("[SEP]", "</s>"),
     "mask_token": ("[MASK]", "<mask>"),
 }
-LENGTH_STEP = 8  # rows are padded to a multiple of it: few shapes, and aligned ones
+LENGTH_STEP = 8  # rows are padded to a multiple of it, as far as there is room: few shapes, and aligned ones
 PRIVATE = 0xF0000  # the first of 131,000 characters that Unicode leaves to private use
 ASCII_FRACTION = 0.995  # of the letters of a text in English; in German it is about 0.98
 
@@ -252,11 +252,17 @@ def cut_parts(parts: Sequence[Sequence[int]], room: int) -> list[Sequence[int]]:
 
 
 def pad_rows(
-    rows: Sequence[Sequence[int] | NDArray[np.integer]], pad_id: int
+    rows: Sequence[Sequence[int] | NDArray[np.integer]], pad_id: int, longest: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Stack rows as one array, padded on the right, and its attention mask, 1 at real tokens: (rows, width) each."""
+    """Stack rows as one array, padded on the right, and its attention mask, 1 at real tokens: (rows, width) each.
+
+    Args:
+        rows: of ``longest`` tokens at most.
+        pad_id: fills the rows up.
+        longest: the width at most, so that there is a position for each column.
+    """
     lengths = np.array([len(row) for row in rows])
-    width = -(-int(lengths.max()) // LENGTH_STEP) * LENGTH_STEP
+    width = min(-(-int(lengths.max()) // LENGTH_STEP) * LENGTH_STEP, longest)
     input_ids = np.full((len(rows), width), pad_id, np.int64)
     for i, row in enumerate(rows):
         input_ids[i, : len(row)] = row
@@ -264,15 +270,16 @@ def pad_rows(
 
 
 def pad_pairs(
-    pairs: Sequence[tuple[Sequence[int] | NDArray[np.integer], int]], pad_id: int
+    pairs: Sequence[tuple[Sequence[int] | NDArray[np.integer], int]], pad_id: int, longest: int
 ) -> dict[str, NDArray[np.int64]]:
     """Make ``input_ids``, ``attention_mask`` and ``token_type_ids``, (rows, width) each, of rows of one or two texts.
 
     Args:
         pairs: as :func:`bert_row` gives them.
         pad_id: fills the rows up.
+        longest: the width at most.
     """
-    input_ids, attention_mask = pad_rows([ids for ids, _ in pairs], pad_id)
+    input_ids, attention_mask = pad_rows([ids for ids, _ in pairs], pad_id, longest)
     positions, begins = np.arange(input_ids.shape[1]), np.array([begin for _, begin in pairs])[:, None]
     segments = ((positions >= begins) & (attention_mask > 0)).astype(np.int64)
     return {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": segments}

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from src.checkpoint import save_checkpoint
+from src.checkpoint import read_checkpoint, save_checkpoint
+from src.classifier import classifier_of
 from src.encoder import load_encoder
+from src.mask_filler import mask_filler_of
 from tests.random_networks import TEXT, checkpoint_of
 
 WORDS = TEXT[0].split()
@@ -27,6 +29,23 @@ def test_the_checksum_is_that_of_what_the_vectors_depend_on(checkpoint, tmp_path
     before = checksum("masked_words.dense.weight", 0)
     assert checksum("masked_words.dense.weight", 1e-4) == before  # a head changes nothing
     assert checksum("encoder.blocks.0.feed_forward.up.weight", 1e-4) != before
+
+
+@pytest.mark.parametrize("name", ["bert", "longformer", "bert_classifier"])
+def test_a_text_as_long_as_a_network_whose_positions_are_no_multiple_of_8(name, tmp_path):
+    """Rows are padded to such a multiple, but never beyond the last position."""
+    save_checkpoint(checkpoint_of(name, max_seq_len=21)[1], tmp_path / "x.ckpt")
+    if name == "bert_classifier":
+        classifier = classifier_of(read_checkpoint(tmp_path / "x.ckpt"), "x")
+        rows, _ = classifier.rows([[text] for text in TEXTS])
+        assert classifier.probabilities(rows).isfinite().all()
+        return
+    encoder = load_encoder(tmp_path / "x.ckpt")
+    rows, cut = encoder.rows(TEXTS)
+    assert (cut, max(map(len, rows))) == (1, 21)
+    assert encoder.encode(rows).isfinite().all()
+    filler = mask_filler_of(read_checkpoint(tmp_path / "x.ckpt"), "x")
+    assert len(filler.fill([filler.encode("[MASK] " * 19)], 2)[0]) == 19
 
 
 def test_rows_of_any_order_and_batch_have_the_same_vectors(checkpoint, tmp_path):

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint
 
-from src.atomic import write_table
 from src.distributed import MeshStrategy, gather_objects
+from src.predictions import write_table
 from src.tasks import Task
 
 

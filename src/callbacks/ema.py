@@ -4,6 +4,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 
 from src.errors import InputError
@@ -32,11 +33,17 @@ class EMA(L.Callback):
 
     def check(self, trainer: L.Trainer) -> None:
         """Refuse a strategy that shards the network."""
-        if getattr(trainer.strategy, "is_sharded", False):
+        strategy: Any = trainer.strategy
+        of_lightning = isinstance(strategy, FSDPStrategy | ModelParallelStrategy)
+        if getattr(strategy, "is_sharded", of_lightning or getattr(strategy, "zero_stage_3", False)):
             raise InputError(
-                f"EMA averages whole weights, and under {type(trainer.strategy).__name__} no process has them: leave "
+                f"EMA averages whole weights, and under {type(strategy).__name__} no process has them: leave "
                 "the callback out, or train on one device, under ddp, or under ZeRO 1 or 2"
             )
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "fit":  # a Trainer from Python has checked nothing before
+            self.check(trainer)
 
     @staticmethod
     def _weights(pl_module: L.LightningModule) -> dict[str, Tensor]:

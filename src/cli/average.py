@@ -3,11 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from src.checkpoint import REQUIRED_KEYS, check_compatible, read_checkpoint, save_checkpoint
 from src.errors import InputError
-
-# what a file that is never trained on needs of its newest checkpoint
-KEPT = (*REQUIRED_KEYS, "source_tokenizer", "pytorch-lightning_version", "epoch", "global_step")
 
 
 def average(checkpoints: tuple[str, ...], output: Path) -> None:
@@ -17,6 +13,9 @@ def average(checkpoints: tuple[str, ...], output: Path) -> None:
         checkpoints: two or more, of one network
         output: where to write the averaged checkpoint
     """
+    # with torch, for which help does not wait
+    from src.checkpoint import REQUIRED_KEYS, check_compatible, read_checkpoint, save_checkpoint
+
     if len(checkpoints) < 2:
         raise InputError("one checkpoint has no average: name two or more")
     first = newest = read_checkpoint(checkpoints[0])
@@ -33,7 +32,10 @@ def average(checkpoints: tuple[str, ...], output: Path) -> None:
         if _steps(checkpoint, path) > steps:
             newest, steps = checkpoint, _steps(checkpoint, path)
     mean = {name: (w / len(checkpoints)).to(first["state_dict"][name].dtype) for name, w in total.items()}
-    save_checkpoint({**{key: newest[key] for key in KEPT if key in newest}, "state_dict": mean}, output)
+    # what a file that is never trained on needs of its newest checkpoint
+    kept = ("source_tokenizer", "label_names", "modules", "pytorch-lightning_version", "epoch", "global_step")
+    content = {key: newest[key] for key in (*REQUIRED_KEYS, *kept) if key in newest}
+    save_checkpoint({**content, "state_dict": mean}, output)
     print(f"wrote {output}, the average of {len(checkpoints)} checkpoints")
 
 

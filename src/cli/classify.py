@@ -4,15 +4,17 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from src.atomic import check_table, write_table
-from src.checkpoint import read_checkpoint
-from src.classifier import Classifier, classifier_of, prediction_row
 from src.cli.messages import called_as
 from src.cli.verb import Positive
 from src.coverage import MeasuredTokenizer
 from src.errors import InputError
 from src.files import check_file, read_lines
+from src.predictions import check_table, prediction_row, write_table
+
+if TYPE_CHECKING:
+    from src.classifier import Classifier
 
 
 def classify(
@@ -36,6 +38,9 @@ def classify(
         batch_size: texts at a time
         device: cpu, cuda, cuda:1, mps, ...
     """
+    from src.checkpoint import read_checkpoint  # with torch, for which help does not wait
+    from src.classifier import classifier_of
+
     if text and input_:
         raise InputError(f"argument --input: not allowed with argument --text (see {called_as()} classify --help)")
     if output:
@@ -57,7 +62,7 @@ def classify(
 class _Classified:
     """The texts of some lines with the probabilities of their labels; counts what was cut, empty or lost on the way."""
 
-    def __init__(self, classifier: Classifier, lines: Iterable[str], batch_size: int) -> None:
+    def __init__(self, classifier: "Classifier", lines: Iterable[str], batch_size: int) -> None:
         self.classifier, self.lines, self.batch_size = classifier, lines, batch_size
         self.measured = MeasuredTokenizer(classifier.tokenizer, "the texts")
         self.cut = self.empty = 0

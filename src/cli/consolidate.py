@@ -1,16 +1,12 @@
 """consolidate: one ordinary checkpoint file from the folder of a sharded one."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-from torch.distributed.checkpoint import FileSystemReader, load
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-
-from src.checkpoint import AVERAGED, network_names, read_header, save_checkpoint, tied_names
 from src.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def consolidate(checkpoint: Path, output: Path) -> None:
@@ -20,6 +16,12 @@ def consolidate(checkpoint: Path, output: Path) -> None:
         checkpoint: a folder, as FSDP or ZeRO saved it
         output: the file to write
     """
+    # with torch, for which help does not wait
+    import torch
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    from src.checkpoint import AVERAGED, read_header, save_checkpoint
+
     if not checkpoint.is_dir():
         raise InputError(f"{checkpoint} is no folder: only sharded checkpoints are consolidated")
     header = read_header(checkpoint)
@@ -37,8 +39,12 @@ def consolidate(checkpoint: Path, output: Path) -> None:
     print(f"wrote {output}")
 
 
-def _mesh_weights(folder: Path) -> dict[str, Tensor]:
+def _mesh_weights(folder: Path) -> dict[str, "Tensor"]:
     """Read the weights in the shards that :class:`MeshStrategy` writes, without the state of the optimizer."""
+    import torch
+    from torch.distributed.checkpoint import FileSystemReader, load
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
     reader, prefix = FileSystemReader(folder), "state_dict."
     weights = {
         name: torch.empty(stored.size, dtype=stored.properties.dtype)
@@ -49,7 +55,7 @@ def _mesh_weights(folder: Path) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): weight for name, weight in weights.items()}
 
 
-def _zero_weights(folder: Path) -> dict[str, Tensor]:
+def _zero_weights(folder: Path) -> dict[str, "Tensor"]:
     """Read the weights in the parts that DeepSpeed writes, by its own code."""
     try:
         from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
@@ -61,8 +67,10 @@ def _zero_weights(folder: Path) -> dict[str, Tensor]:
         return get_fp32_state_dict_from_zero_checkpoint(str(folder), tag="checkpoint")
 
 
-def _with_tied(weights: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Tensor]:
+def _with_tied(weights: dict[str, "Tensor"], header: dict[str, Any]) -> dict[str, "Tensor"]:
     """Give the network's weights under every name of a tied one, of which DeepSpeed leaves some out."""
+    from src.checkpoint import network_names, tied_names
+
     names = network_names(header)
     for group in tied_names(header):
         held = next(name for name in group if name in weights)

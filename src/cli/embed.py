@@ -6,7 +6,6 @@ import numpy as np
 
 from src.atomic import atomic_file
 from src.cli.verb import Positive, check_output
-from src.encoder import load_encoder
 from src.files import check_file, read_lines
 
 
@@ -22,6 +21,8 @@ def embed(checkpoint: str, input_: Path, output: Path, batch_size: Positive = 64
         batch_size: sentences at once
         device: cpu, cuda, cuda:1, mps, ...
     """
+    from src.encoder import load_encoder  # with torch, for which help does not wait
+
     check_output(output, ".npy")
     check_file(input_, is_text=True)
     encoder = load_encoder(checkpoint, device)

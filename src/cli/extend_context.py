@@ -2,18 +2,17 @@
 
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
-from torch import Tensor
 
-from src.architectures import architectures
-from src.checkpoint import REQUIRED_KEYS, read_checkpoint
-from src.cli.config_overrides import save_starting_point
 from src.cli.verb import Positive, check_output
 from src.errors import InputError
-from src.models import BERTConfig, LongformerConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from src.models import BERTConfig
 
 
 def extend_context(checkpoint: str, max_seq_len: Positive, output: Path, window: Positive | None = None) -> None:
@@ -27,6 +26,11 @@ def extend_context(checkpoint: str, max_seq_len: Positive, output: Path, window:
         output: the checkpoint to write: x.ckpt
         window: tokens a side; of a BERT by default half its old context
     """
+    # with torch, for which help does not wait
+    from src.architectures import architectures
+    from src.checkpoint import read_checkpoint
+    from src.cli.config_overrides import save_starting_point
+
     check_output(output, ".ckpt")
     content = extend(read_checkpoint(checkpoint), max_seq_len, window)
     config, entry = content["model_config"], architectures()[content["architecture"]]
@@ -52,8 +56,15 @@ def extend(checkpoint: dict[str, Any], max_seq_len: int, window: int | None) -> 
     """Make a checkpoint of a longer context: learned positions are copied, one stretch of them after the other.
 
     So each token finds its neighbours at the distances that it knows, but for those across a seam, which further
-    training mends. A Longformer's global projections start as those of its windows.
+    training mends. A Longformer's global projections start as those of its windows. A sentence encoder stays one, but
+    reads as many tokens as there are positions.
     """
+    import torch
+
+    from src.architectures import architectures
+    from src.checkpoint import REQUIRED_KEYS
+    from src.models import LongformerConfig
+
     before = checkpoint["architecture"]
     after = architectures()[before].extended
     if after is None:
@@ -73,17 +84,22 @@ def extend(checkpoint: dict[str, Any], max_seq_len: int, window: int | None) -> 
     rows = torch.arange(max_seq_len) % old.max_seq_len
     weights = {n: t[rows] if n.endswith("position_embedding.weight") else t for n, t in weights.items()}
     # the last three Lightning needs of a file to evaluate it
-    kept = (*REQUIRED_KEYS, "untrained", "pytorch-lightning_version", "epoch", "global_step")
-    return {
+    kept = (*REQUIRED_KEYS, "untrained", "imported_from", "pytorch-lightning_version", "epoch", "global_step")
+    found = {
         **{key: checkpoint[key] for key in kept if key in checkpoint},
         "architecture": after,
         "model_config": settings,
         "state_dict": {f"model.{name}": tensor for name, tensor in weights.items()},
     }
+    if "sentence_encoder" in checkpoint:
+        found["sentence_encoder"] = {**checkpoint["sentence_encoder"], "max_length": None}
+    return found
 
 
-def _with_global_projections(weights: dict[str, Tensor], config: BERTConfig) -> dict[str, Tensor]:
+def _with_global_projections(weights: dict[str, "Tensor"], config: "BERTConfig") -> dict[str, "Tensor"]:
     """Turn a BERT's weights into a Longformer's: without pooler and next-sentence head, with global projections."""
+    import torch
+
     found = {n: t for n, t in weights.items() if not n.startswith(("encoder.pooler.", "next_sentence."))}
     head_dim = config.d_model // config.n_heads
     for name, tensor in weights.items():

@@ -1,16 +1,6 @@
 """generate: continue prompts with a trained GPT."""
 
-import torch
-
-from src.checkpoint import Trained, load_writer, read_checkpoint
 from src.cli.verb import Fraction, NonNegative, NonNegativeFloat, Positive
-from src.coverage import MeasuredTokenizer
-from src.decoding import decode_continuation, encode_prompt
-from src.decoding import generate as continuations_of
-from src.errors import InputError
-from src.hardware import to_device
-from src.models import GPT
-from src.tokenization import require_token
 
 
 def generate(
@@ -35,7 +25,15 @@ def generate(
         seed: of the draws
         device: cpu, cuda, cuda:1, mps, ...
     """
-    writer = Writer(load_writer(read_checkpoint(checkpoint), checkpoint, "generate"))
+    # with torch, for which help does not wait
+    import torch
+
+    from src.checkpoint import load_writer, read_checkpoint
+    from src.decoding import Writer, decode_continuation
+    from src.decoding import generate as continuations_of
+    from src.hardware import to_device
+
+    writer = Writer(*load_writer(read_checkpoint(checkpoint), checkpoint, "generate"))
     texts = prompt or [""]
     prompts = [writer.encode(text) for text in texts]
     generator = torch.Generator(to_device(writer.model, device)).manual_seed(seed)
@@ -51,27 +49,3 @@ def generate(
     )
     rows = zip(texts, prompts, continuations, strict=True)
     print("\n\n".join(text + decode_continuation(writer.tokenizer, ids, new) for text, ids, new in rows))
-
-
-class Writer:
-    """A trained GPT with its tokenizer, and what it can continue."""
-
-    def __init__(self, trained: Trained[GPT]) -> None:
-        self.model, self.tokenizer, special_tokens = trained
-        self.eos = require_token(self.tokenizer, special_tokens["eos_token"], "eos_token")
-        self._measured = MeasuredTokenizer(self.tokenizer, "a prompt")
-
-    def encode(self, text: str) -> list[int]:
-        """Make the tokens of a prompt; refuse one that the network or its vocabulary has no room for."""
-        ids = encode_prompt(self.tokenizer, text, self.eos)
-        context = self.model.config.context
-        if context is not None and len(ids) > context:
-            raise InputError(f"prompt {text[:40]!r}... is {len(ids)} tokens, the context {context}: shorten it")
-        self._measured.lost.clear()
-        self._measured.encode([text])
-        if self._measured.lost:
-            lost = "".join(self._measured.lost)
-            raise InputError(
-                f"prompt {text[:40]!r} has characters that are not in this checkpoint's vocabulary: {lost[:40]!r}"
-            )
-        return ids

@@ -55,10 +55,11 @@ from src.manifest import differences, manifest
 
 
 class Parser(LightningArgumentParser):
-    """Names the program as it was called, in the help of a class too."""
+    """Names the program as it was called, and takes no abbreviations; in a class's arguments and its help too."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"prog": called_as(), **kwargs})
+        # --trainer.max_epoch would be taken for max_epochs, --model.config.n_layer for n_layers
+        super().__init__(**{"prog": called_as(), "allow_abbrev": False, **kwargs})
 
 
 class TrainingCLI(LightningCLI):
@@ -88,7 +89,6 @@ class TrainingCLI(LightningCLI):
         self._new_run: Path | None = None  # the folder that this process has made
         for part in ("tasks", "data"):  # a class is named in short once it is imported
             list(parts(part))
-        strict = {"allow_abbrev": False, "exit_on_error": False}
         super().__init__(
             model_class=src.tasks.Task,
             datamodule_class=src.data.TextDataModule,
@@ -97,8 +97,7 @@ class TrainingCLI(LightningCLI):
             save_config_callback=SaveConfig,
             parser_class=Parser,
             seed_everything_default=0,
-            # a prefix of an option is no option: --trainer.max_epoch would be taken for max_epochs
-            parser_kwargs={**strict, verb: strict},
+            parser_kwargs={"exit_on_error": False, verb: {"exit_on_error": False}},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             args=arguments,

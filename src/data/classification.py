@@ -94,13 +94,20 @@ class LabelledRows(BatchedRows):
         rows: their ids.
         seconds: (rows,), where the second text of each begins; its length where there is none.
         labels: (rows,).
+        seq_len: tokens of a row at most.
         special_ids: the ids of the special tokens, by HuggingFace's names for the tokens.
     """
 
     def __init__(
-        self, rows: Rows, seconds: NDArray[np.int64], labels: NDArray[np.int64], special_ids: dict[str, int]
+        self,
+        rows: Rows,
+        seconds: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        seq_len: int,
+        special_ids: dict[str, int],
     ) -> None:
-        self.rows, self.seconds, self.labels, self.special_ids = rows, seconds, labels, special_ids
+        self.rows, self.seconds, self.labels = rows, seconds, labels
+        self.seq_len, self.special_ids = seq_len, special_ids
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -118,7 +125,7 @@ class LabelledRows(BatchedRows):
         filler = np.array([self.special_ids["cls_token"]]), 1
         rows = [(self.rows[i], int(self.seconds[i])) if i >= 0 else filler for i in indices]
         batch = {
-            **pad_pairs(rows, self.special_ids["pad_token"]),
+            **pad_pairs(rows, self.special_ids["pad_token"], self.seq_len),
             "labels": np.array([self.labels[i] if i >= 0 else IGNORED for i in indices]),
             "index": np.array(indices),
         }
@@ -205,7 +212,7 @@ class ClassificationDataModule(TextDataModule):
 
     def open_split(self, split: str) -> LabelledRows:
         seconds, labels = (np.load(self.folder / f"{split}.{name}.npy") for name in ("seconds", "labels"))
-        return LabelledRows(open_rows(self.folder, split), seconds, labels, bert_ids(self.tokenizer))
+        return LabelledRows(open_rows(self.folder, split), seconds, labels, self.seq_len, bert_ids(self.tokenizer))
 
     def targets(self, split: str) -> Targets:
         """Give the labels of a split."""

@@ -102,8 +102,9 @@ class MLMDataModule(DocumentDataModule):
         seed = self.seed if split == "train" else None
         sentences = read_sentences(self.folder, split)
         if not self.next_sentence:
-            return MaskedDocuments(sentences, self.seq_len - 2, masking, special, seed)
-        return MaskedPairs(SentencePairs(sentences, self.seq_len - 3, self.short_share), masking, special, seed)
+            return MaskedDocuments(sentences, self.seq_len, masking, special, seed)
+        pairs = SentencePairs(sentences, self.seq_len - 3, self.short_share)
+        return MaskedPairs(pairs, self.seq_len, masking, special, seed)
 
     # ---- counts
 

@@ -103,6 +103,7 @@ class MaskedRows(BatchedRows):
 
     Args:
         data: the documents.
+        seq_len: tokens of a row at most, the special ones among them.
         masking: what is done to the rows.
         special_ids: the ids of the special tokens, by HuggingFace's names for the tokens.
         seed: None for evaluation, which is the same in every run and epoch.
@@ -111,9 +112,15 @@ class MaskedRows(BatchedRows):
     has_pairs: bool
 
     def __init__(
-        self, data: SentenceTokens, masking: Masking, special_ids: dict[str, int], seed: int | None = None
+        self,
+        data: SentenceTokens,
+        seq_len: int,
+        masking: Masking,
+        special_ids: dict[str, int],
+        seed: int | None = None,
     ) -> None:
-        self.data, self.masking, self.special_ids, self.seed = data, masking, special_ids, seed
+        self.data, self.seq_len, self.masking = data, seq_len, masking
+        self.special_ids, self.seed = special_ids, seed
         self._special = np.array(sorted(special_ids.values()))
 
     @abstractmethod
@@ -159,7 +166,8 @@ class MaskedRows(BatchedRows):
             does not.
         """
         rows = [self.row(key) for key in keys]
-        input_ids, attention_mask = pad_rows([row.input_ids for row in rows], self.special_ids["pad_token"])
+        pad_id, longest = self.special_ids["pad_token"], self.seq_len
+        input_ids, attention_mask = pad_rows([row.input_ids for row in rows], pad_id, longest)
         masked_positions = np.zeros((len(rows), self.masking.most(input_ids.shape[1])), np.int64)
         for i, row in enumerate(rows):
             positions = np.flatnonzero(row.labels != IGNORED)
@@ -167,8 +175,8 @@ class MaskedRows(BatchedRows):
         batch = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
-            "token_type_ids": pad_rows([row.token_type_ids for row in rows], 0)[0],
-            "labels": pad_rows([row.labels for row in rows], IGNORED)[0],
+            "token_type_ids": pad_rows([row.token_type_ids for row in rows], 0, longest)[0],
+            "labels": pad_rows([row.labels for row in rows], IGNORED, longest)[0],
             "masked_positions": masked_positions,
         }
         if self.has_pairs:
@@ -182,9 +190,9 @@ class MaskedPairs(MaskedRows):
     has_pairs = True
 
     def __init__(
-        self, pairs: SentencePairs, masking: Masking, special_ids: dict[str, int], seed: int | None = None
+        self, pairs: SentencePairs, seq_len: int, masking: Masking, special_ids: dict[str, int], seed: int | None = None
     ) -> None:
-        super().__init__(pairs.data, masking, special_ids, seed)
+        super().__init__(pairs.data, seq_len, masking, special_ids, seed)
         self.pairs = pairs
 
     def __len__(self) -> int:
@@ -203,21 +211,22 @@ class MaskedDocuments(MaskedRows):
     """Masked texts ``[CLS] text [SEP]``: a document, or a piece of one that is longer than there is room for.
 
     A document has as many rows as it takes to read it once. For evaluation they are its pieces, one after the other;
-    for training each is a full piece from a random position, so that every epoch cuts elsewhere.
-
-    Args:
-        data: the documents.
-        room: tokens of a row at most, without the special ones.
-        masking: as the next ones, see :class:`MaskedRows`.
+    for training each is a full piece from a random position, so that every epoch cuts elsewhere. See
+    :class:`MaskedRows` for the arguments.
     """
 
     has_pairs = False
 
     def __init__(
-        self, data: SentenceTokens, room: int, masking: Masking, special_ids: dict[str, int], seed: int | None = None
+        self,
+        data: SentenceTokens,
+        seq_len: int,
+        masking: Masking,
+        special_ids: dict[str, int],
+        seed: int | None = None,
     ) -> None:
-        super().__init__(data, masking, special_ids, seed)
-        self.room = room
+        super().__init__(data, seq_len, masking, special_ids, seed)
+        self.room = room = seq_len - 2  # beside the special tokens
         self.token_of = data.sentences[data.documents]  # where each document begins, and the end
         pieces = -(-np.diff(self.token_of) // room)
         self.piece_of = np.concatenate([[0], pieces.cumsum()])  # the number of each document's first piece

@@ -7,8 +7,11 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
+from src.coverage import MeasuredTokenizer
 from src.decoding.sampling import stream
+from src.errors import InputError
 from src.models import GPT
+from src.tokenization import require_token
 
 INCOMPLETE = "\ufffd"  # in the place of bytes that are not yet a character
 
@@ -65,3 +68,27 @@ def stream_text(model: GPT, tokenizer: Tokenizer, prompt: list[int], *, eos_id: 
             break
         yield text.add(int(token))
     yield text.rest()
+
+
+class Writer:
+    """A trained GPT with its tokenizer and the token that ends a text, and what it can continue."""
+
+    def __init__(self, model: GPT, tokenizer: Tokenizer, special_tokens: dict[str, str]) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.eos = require_token(tokenizer, special_tokens["eos_token"], "eos_token")
+        self._measured = MeasuredTokenizer(tokenizer, "a prompt")
+
+    def encode(self, text: str) -> list[int]:
+        """Make the tokens of a prompt; refuse one that the network or its vocabulary has no room for."""
+        ids = encode_prompt(self.tokenizer, text, self.eos)
+        context = self.model.config.context
+        if context is not None and len(ids) > context:
+            raise InputError(f"prompt {text[:40]!r}... is {len(ids)} tokens, the context {context}: shorten it")
+        self._measured.lost.clear()
+        self._measured.encode([text])
+        if self._measured.lost:
+            lost = "".join(self._measured.lost)
+            raise InputError(
+                f"prompt {text[:40]!r} has characters that are not in this checkpoint's vocabulary: {lost[:40]!r}"
+            )
+        return ids

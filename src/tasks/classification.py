@@ -11,11 +11,11 @@ from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from src.classifier import prediction_row
 from src.data import Baselines, ClassificationDataModule, TextDataModule
 from src.data.baselines import majority_accuracy, mean_losses
 from src.distributed import gather_objects
 from src.models import BERTClassifier, BERTClassifierConfig
+from src.predictions import prediction_row
 from src.tasks.base import Batch, Charts, Task, update_mean
 from src.tasks.bert import EncoderTask
 

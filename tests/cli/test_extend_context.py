@@ -1,11 +1,13 @@
 """extend-context: what it makes reads short texts as before, and long ones at all."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
 
 from src.checkpoint import load_trained
+from src.encoder import load_encoder
 from src.models import GPT, Longformer
 from tests.random_networks import checkpoint_of
 
@@ -43,6 +45,26 @@ def test_a_bert_becomes_a_longformer_that_reads_short_texts_as_it_did(extend, tm
         assert model(ids(100)).masked_words.isfinite().all()
     old, new = (m.encoder.position_embedding.weight for m in (bert, model))
     assert torch.equal(new, torch.cat([old] * 5)[:100])
+
+
+def test_a_sentence_encoder_stays_one(run, tmp_path):
+    """But for the longest text, which is what it is extended for."""
+    settings = {
+        "mode": "cls",
+        "normalize": True,
+        "max_length": 20,
+        "prompts": {"query": "the "},
+        "default_prompt": None,
+    }
+    _, checkpoint = checkpoint_of("bert")
+    torch.save({**checkpoint, **LIGHTNING, "sentence_encoder": settings}, tmp_path / "old.ckpt")
+    paths = ("--checkpoint", tmp_path / "old.ckpt", "--output", tmp_path / "new.ckpt")
+    assert run("extend-context", *paths, "--max-seq-len", 60)[0] == 0
+    old, new = (load_encoder(tmp_path / name) for name in ("old.ckpt", "new.ckpt"))
+    assert new.pooling == replace(old.pooling, max_length=None)
+    short = ["the cat sat on"]
+    np.testing.assert_allclose(new.vectors(short, "query"), old.vectors(short, "query"), atol=1e-5)
+    assert (old.max_tokens, new.max_tokens) == (18, 58)
 
 
 def test_a_longformer_becomes_longer(extend, tmp_path):

@@ -168,6 +168,12 @@ def test_evaluation_is_of_the_whole_split_whatever_the_batch(run, config, tmp_pa
             ["--model.config.d_modle", "8"],
             r"unknown key 'model\.config\.d_modle'; did you mean 'model\.config\.d_model'",
         ),
+        (  # no abbreviation, neither of a field nor of an argument
+            ["--model.config.n_layer", "2"],
+            r"unknown key 'model\.config\.n_layer'; did you mean 'model\.config\.n_layers'",
+        ),
+        (["--model.comp", "true"], r"unknown key 'model\.comp'; did you mean 'model\.compile'"),
+        (["--data.seq_le", "8"], r"unknown key 'data\.seq_le'; did you mean 'data\.seq_len'"),
         (["--model.confg.d_model", "8"], r"unknown key 'model\.confg\.d_model'; did you mean 'model\.config\.d_model'"),
         (["--model.optimizer.lrr", "1"], r"unknown key 'model\.optimizer\.lrr'; did you mean 'model\.optimizer\.lr'"),
         (["--model.optimizer.lr", "fast"], r"model\.optimizer\.lr: expected a float, not 'fast'"),

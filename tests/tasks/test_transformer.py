@@ -9,6 +9,7 @@ import sacrebleu
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import ModelParallelStrategy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn.functional import cross_entropy, log_softmax
 
@@ -221,6 +222,13 @@ def test_a_resumed_average_goes_on_exactly(folder, tmp_path):
 def test_an_impossible_decay():
     with pytest.raises(InputError, match="decay is 1: it must be at least 0 and less than 1"):
         EMA(1)
+
+
+def test_a_trainer_of_ones_own_whose_strategy_shards_the_weights_is_refused():
+    """A LightningModule's own Trainer has asked nothing before its callbacks are set up."""
+    trainer = L.Trainer(accelerator="cpu", devices=1, strategy=ModelParallelStrategy(), logger=False)
+    with pytest.raises(InputError, match="EMA averages whole weights, and under ModelParallelStrategy no process has"):
+        EMA().setup(trainer, L.LightningModule(), "fit")
 
 
 # ---- bad configurations

@@ -201,7 +201,10 @@ class Adapter(ABC):
         if config.activation not in ACTIVATIONS:
             raise InputError(f"{name} has no activation {config.activation!r}: the network cannot be exported")
         if config.norm != self.norm:
-            raise InputError(f"{name} has norm {self.norm!r}: a network with {config.norm!r} cannot be exported")
+            raise InputError(
+                f"{name} has norm {self.norm!r}: a network with {config.norm!r} cannot be exported; "
+                f"--model.config.norm {self.norm} trains one that can"
+            )
         for field, value in self.only.items():
             if (held := getattr(config, field)) != value:
                 raise InputError(f"{name} has only {field} {value!r}: a network with {held!r} cannot be exported")

@@ -2,11 +2,7 @@
 
 from pathlib import Path
 
-from src.checkpoint import read_checkpoint
-from src.cli.config_overrides import save_starting_point
 from src.cli.verb import check_output
-from src.extras.huggingface import exporting, hub
-from src.extras.huggingface.importing import import_folder
 
 
 def import_(from_: str, output: Path, revision: str | None = None) -> None:
@@ -17,6 +13,11 @@ def import_(from_: str, output: Path, revision: str | None = None) -> None:
         output: the checkpoint to write: x.ckpt
         revision: branch, tag or commit of a model on the hub
     """
+    # with torch, for which help does not wait
+    from src.cli.config_overrides import save_starting_point
+    from src.extras.huggingface import hub
+    from src.extras.huggingface.importing import import_folder
+
     check_output(output, ".ckpt")
     content, overrides, notes = import_folder(hub.locate(from_, revision), from_)
     save_starting_point(content, overrides, output)
@@ -35,6 +36,9 @@ def export(checkpoint: str, output: Path, push: str | None = None) -> None:
         output: where to write: a new folder
         push: put it onto the hub as well: USER/NAME
     """
+    from src.checkpoint import read_checkpoint
+    from src.extras.huggingface import exporting, hub
+
     if push:
         hub.check_token()
     exported = exporting.export(read_checkpoint(checkpoint), output)

@@ -67,14 +67,16 @@ class GPT2Adapter(Adapter):
             weights = {**weights, **{name: weight.new_zeros(len(weight)) for name, weight in layers.items()}}
         return super().write(config, weights, tokens, untrained)
 
+    def embeddings(self, config: GPTConfig, words: str, head: str, *aliases: str) -> list[Match]:
+        """Match the token embedding and the output layer, which may be one tensor."""
+        if config.tie_embeddings:
+            return [Match("token_embedding.weight", (words,), tied=("head.weight",), aliases=(head, *aliases))]
+        return [Match("token_embedding.weight", (words,)), Match("head.weight", (head,), aliases=aliases)]
+
     def matches(self, config: GPTConfig) -> list[Match]:
         qkv = head_by_head(config.d_model, config.n_heads, 3)
-        words, head, their_head = ("transformer.wte.weight",), ("head.weight",), ("lm_head.weight",)
-        if config.tie_embeddings:
-            found = [Match("token_embedding.weight", words, tied=head, aliases=their_head)]
-        else:
-            found = [Match("token_embedding.weight", words), Match(*head, their_head)]
-        found += [
+        found = [
+            *self.embeddings(config, "transformer.wte.weight", "lm_head.weight"),
             Match("position_embedding.weight", ("transformer.wpe.weight",)),
             *layer("final_norm", "transformer.ln_f"),
         ]

@@ -67,11 +67,7 @@ class GPTNeoXAdapter(GPT2Adapter):
         return {key: value for key, value in theirs.items() if key not in ("n_ctx", "embd_pdrop")}
 
     def matches(self, config: GPTConfig) -> list[Match]:
-        words, head, their_head = ("gpt_neox.embed_in.weight",), ("head.weight",), ("embed_out.weight",)
-        if config.tie_embeddings:
-            found = [Match("token_embedding.weight", words, tied=head, aliases=(*their_head, "lm_head.weight"))]
-        else:
-            found = [Match("token_embedding.weight", words), Match(*head, their_head, aliases=("lm_head.weight",))]
+        found = self.embeddings(config, "gpt_neox.embed_in.weight", "embed_out.weight", "lm_head.weight")
         found += layer("final_norm", "gpt_neox.final_layer_norm")
         for i in range(config.n_layers):
             a, b = f"blocks.{i}.", f"gpt_neox.layers.{i}."

@@ -1,13 +1,14 @@
 """Nearest vectors, by `faiss`: exactly, by a graph, or by cells."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["flat", "hnsw", "ivf"]
+from src.extras.retrieval.index_files import Kind
+
 Vectors = NDArray[np.float32]
 faiss: Any = _faiss  # its types are those of C++
 

@@ -36,6 +36,8 @@ def read_documents(
         cache_dir: where data sets are kept.
         reading: how texts, tables and JSON are read, and what is done about malformed rows.
     """
+    if not source.strip():  # the path of which would be the current folder
+        raise InputError(f"the source of the documents is {source!r}: name a file, a folder, a data set, or {EMBEDDED}")
     path = Path(source).expanduser()
     if source == EMBEDDED:
         yield from (Document(title, text) for title, text in embedded.articles())

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from src.errors import InputError
 from src.extras.retrieval.index import Found, Index
+from src.extras.retrieval.index_files import Mode
 from src.extras.retrieval.passages import Document
-from src.extras.retrieval.searcher import Mode, Searcher
+from src.extras.retrieval.searcher import Searcher
 from src.files import check_file, read_lines
 
 MIN_WORDS = 6  # of a query: a heading asks for nothing

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from src.atomic import damaged
 from src.encoder import Encoder
 from src.errors import InputError
-from src.extras.retrieval.dense import Dense, Kind, Vectors, write_vectors
-from src.extras.retrieval.index_files import MANIFEST, Part, Settings, read_manifest
+from src.extras.retrieval.dense import Dense, Vectors, write_vectors
+from src.extras.retrieval.index_files import MANIFEST, Kind, Part, Settings, read_manifest
 from src.extras.retrieval.lexical import Lexical
 from src.extras.retrieval.passages import Document, Span
 

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
 from src.atomic import write_text
 from src.errors import InputError
-from src.extras.retrieval.dense import Kind
+
+Kind = Literal["flat", "hnsw", "ivf"]  # of a search for vectors: exact, by a graph, by cells
+Mode = Literal["bm25", "dense", "hybrid"]  # of a search: by words, by vectors, by both
 
 FORMAT = 2
 MANIFEST, LOCK = "manifest.json", ".lock"

@@ -5,20 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Literal
 
 import torch
-from tokenizers import Tokenizer
 
 from src.checkpoint import load_trained
 from src.encoder import Encoder
 from src.errors import InputError
 from src.extras.retrieval.index import Found, Index, Passage
-from src.hardware import to_device
+from src.extras.retrieval.index_files import Mode
 from src.models import BERTClassifier
-from src.tokenization import bert_ids, bert_row, pad_pairs
+from src.tokenization import bert_row, pad_pairs
+from src.trained_bert import TrainedBERT
 
-Mode = Literal["bm25", "dense", "hybrid"]
 RRF_K = 60  # of the paper
 DEPTH = 100  # passages of each list that are fused, at least
 BATCH = 32  # pairs that the reranker reads at once
@@ -62,21 +60,8 @@ def blend(first: Sequence[float], second: Sequence[float], weight: float) -> lis
     return [(1 - weight) * a + weight * b for a, b in zip(*scaled, strict=True)]
 
 
-@dataclass(frozen=True)
-class Reranker:
-    """A BERT with one score, over ``[CLS] query [SEP] passage [SEP]``.
-
-    Args:
-        model: in evaluation mode, with one label.
-        tokenizer: its own.
-        special_ids: the ids of BERT's special tokens.
-        device: where the network is.
-    """
-
-    model: BERTClassifier
-    tokenizer: Tokenizer
-    special_ids: dict[str, int]
-    device: torch.device
+class Reranker(TrainedBERT[BERTClassifier]):
+    """A BERT with one score, over ``[CLS] query [SEP] passage [SEP]``."""
 
     @torch.inference_mode()
     def scores(self, query: str, passages: Sequence[str]) -> list[float]:
@@ -89,7 +74,7 @@ class Reranker:
         found = [0.0] * len(pairs)
         for start in range(0, len(order), BATCH):
             batch = order[start : start + BATCH]
-            arrays = pad_pairs([pairs[i] for i in batch], self.special_ids["pad_token"])
+            arrays = pad_pairs([pairs[i] for i in batch], self.special_ids["pad_token"], length)
             scores = self.model(**{name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()})
             for i, score in zip(batch, scores[:, 0].float().tolist(), strict=True):
                 found[i] = score
@@ -101,9 +86,7 @@ def load_reranker(path: str | Path, device: str = "cpu") -> Reranker:
     model, tokenizer, _ = load_trained(path, BERTClassifier)
     if model.config.n_labels != 1:
         raise InputError(f"checkpoint {path} has {model.config.n_labels} labels: a reranker has one, its score")
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return Reranker(model, tokenizer, bert_ids(tokenizer), to_device(model, device))
+    return Reranker(model, tokenizer, device)
 
 
 class Searcher:

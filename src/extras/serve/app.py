@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI
 from fastapi import Request as HTTPRequest
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel, Field
 from starlette.datastructures import Headers, MutableHeaders
@@ -20,7 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src.errors import InputError
 from src.extras.serve.batching import Batcher, Busy, Job, Stopped
-from src.extras.serve.services import Service
+from src.extras.serve.service import Service
+from src.files import is_text
 
 PAGES = Path(__file__).parent
 LOCAL = ("127.0.0.1", "localhost")
@@ -84,7 +85,7 @@ def make_app(services: dict[str, Service], batcher: Batcher, max_bytes: int) -> 
             f"/api/{verb}",
             response_model=service.answer,
             responses=ERRORS,
-            summary=(type(service).__doc__ or "").splitlines()[0],
+            summary=(service.__doc__ or "").splitlines()[0],
             operation_id=verb,
         )(_endpoint(service, batcher))
 
@@ -92,13 +93,19 @@ def make_app(services: dict[str, Service], batcher: Batcher, max_bytes: int) -> 
     def info() -> dict[str, Any]:
         return {verb: service.facts() for verb, service in services.items()}
 
-    for path, page in (("/", "page.html"), ("/docs", "api.html")):
-        app.add_api_route(path, lambda page=page: FileResponse(PAGES / page), include_in_schema=False)
+    panels = dict.fromkeys(service.panel for service in services.values() if service.panel)
+    page = (PAGES / "page.html").read_text(encoding="utf-8")
+    page = page.replace("<!-- panels -->", "".join(panel.read_text(encoding="utf-8") for panel in panels))
+    app.add_api_route("/", lambda: HTMLResponse(page), include_in_schema=False)
+    app.add_api_route("/docs", lambda: FileResponse(PAGES / "api.html"), include_in_schema=False)
     return app
 
 
 def _endpoint(service: Service, batcher: Batcher) -> Callable[..., Coroutine[Any, Any, Any]]:
     async def answer(http: HTTPRequest, body: Any) -> Any:
+        for name, value in body:
+            if isinstance(value, str) and not is_text(value):
+                raise InputError(f"{name} has half a character (a lone surrogate), which no UTF-8 can hold")
         job = batcher.enter(service, body, service.encode(body))
         if getattr(body, "stream", False):
             return _Events(job, batcher)

@@ -6,7 +6,8 @@ from src.cli.verb import NonNegative, Positive
 
 
 def serve(
-    checkpoint: list[str],
+    checkpoint: list[str] | None = None,
+    index: str | None = None,
     port: NonNegative = 8000,
     max_new_tokens: Positive = 512,
     max_requests: Positive = 64,
@@ -22,6 +23,7 @@ def serve(
 
     Args:
         checkpoint: a checkpoint; repeat it for several, of different tasks
+        index: a folder that `rag index` made, to search and, with a GPT among the checkpoints, to answer from
         port: 0 takes a free one
         max_new_tokens: that a request may ask for
         max_requests: answered or waiting at a time; one more is refused (429)
@@ -36,7 +38,7 @@ def serve(
     from src.extras.serve.server import HOST, Server, listen
     from src.extras.serve.services import load_services
 
-    services = load_services(checkpoint, device, max_new_tokens)
+    services = load_services(checkpoint or [], index, device, max_new_tokens)
     listener = listen(port)
     address = f"http://{HOST}:{listener.getsockname()[1]}"
     print(f"{address}  {', '.join(services)}; its interface: {address}/docs; Ctrl-C ends it", flush=True)

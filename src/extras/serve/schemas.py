@@ -1,21 +1,8 @@
 """What each task is asked and answers, as JSON: the fields with their bounds, which `/docs` lists."""
 
-from typing import Annotated
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-
-from src.files import is_text
+from pydantic import BaseModel, ConfigDict, Field
 
 MOST_LINES = 16  # of a text to translate, a sentence each
-
-
-def _check_text(text: str) -> str:
-    if not is_text(text):
-        raise ValueError("has half a character (a lone surrogate), which no UTF-8 can hold")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_check_text)]
 
 
 class Request(BaseModel):
@@ -27,7 +14,7 @@ class Request(BaseModel):
 class GenerateRequest(Request):
     """A prompt to continue, with the options of the verb `generate`."""
 
-    text: Text = Field("", description="what to continue; the empty text begins a document")
+    text: str = Field("", description="what to continue; the empty text begins a document")
     max_new_tokens: int = Field(200, ge=1, description="length at most")
     temperature: float = Field(0.8, ge=0, le=100, description="0 is greedy")
     top_k: int | None = Field(None, ge=1, description="draw from the K likeliest tokens")
@@ -47,7 +34,7 @@ class GenerateAnswer(BaseModel):
 class TranslateRequest(Request):
     """Sentences to translate, with options of the verb `translate`."""
 
-    text: Text = Field(min_length=1, description=f"a sentence a line, {MOST_LINES} at most")
+    text: str = Field(min_length=1, description=f"a sentence a line, {MOST_LINES} at most")
     beam: int = Field(4, ge=1, le=16, description="hypotheses at a time; 1 is greedy")
 
 
@@ -60,7 +47,7 @@ class TranslateAnswer(BaseModel):
 class FillMaskRequest(Request):
     """A text with masks, with the options of the verb `fill-mask`."""
 
-    text: Text = Field(min_length=1, description="with masks in it, [MASK] or the tokenizer's own")
+    text: str = Field(min_length=1, description="with masks in it, [MASK] or the tokenizer's own")
     top_k: int = Field(5, ge=1, le=100, description="candidates for each mask")
 
 
@@ -80,8 +67,8 @@ class FillMaskAnswer(BaseModel):
 class ClassifyRequest(Request):
     """A text to classify, or a pair of texts where the checkpoint was trained on pairs."""
 
-    text: Text = Field(min_length=1)
-    second_text: Text | None = Field(None, description="of a pair")
+    text: str = Field(min_length=1)
+    second_text: str | None = Field(None, description="of a pair")
 
 
 class ClassifyAnswer(BaseModel):

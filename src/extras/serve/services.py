@@ -1,20 +1,17 @@
 """What is served of a checkpoint: for each task how requests are encoded, which go in one batch, and their answers."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from pydantic import BaseModel
 from tokenizers import Tokenizer
 
 from src.architectures import architectures
 from src.checkpoint import load_writer, read_checkpoint
 from src.classifier import classifier_of
-from src.cli.fill_mask import MaskFiller
-from src.cli.generate import Writer
-from src.cli.translate import SearchOptions, Translator
-from src.decoding import TextStream, left_pad, stream
+from src.decoding import TextStream, Translator, Writer, left_pad, stream
+from src.discovery import parts
 from src.errors import InputError
 from src.extras.serve.batching import Job
 from src.extras.serve.schemas import (
@@ -26,14 +23,15 @@ from src.extras.serve.schemas import (
     FillMaskRequest,
     GenerateAnswer,
     GenerateRequest,
-    Request,
     TranslateAnswer,
     TranslateRequest,
 )
+from src.extras.serve.service import OneByOne, Service
 from src.hardware import to_device
+from src.mask_filler import mask_filler_of
 
 
-class Service(ABC):
+class CheckpointService(Service):
     """A task of a checkpoint.
 
     Args:
@@ -43,8 +41,6 @@ class Service(ABC):
         max_new_tokens: tokens that a request may ask for.
     """
 
-    request: ClassVar[type[Request]]
-    answer: ClassVar[type[BaseModel]]
     model: Any
 
     def __init__(self, content: dict[str, Any], path: str, device: str, max_new_tokens: int) -> None:
@@ -55,31 +51,18 @@ class Service(ABC):
     def load(self, content: dict[str, Any], path: str, device: str, max_new_tokens: int) -> None:
         """Build the network, in evaluation mode."""
 
-    @abstractmethod
-    def encode(self, request: Any) -> Any:
-        """Make the tokens of a request; refuse what cannot be answered."""
-
-    @abstractmethod
-    def joins(self, batch: list[Job], job: Job) -> bool:
-        """Tell whether a request can go in one batch with others, so that its answer is what it is alone."""
-
-    @abstractmethod
-    def run(self, batch: list[Job]) -> None:
-        """Answer each request of a batch."""
-
     def facts(self) -> dict[str, Any]:
-        """Say what a page shows of it."""
         n_parameters = sum(parameter.numel() for parameter in self.model.parameters())
         return {"checkpoint": self.path, "architecture": self.architecture, "parameters": n_parameters}
 
 
-class Generate(Service):
+class Generate(CheckpointService):
     """Continue prompts with a GPT."""
 
     request, answer = GenerateRequest, GenerateAnswer
 
     def load(self, content: dict[str, Any], path: str, device: str, max_new_tokens: int) -> None:
-        self.writer, self.max_new_tokens = Writer(load_writer(content, path, "generate")), max_new_tokens
+        self.writer, self.max_new_tokens = Writer(*load_writer(content, path, "generate")), max_new_tokens
         self.model = self.writer.model
         self.device = to_device(self.model, device)
 
@@ -156,7 +139,7 @@ class Generate(Service):
         return {**super().facts(), **limits}
 
 
-class Translate(Service):
+class Translate(CheckpointService):
     """Translate with a Transformer."""
 
     request, answer = TranslateRequest, TranslateAnswer
@@ -164,7 +147,7 @@ class Translate(Service):
     def load(self, content: dict[str, Any], path: str, device: str, max_new_tokens: int) -> None:
         trained, source = load_writer(content, path, "translate"), Tokenizer.from_str(content["source_tokenizer"])
         self.model = trained.model
-        self.translator = cache(lambda beam: Translator(trained, source, SearchOptions(beam=beam, device=device)))
+        self.translator = cache(lambda beam: Translator(*trained, source, beam=beam, device=device))
 
     def encode(self, request: TranslateRequest) -> list[str]:
         lines, room = request.text.split("\n"), self.model.config.max_seq_len
@@ -187,13 +170,13 @@ class Translate(Service):
             job.put(TranslateAnswer(text="\n".join(" ".join(text.splitlines()) for text in texts)))
 
 
-class FillMask(Service):
+class FillMask(CheckpointService):
     """Fill masks with a BERT or a Longformer."""
 
     request, answer = FillMaskRequest, FillMaskAnswer
 
     def load(self, content: dict[str, Any], path: str, device: str, max_new_tokens: int) -> None:
-        self.filler = MaskFiller(content, path, device)
+        self.filler = mask_filler_of(content, path, device)
         self.model = self.filler.model
 
     def encode(self, request: FillMaskRequest) -> list[int]:
@@ -212,7 +195,7 @@ class FillMask(Service):
         return {**super().facts(), "mask": self.filler.mask}
 
 
-class Classify(Service):
+class Classify(CheckpointService):
     """Classify texts."""
 
     request, answer = ClassifyRequest, ClassifyAnswer
@@ -253,7 +236,7 @@ class Classify(Service):
         return {**super().facts(), "pairs": self.classifier.takes_pairs}
 
 
-SERVICES: dict[str, type[Service]] = {
+SERVICES: dict[str, type[CheckpointService]] = {
     "generate": Generate,
     "translate": Translate,
     "fill-mask": FillMask,
@@ -261,16 +244,28 @@ SERVICES: dict[str, type[Service]] = {
 }
 
 
-def load_services(paths: list[str], device: str, max_new_tokens: int) -> dict[str, Service]:
-    """Load a checkpoint for each task, by the names of the verbs."""
-    services: dict[str, Service] = {}
+def load_services(
+    paths: list[str], index: str | None = None, device: str = "cpu", max_new_tokens: int = 512
+) -> dict[str, Service]:
+    """Load a checkpoint for each task, by the names of the verbs, and what the extras offer of an index."""
+    found: dict[str, CheckpointService] = {}
     for path in paths:
         content = read_checkpoint(path)
         verb = architectures()[content["architecture"]].writes
         if verb is None:
             able = ", ".join(name for name, entry in architectures().items() if entry.writes)
             raise InputError(f"checkpoint {path} holds a {content['architecture']}: what can be served is {able}")
-        if verb in services:
-            raise InputError(f"checkpoints {services[verb].path} and {path} are both for {verb}: serve one of them")
-        services[verb] = SERVICES[verb](content, path, device, max_new_tokens)
+        if verb in found:
+            raise InputError(f"checkpoints {found[verb].path} and {path} are both for {verb}: serve one of them")
+        found[verb] = SERVICES[verb](content, path, device, max_new_tokens)
+    services: dict[str, Service] = {**found}
+    if index:
+        writer = getattr(found.get("generate"), "writer", None)
+        for part in parts("served"):
+            offered = part.services(index, device, writer, max_new_tokens)
+            services |= {name: OneByOne(one) for name, one in offered.items()}
+        if len(services) == len(found):
+            raise InputError(f"--index {index}: no extra that is here searches an index")
+    if not services:
+        raise InputError("nothing is to be served: name a --checkpoint or an --index")
     return services

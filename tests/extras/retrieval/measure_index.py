@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from src.data import embedded
-from src.extras.retrieval.dense import Dense, Kind, write_vectors
+from src.extras.retrieval.dense import Dense, write_vectors
 from src.extras.retrieval.index import Index
+from src.extras.retrieval.index_files import Kind
 from src.extras.retrieval.lexical import Lexical, Words, write_bm25
 
 QUERIES = 100

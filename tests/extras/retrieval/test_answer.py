@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from src.decoding import generate
 from src.decoding.text import stream_text
 from src.errors import InputError
-from src.extras.retrieval.cli.answer import is_relevant, make_prompt
+from src.extras.retrieval.answers import is_relevant, make_prompt
 from src.extras.retrieval.index import Passage
 from src.extras.retrieval.searcher import Hit
 from src.models import GPT, GPTConfig

@@ -121,3 +121,5 @@ def test_what_cannot_be_read_is_refused(tmp_path):
     ]:
         with pytest.raises(InputError, match=message):
             read(tmp_path / name, tmp_path)
+    with pytest.raises(InputError, match="the source of the documents is ''"):
+        list(read_documents("", None, "text", tmp_path))

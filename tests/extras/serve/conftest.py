@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ def checkpoints(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def services(checkpoints):
-    return load_services([str(path) for path in checkpoints.values()], "cpu", 1_000_000)
+    return load_services([str(path) for path in checkpoints.values()], max_new_tokens=1_000_000)
 
 
 class Server(NamedTuple):
@@ -62,9 +63,9 @@ class Server(NamedTuple):
         answer = self.send(f"/api/{verb}", request)
         return {"status": answer.status, **json.loads(answer.read())}
 
-    def events(self, **request: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the events of a stream of `generate`, each by its name."""
-        answer = self.send("/api/generate", {**request, "stream": True})
+    def events(self, verb: str = "generate", **request: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the events of a stream, each by its name."""
+        answer = self.send(f"/api/{verb}", {**request, "stream": True})
         name = "text"
         try:
             for line in answer:
@@ -97,3 +98,14 @@ def shared(services) -> Iterator[Server]:
     """A server that all tests may ask."""
     with serving(services) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no chromium: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])

@@ -14,8 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from src.checkpoint import load_writer, read_checkpoint
-from src.cli.generate import Writer
-from src.decoding import generate
+from src.decoding import Writer, generate
 from tests.extras.serve.conftest import Server
 
 PROMPTS = ["The history of", "In the", "A city", "The first", "It is", "One of the", "During", "The"]
@@ -36,7 +35,7 @@ def main() -> None:
     options.add_argument("--requests", type=int, default=200)
     options.add_argument("--rounds", type=int, default=3)
     chosen = options.parse_args()
-    writer = Writer(load_writer(read_checkpoint(chosen.checkpoint), chosen.checkpoint, "generate"))
+    writer = Writer(*load_writer(read_checkpoint(chosen.checkpoint), chosen.checkpoint, "generate"))
     prompts = [writer.encode(prompt) for prompt in PROMPTS]
     command = [sys.executable, "-m", "src", "serve", "--checkpoint", chosen.checkpoint, "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

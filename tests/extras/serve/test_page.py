@@ -1,48 +1,19 @@
 """The page in a real browser: each task, what is hostile, errors, and a narrow window."""
 
 import re
-import shutil
 
 import pytest
 
+from tests.extras.serve.browsing import asked, opened
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium")
 HOSTILE = "<img src=x onerror=alert(1)>"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
 
 
 @pytest.fixture
 def page(browser, shared):
-    """The page, narrow; what it says on the console, or asks in a dialog, is a failure."""
-    opened, said = browser.new_page(viewport={"width": 400, "height": 800}), []
-    opened.on("console", lambda message: said.append(message.text))
-    opened.on("pageerror", lambda error: said.append(str(error)))
-    opened.on("dialog", lambda dialog: said.append(dialog.message))
-    opened.goto(shared.address)
-    opened.wait_for_selector("[role=tab]")
-    yield opened
-    assert opened.evaluate("document.documentElement.scrollWidth") <= 400
-    opened.close()
-    assert [line for line in said if "422" not in line] == []
-
-
-def asked(page, task: str, text: str, button: str, **options: str):
-    """Ask for a task on its tab; gives its answer and what its status says, once it is complete."""
-    page.get_by_role("tab", name=task).click()
-    panel = page.get_by_role("tabpanel")
-    panel.locator("textarea").first.fill(text)
-    for label, value in options.items():
-        panel.get_by_label(label.replace("_", " ")).fill(value)
-    panel.get_by_role("button", name=button).click()
-    answer = panel.get_by_role("region", name="Answer")
-    sync_api.expect(panel.get_by_role("button", name="Stop")).to_be_disabled()
-    return answer, panel.get_by_role("status").text_content()
+    with opened(browser, shared.address) as page:
+        yield page
 
 
 def test_each_task(page, shared):

@@ -1,18 +1,8 @@
-"""rag answer: a GPT continues a prompt of the passages that were found (Lewis et al. 2020), and they are cited."""
+"""rag answer: answer a question from what is found for it."""
 
-import torch
-from tokenizers import Tokenizer
-
-from src.checkpoint import load_trained
 from src.cli.verb import Fraction, NonNegative, NonNegativeFloat, Positive
-from src.decoding.text import stream_text
-from src.errors import InputError
 from src.extras.retrieval.cli.search import SearchOptions, cited
-from src.extras.retrieval.searcher import Hit, Mode
-from src.hardware import to_device
-from src.models import GPT
-
-SHORTEST = 16  # tokens of a passage that are worth giving
+from src.extras.retrieval.index_files import Mode
 
 
 def answer(
@@ -42,72 +32,34 @@ def answer(
         top_p: draw from the likeliest tokens that make up P
         seed: of the draws
     """
+    # with torch, for which help does not wait
+    import torch
+
+    from src.checkpoint import load_trained
+    from src.decoding import Writer
+    from src.extras.retrieval.answers import answer_from, is_relevant
+    from src.hardware import to_device
+    from src.models import GPT
+
     mode = options.best_mode(mode)
-    model, tokenizer, special_tokens = load_trained(checkpoint, GPT)
+    writer = Writer(*load_trained(checkpoint, GPT))
     hits = options.searcher(mode != "bm25").search(question, mode, k, options.candidates)
     hits = [hit for hit in hits if is_relevant(hit, min_similarity)]
     if not hits:
         print("Nothing relevant was found in the index: there is no answer.")
         return
-    room = model.config.max_seq_len - max_new_tokens
-    if room < 1:
-        raise InputError(
-            f"--max-new-tokens {max_new_tokens} fills the context of {model.config.max_seq_len}: take fewer"
-        )
-    prompt, sources = make_prompt(question, hits, tokenizer, room)
-    eos = tokenizer.token_to_id(special_tokens["eos_token"])
-    assert eos is not None
-    pieces = stream_text(
-        model,
-        tokenizer,
-        prompt,
-        eos_id=eos,
-        max_new_tokens=max_new_tokens,
+    pieces, sources = answer_from(
+        hits,
+        question,
+        writer,
+        max_new_tokens,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
-        generator=torch.Generator(to_device(model, options.device)).manual_seed(seed),
+        generator=torch.Generator(to_device(writer.model, options.device)).manual_seed(seed),
     )
     for piece in pieces:
         print(piece, end="", flush=True)
     print("\n\nSources:")
     for number, hit in enumerate(sources, 1):
         print(f"[{number}] {cited(hit)}")
-
-
-def make_prompt(question: str, hits: list[Hit], tokenizer: Tokenizer, room: int) -> tuple[list[int], list[Hit]]:
-    """Write the best passages that fit, numbered, and the question behind them, in ``room`` tokens at most.
-
-    The last passage that is given may be cut; a question that leaves no room for one is refused.
-
-    Returns:
-        The tokens, and the hits whose passages are in them, by the numbers 1, 2, ... that they have there.
-    """
-    ask = tokenizer.encode(f"Question: {' '.join(question.split())}\nAnswer:", add_special_tokens=False).ids
-    left = room - len(ask)
-    ids: list[int] = []
-    given = []
-    for number, hit in enumerate(hits, 1):
-        text = f"[{number}] {' '.join(hit.passage.text.split())}\n\n"
-        passage = tokenizer.encode(text, add_special_tokens=False).ids
-        if len(passage) > left:
-            end = tokenizer.encode("\n\n", add_special_tokens=False).ids
-            if left - len(end) < SHORTEST:
-                break
-            passage = passage[: left - len(end)] + end
-        ids += passage
-        left -= len(passage)
-        given.append(hit)
-    if not given:
-        raise InputError(
-            f"the question takes {len(ask)} of {room} tokens and leaves no room for a passage: shorten it, or take "
-            "fewer --max-new-tokens"
-        )
-    return ids + ask, given
-
-
-def is_relevant(hit: Hit, min_similarity: float) -> bool:
-    """Whether a hit has to do with the query: its vector is near, or, where there are none, they share a word."""
-    if "dense" in hit.scores:
-        return hit.scores["dense"] >= min_similarity
-    return hit.scores.get("bm25", 0.0) > 0

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -9,12 +10,12 @@ from rich.table import Table
 from src.atomic import write_text
 from src.cli.verb import NonNegative, Positive
 from src.errors import InputError
-from src.extras.retrieval import evaluation
 from src.extras.retrieval.cli.search import IndexOptions, SearchOptions
-from src.extras.retrieval.evaluation import Evaluation, make_queries, mine_negatives, read_queries
-from src.extras.retrieval.passages import Document
-from src.extras.retrieval.searcher import Mode, Searcher
+from src.extras.retrieval.index_files import Mode
 from src.files import check_folder_of
+
+if TYPE_CHECKING:
+    from src.extras.retrieval.evaluation import Evaluation
 
 
 def queries(
@@ -39,7 +40,10 @@ def queries(
         every: sentences a query
         seed: another seed takes other sentences out
     """
-    from src.data.corpora import Corpus, documents  # with Lightning, for which help does not wait
+    # with Lightning and torch, for which help does not wait
+    from src.data.corpora import Corpus, documents
+    from src.extras.retrieval.evaluation import make_queries
+    from src.extras.retrieval.passages import Document
 
     corpus = Corpus(input_, validation_fraction=validation_fraction, test_fraction=test_fraction)
     splits = corpus.splits(Path(".cache"))
@@ -69,6 +73,9 @@ def mine(queries: Path, output: Path, options: IndexOptions, mode: Mode | None =
         mode: words, vectors, or both (hybrid, if there are vectors)
         depth: passages of a list
     """
+    from src.extras.retrieval.evaluation import mine_negatives, read_queries
+    from src.extras.retrieval.searcher import Searcher
+
     check_folder_of(output)
     asked = read_queries(queries)
     mode = options.best_mode(mode)
@@ -96,9 +103,11 @@ def evaluate(
         limit: the first N queries alone
         output: a .json file for the figures
     """
+    from src.extras.retrieval import evaluation
+
     if output:
         check_folder_of(output)
-    asked = read_queries(queries)[:limit]
+    asked = evaluation.read_queries(queries)[:limit]
     searcher = options.searcher(needs_vectors=True)
     modes: tuple[Mode, ...] = ("bm25", "dense", "hybrid") if searcher.encoder else ("bm25",)
     reranked: Mode = mode if searcher.encoder else "bm25"
@@ -120,7 +129,7 @@ def _write_rows(path: Path, rows: list[dict[str, object]]) -> None:
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _show(found: Evaluation, reranked: str) -> None:
+def _show(found: "Evaluation", reranked: str) -> None:
     table = Table(box=None, padding=(0, 1))
     measures = list(next(iter(found.values.values())))
     for heading in ("stage", *measures, "ms", "ms (95%)"):

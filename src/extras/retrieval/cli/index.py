@@ -3,13 +3,8 @@
 from pathlib import Path
 
 from src.cli.verb import NonNegativeFloat, Positive
-from src.encoder import load_encoder
 from src.errors import InputError
-from src.extras.retrieval import changing
-from src.extras.retrieval.dense import Kind
-from src.extras.retrieval.index import Index
-from src.extras.retrieval.index_files import Settings
-from src.extras.retrieval.lexical import Words
+from src.extras.retrieval.index_files import Kind, Settings
 
 WORDS_PASSAGE = 100  # words of a passage, where there is no encoder that says how many tokens it reads
 TOKENS_PASSAGE = 126
@@ -47,8 +42,13 @@ def index(
         max_malformed: fraction of rows to leave out
         device: cpu, cuda, cuda:1, mps, ...
     """
-    from src.data.malformed import Reading  # with Lightning, which a search and help do not need
+    # with Lightning and torch, for which help does not wait
+    from src.data.malformed import Reading
+    from src.encoder import load_encoder
+    from src.extras.retrieval import changing
     from src.extras.retrieval.documents import read_documents
+    from src.extras.retrieval.index import Index
+    from src.extras.retrieval.lexical import Words
 
     model = load_encoder(encoder, device) if encoder else None
     length = passage or (min(TOKENS_PASSAGE, model.max_tokens) if model else WORDS_PASSAGE)
@@ -75,5 +75,7 @@ def delete(index: Path, source: list[str]) -> None:
         index: the folder of the index
         source: of a document, as search shows it; repeat it for several
     """
+    from src.extras.retrieval import changing
+
     left = changing.delete(index, source)
     print(f"{index}: {len(set(source)):,} documents deleted, {left:,} passages left")

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from src.cli.verb import Fraction, Positive
-from src.encoder import Encoder, load_encoder
-from src.extras.retrieval.index import Index
-from src.extras.retrieval.index_files import read_manifest
-from src.extras.retrieval.searcher import Hit, Mode, Searcher, load_reranker
+from src.extras.retrieval.index_files import Mode, read_manifest
+
+if TYPE_CHECKING:
+    from src.encoder import Encoder
+    from src.extras.retrieval.index import Index
+    from src.extras.retrieval.searcher import Hit, Searcher
 
 SHOWN = 300  # characters of a passage
 
@@ -26,8 +29,11 @@ class IndexOptions:
     encoder: str | None = None
     device: str = "cpu"
 
-    def open(self, needs_vectors: bool) -> tuple[Index, Encoder | None]:
+    def open(self, needs_vectors: bool) -> "tuple[Index, Encoder | None]":
         """Read the index, and its encoder if that is named or needed."""
+        from src.encoder import load_encoder  # with torch, for which help does not wait
+        from src.extras.retrieval.index import Index
+
         index = Index(self.index)
         path: str | None = self.encoder or index.settings.encoder
         encoder = None
@@ -55,8 +61,10 @@ class SearchOptions(IndexOptions):
     candidates: Positive = 50
     rerank_weight: Fraction = 1.0
 
-    def searcher(self, needs_vectors: bool) -> Searcher:
+    def searcher(self, needs_vectors: bool) -> "Searcher":
         """Open the index with its encoder, and the reranker if one is named."""
+        from src.extras.retrieval.searcher import Searcher, load_reranker
+
         index, encoder = self.open(needs_vectors)
         reranker = load_reranker(self.rerank, self.device) if self.rerank else None
         return Searcher(index, encoder, reranker, self.rerank_weight)
@@ -79,7 +87,7 @@ def search(query: str, options: SearchOptions, mode: Mode | None = None, k: Posi
         print("nothing was found")
 
 
-def cited(hit: Hit) -> str:
+def cited(hit: "Hit") -> str:
     """Format a hit as its source, the characters that it spans there, and its scores."""
     source, start, end, _ = hit.passage
     scores = "  ".join(f"{name} {score:.4f}" for name, score in hit.scores.items())

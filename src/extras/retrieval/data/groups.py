@@ -93,8 +93,8 @@ class RankingGroups(BatchedRows):
         """
         queries = [bert_row([group.query], self.query_len, self.special_ids)[0] for group in groups]
         passages = [bert_row([p], self.seq_len, self.special_ids)[0] for group in groups for p in group.passages]
-        query_ids, query_mask = pad_rows(queries, self.special_ids["pad_token"])
-        input_ids, attention_mask = pad_rows(passages, self.special_ids["pad_token"])
+        query_ids, query_mask = pad_rows(queries, self.special_ids["pad_token"], self.query_len)
+        input_ids, attention_mask = pad_rows(passages, self.special_ids["pad_token"], self.seq_len)
         shape = (len(groups), 1 + self.negatives, -1)
         return {
             "query_input_ids": query_ids,
@@ -115,7 +115,7 @@ class PairGroups(RankingGroups):
             for passage in group.passages
         ]
         shape = (len(groups), 1 + self.negatives, -1)
-        arrays = pad_pairs(pairs, self.special_ids["pad_token"])
+        arrays = pad_pairs(pairs, self.special_ids["pad_token"], self.seq_len)
         return {name: array.reshape(shape) for name, array in arrays.items()}
 
 
