@@ -1,4 +1,9 @@
-"""rag answer: a GPT continues a prompt of the passages that were found (Lewis et al. 2020), and they are cited."""
+"""rag answer: a GPT continues a prompt of the passages that were found (Lewis et al. 2020), and they are cited.
+
+Without a GPT, or where it cites none of them, the best sentences of the passages are the answer.
+"""
+
+import re
 
 import torch
 from tokenizers import Tokenizer
@@ -8,17 +13,18 @@ from src.cli.verb import Fraction, NonNegative, NonNegativeFloat, Positive
 from src.decoding.text import stream_text
 from src.errors import InputError
 from src.extras.retrieval.cli.search import SearchOptions, cited
-from src.extras.retrieval.searcher import Hit, Mode
+from src.extras.retrieval.searcher import Hit, Mode, Searcher
 from src.hardware import to_device
 from src.models import GPT
 
 SHORTEST = 16  # tokens of a passage that are worth giving
+SENTENCES = 3  # that are shown of the passages
 
 
 def answer(
-    checkpoint: str,
     question: str,
     options: SearchOptions,
+    checkpoint: str | None = None,
     mode: Mode | None = None,
     k: Positive = 4,
     min_similarity: float = 0.25,
@@ -30,9 +36,11 @@ def answer(
 ) -> None:
     """Answer a question from the passages that are found for it, as the text is decoded, and cite them.
 
+    Without a GPT, or where its answer cites no passage, their best sentences are shown.
+
     Args:
-        checkpoint: a checkpoint of a GPT
         question: what to ask
+        checkpoint: a checkpoint of a GPT; without: the best sentences
         mode: words, vectors, or both (hybrid, if there are vectors)
         k: passages to give it at most
         min_similarity: cosine of what is relevant
@@ -43,12 +51,19 @@ def answer(
         seed: of the draws
     """
     mode = options.best_mode(mode)
-    model, tokenizer, special_tokens = load_trained(checkpoint, GPT)
-    hits = options.searcher(mode != "bm25").search(question, mode, k, options.candidates)
+    trained = load_trained(checkpoint, GPT) if checkpoint else None
+    searcher = options.searcher(mode != "bm25")
+    hits = searcher.search(question, mode, k, options.candidates)
     hits = [hit for hit in hits if is_relevant(hit, min_similarity)]
     if not hits:
         print("Nothing relevant was found in the index: there is no answer.")
         return
+    if trained is None:
+        print("There is no --checkpoint to answer: these are the best sentences that were found.\n")
+        _print_sentences(searcher, question, hits)
+        _print_sources(hits)
+        return
+    model, tokenizer, special_tokens = trained
     room = model.config.max_seq_len - max_new_tokens
     if room < 1:
         raise InputError(
@@ -68,10 +83,30 @@ def answer(
         top_p=top_p,
         generator=torch.Generator(to_device(model, options.device)).manual_seed(seed),
     )
+    text = ""
     for piece in pieces:
         print(piece, end="", flush=True)
-    print("\n\nSources:")
-    for number, hit in enumerate(sources, 1):
+        text += piece
+    print()
+    if not cites(text, len(sources)):
+        print("\nThe answer cites none of the passages: take their best sentences instead.\n")
+        _print_sentences(searcher, question, sources)
+    _print_sources(sources)
+
+
+def cites(text: str, n: int) -> bool:
+    """Tell whether a text names one of ``n`` passages by its number, as in [1]."""
+    return any(1 <= int(number) <= n for number in re.findall(r"\[(\d{1,3})\]", text))
+
+
+def _print_sentences(searcher: Searcher, question: str, hits: list[Hit]) -> None:
+    for sentence, place in searcher.best_sentences(question, hits, SENTENCES):
+        print(f"- {sentence} [{place + 1}]")
+
+
+def _print_sources(hits: list[Hit]) -> None:
+    print("\nSources:")
+    for number, hit in enumerate(hits, 1):
         print(f"[{number}] {cited(hit)}")
 
 
