@@ -121,7 +121,7 @@ def print_results(trainer: L.Trainer) -> None:
             table.add_row("checkpoint", str(last))
         kept = trainer.checkpoint_callback
         if isinstance(kept, ModelCheckpoint) and kept.best_model_score is not None:
-            table.add_row("the best", f"{kept.best_model_path}: {kept.monitor} {kept.best_model_score:.4f}")
+            table.add_row("best checkpoint", f"{kept.best_model_path} ({kept.monitor} {kept.best_model_score:.4f})")
         # one folder up: there the run has a name, and others beside it
         table.add_row("look at it", f"./run.sh tensorboard --logdir {Path(run).parent}")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]

@@ -62,7 +62,7 @@ def test_index_search_change_and_answer(run, folder):
     said, sources = out.split("\n\nSources:\n")
     assert said
     assert "The answer cites none of the passages" in said  # of a network of random weights
-    assert "- A quokka is a small wallaby. [" in said
+    assert said.count("\n- ") == 3
     assert sources.startswith("[1] ")
     assert "rerank " in sources
     for nothing in (("quark", "--mode", "bm25"), ("a small quokka", "--min-similarity", "1.1")):
