@@ -94,6 +94,10 @@ def folder(tmp_path_factory):
     for language, turn in (("en", 1), ("fr", -1)):
         pairs = [f"{i} " + " ".join(WORDS[i * k % 12] for k in range(1, 8))[::turn] for i in range(300)]
         (path / f"pairs/train.{language}").write_text("\n".join(pairs) + "\n")
+    reviews = [f"Der Film {i} ist {'schön' if i % 2 else 'öde'}.;{'gut' if i % 2 else 'schlecht'}" for i in range(60)]
+    (path / "reviews.csv").write_text("\n".join(["Text;Urteil", *reviews]), encoding="latin-1")
+    lines = [f"{i} eins zwei drei\t{i} one two three" for i in range(200)]
+    (path / "pairs.tsv").write_text("\n".join(["de\ten", *lines]))
     for name in ("sentences", "source", "a", "b", "ref"):
         (path / f"{name}.txt").write_text("\n".join(sentences[:20]) + "\n")
     return path
@@ -159,9 +163,18 @@ def test_the_readme_has_commands():
 FIRST = {"gpt-hf": "export", "gpt2.ckpt": "import", "gpt2.yaml": "import", "long.yaml": "extend-context"}
 FIRST |= {
     f"logs/{Path(path).stem}/version_0": f"fit --config configs/{path}"
-    for path in ("classification.yaml", "extras/retrieval/retriever.yaml", "extras/retrieval/reranker.yaml")
+    for path in (
+        "classification.yaml",
+        "classification_csv.yaml",
+        "extras/retrieval/retriever.yaml",
+        "extras/retrieval/reranker.yaml",
+    )
 }
-FIRST |= {"my_index": "rag index", "rows.jsonl": "rag mine"}
+FIRST |= {
+    "my_index": "rag index",
+    "my_vectors": "rag index --input notes --output my_vectors",
+    "rows.jsonl": "rag mine",
+}
 for name, split in (("training", "rag queries --split train"), ("heldout", "rag queries --output heldout")):
     FIRST |= {f"{name}/": split, f"{name}_index": f"rag index --input {name}"}
 FIRST["logs/sweep/activations-gpt"] = "sweep"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import lightning as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from rich.console import Console
 from rich.table import Table
 
@@ -118,9 +119,14 @@ def print_results(trainer: L.Trainer) -> None:
         table.add_row("run", run)
         if last.exists():  # not where no step was left to be done
             table.add_row("checkpoint", str(last))
+        kept = trainer.checkpoint_callback
+        if isinstance(kept, ModelCheckpoint) and kept.best_model_score is not None:
+            table.add_row("best checkpoint", f"{kept.best_model_path} ({kept.monitor} {kept.best_model_score:.4f})")
         # one folder up: there the run has a name, and others beside it
         table.add_row("look at it", f"./run.sh tensorboard --logdir {Path(run).parent}")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
+            table.add_row("stopped", callback.stopping_reason_message.removesuffix(" Signaling Trainer to stop."))
         if isinstance(callback, TextSamples) and callback.latest:
             table.add_row("sample", callback.latest[-1])
     console.print(table, markup=False)

@@ -1,5 +1,6 @@
 """What a model writes while it learns: continuations, translations, filled masks."""
 
+import re
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 from src.architectures import architectures
 from src.callbacks.tensorboard import tensorboards
 from src.decoding import decode_continuation, encode_prompt, generate
+from src.decoding.text import INCOMPLETE
 from src.distributed import unsharded_model
 from src.errors import InputError
 from src.tasks import Task
@@ -65,7 +67,8 @@ class TextSamples(TextExamples):
     """After each validation, continue some prompts: to ``samples/step_N.txt`` in the run and to TensorBoard as text.
 
     Args:
-        prompts: what is continued; the empty prompt starts a new document.
+        prompts: what is continued; the empty prompt starts a new document. If None, that, and what the first words of
+            the validation split begin.
         max_new_tokens: length of each sample at most.
         temperature: divides the logits.
         top_k: draw from the k likeliest tokens only.
@@ -82,14 +85,22 @@ class TextSamples(TextExamples):
         top_k: int | None = 200,
     ) -> None:
         super().__init__()
-        self.prompts = [""] if prompts is None else prompts
+        self.prompts = prompts
         self.max_new_tokens, self.temperature, self.top_k = max_new_tokens, temperature, top_k
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
+    ) -> None:
+        if self.prompts is None and batch_idx == 0 and trainer.is_global_zero:
+            assert isinstance(pl_module, Task)
+            self.prompts = ["", _first_words(pl_module, batch["input_ids"][0])]
 
     def texts(self, task: Task, model: Any) -> list[str]:
         tokenizer = task.data.tokenizer
         eos = tokenizer.token_to_id(task.data.special_tokens["eos_token"])
         assert eos is not None
-        prompts = [encode_prompt(tokenizer, prompt, eos) for prompt in self.prompts]
+        texts = self.prompts or [""]
+        prompts = [encode_prompt(tokenizer, prompt, eos) for prompt in texts]
         continuations = generate(
             model,
             prompts,
@@ -100,8 +111,16 @@ class TextSamples(TextExamples):
             # the same draws at each validation, apart from the training's own random numbers
             generator=torch.Generator(task.device).manual_seed(0),
         )
-        rows = zip(self.prompts, prompts, continuations, strict=True)
+        rows = zip(texts, prompts, continuations, strict=True)
         return [text + decode_continuation(tokenizer, prompt, ids) for text, prompt, ids in rows]
+
+
+def _first_words(task: Task, row: Tensor) -> str:
+    """Decode what a row of tokens, (seq,), begins with: the first words of its first document."""
+    tokenizer, end = task.data.tokenizer, task.data.special_tokens["eos_token"]
+    text = tokenizer.decode(row[: min(64, len(row) // 2)].tolist(), skip_special_tokens=False).partition(end)[0]
+    words = re.match(r"\s*(?:\S+\s+){0,2}\S+(?=\s)", text)  # whole ones
+    return words[0] if words else text[:8].rstrip(INCOMPLETE)  # of a script without spaces
 
 
 class TranslationSamples(TextExamples):

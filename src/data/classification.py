@@ -1,13 +1,16 @@
 """Data for sequence classification: texts, or pairs of texts, with a label each."""
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from src.coverage import MeasuredTokenizer
@@ -15,15 +18,17 @@ from src.data import embedded
 from src.data.baselines import Targets
 from src.data.datamodule import TOKENIZER, TextDataModule
 from src.data.malformed import Malformed, malformed_reason
-from src.data.progress import announce
+from src.data.progress import announce, with_progress, working
 from src.data.sources import Parts, TableSource
 from src.data.store import IGNORED, BatchedRows, Key, Rows, open_rows, write_rows
 from src.errors import InputError
-from src.tokenization import bert_ids, bert_row, bert_tokens, load_tokenizer, pad_pairs
+from src.tokenization import bert_ids, bert_row, bert_tokens, load_tokenizer, pad_pairs, train_wordpiece
 
 MOVIE_REVIEWS = "movie_reviews"
 LABELS = "labels.json"
-
+FEW = 20  # rows, of which each may have a label of its own
+WORDPIECE = "wordpiece"
+GROUP = 1000  # rows that are encoded together, in parallel
 
 LabelledTexts = list[tuple[list[str], int]]  # the one or two texts of each row, and the number of its label
 
@@ -55,6 +60,9 @@ class LabelledSource(TableSource):
             return {"train": Dataset.from_dict(dict(zip(self.columns, embedded.reviews(), strict=True)))}
         return super().load(cache_dir)
 
+    def labels(self, rows: Any) -> Iterable[str]:
+        return map(str, rows[self.label_column])
+
     def _label_names(self, train: Any) -> list[str]:
         feature = train.features[self.label_column]
         if hasattr(feature, "names"):
@@ -62,8 +70,11 @@ class LabelledSource(TableSource):
         else:
             labels = {str(label) for label in train[self.label_column] if label is not None}
             names = sorted(label for label in labels if label.strip())
+        column = f"column {self.label_column!r} of {self.source}"
         if len(names) < 2:
-            raise InputError(f"column {self.label_column!r} of {self.source} has {len(names)} label: two are needed")
+            raise InputError(f"{column} has the labels {names}: two are needed")
+        if FEW < len(train) < 2 * len(names):
+            raise InputError(f"{column} has {len(names):,} labels in {len(train):,} rows: name another label_column")
         return names
 
     def _rows_of(self, split: str, rows: Any, names: list[str]) -> LabelledTexts:
@@ -71,7 +82,7 @@ class LabelledSource(TableSource):
         coded = hasattr(rows.features[self.label_column], "names")
         malformed = Malformed(f"the {split} split of {self.source}", self.reading)
         kept: LabelledTexts = []
-        for i, row in enumerate(rows, start=1):
+        for i, row in enumerate(with_progress(rows, f"reading {split} rows", len(rows)), start=1):
             texts, label = [row[name] for name in self.texts], row[self.label_column]
             reason = malformed_reason([*texts, label if label is None else str(label)])
             if reason is not None:
@@ -136,14 +147,18 @@ class ClassificationDataModule(TextDataModule):
     """Labelled texts, or labelled pairs of texts.
 
     Args:
-        tokenizer: the path of a tokenizer.json with BERT's special tokens: that of the pretrained network's run.
+        tokenizer: the path of a tokenizer.json with BERT's special tokens, that of the pretrained network's run; or
+            ``wordpiece``, to train one on the training texts, for a network that is trained from scratch.
+        tokenizer_vocab_size: of a trained tokenizer.
+        tokenizer_cased: whether a trained one keeps case and accents; if None, it does unless the texts are English.
         source: ``movie_reviews`` (200 labelled sentences that install with the project), a .csv, .tsv, .json, .jsonl
             or .parquet file, or the name of a dataset on the HuggingFace hub.
         name: configuration of a hub dataset.
         text_column: the column that holds the text.
         second_text_column: the column of the second text, where rows are pairs.
         label_column: the column that holds the label, a word or a whole number.
-        validation_fraction: fraction of the rows for validation, where the source has no such split.
+        validation_fraction: fraction of the rows for validation, where the source has no such split. Rows of equal
+            texts are in one split.
         test_fraction: the same for testing; 0 for no test split.
         seq_len: tokens a row at most, the special ones among them; longer ones are cut.
     """
@@ -152,6 +167,8 @@ class ClassificationDataModule(TextDataModule):
         self,
         *,
         tokenizer: str,
+        tokenizer_vocab_size: int = 8192,
+        tokenizer_cased: bool | None = None,
         source: str = MOVIE_REVIEWS,
         name: str | None = None,
         text_column: str = "text",
@@ -169,28 +186,29 @@ class ClassificationDataModule(TextDataModule):
         fractions = validation_fraction, test_fraction
         self.source = LabelledSource(source, name, texts, *fractions, self.reading, label_column)
         self.label = source
-        self.tokenizer_path, self.seq_len = tokenizer, seq_len
+        self.tokenizer_settings = tokenizer, tokenizer_vocab_size, tokenizer_cased
+        self.seq_len = seq_len
 
     @property
     def special_tokens(self) -> dict[str, str]:
         return bert_tokens(self.tokenizer)
 
     def cache_key(self) -> dict[str, Any]:
-        given = load_tokenizer(self.tokenizer_path).to_str()
+        kind, *settings = self.tokenizer_settings
+        given = settings if kind == WORDPIECE else load_tokenizer(kind).to_str()
         return {"source": self.source.fingerprint(), "tokenizer": given, "seq_len": self.seq_len}
 
     def write_cache(self, folder: Path) -> dict[str, dict[str, int]]:
-        tokenizer = load_tokenizer(self.tokenizer_path)
+        splits, names = self.source.labelled(self.cache_dir)
+        tokenizer = self._make_tokenizer(splits["train"])
         special = bert_ids(tokenizer)
         tokenizer.save(str(folder / TOKENIZER))
-        splits, names = self.source.labelled(self.cache_dir)
         (folder / LABELS).write_text(json.dumps(names), encoding="utf-8")
         infos = {}
         for split, labelled in splits.items():
             measured = MeasuredTokenizer(tokenizer, f"the {split} split of {self.label}")
-            columns = zip(*(texts for texts, _ in labelled), strict=True)
-            encodings = [[encoding.ids for encoding in measured.encode(column)] for column in columns]
-            rows = [bert_row(parts, self.seq_len, special) for parts in zip(*encodings, strict=True)]
+            encoded = with_progress(_encode(measured, labelled), f"tokenising {split} rows", len(labelled))
+            rows = [bert_row(parts, self.seq_len, special) for parts in encoded]
             write_rows(folder, split, (ids for ids, _ in rows))
             np.save(folder / f"{split}.seconds.npy", np.array([second for _, second in rows]))
             np.save(folder / f"{split}.labels.npy", np.array([label for _, label in labelled]))
@@ -199,6 +217,14 @@ class ClassificationDataModule(TextDataModule):
             if losses := measured.losses():
                 announce(losses)
         return infos
+
+    def _make_tokenizer(self, train: LabelledTexts) -> Tokenizer:
+        kind, vocab_size, cased = self.tokenizer_settings
+        if kind != WORDPIECE:
+            return load_tokenizer(kind)
+        texts = (text for row, _ in with_progress(train, "reading texts for the tokenizer", len(train)) for text in row)
+        with working("making the tokenizer"):  # a vocabulary is chosen when all texts are read
+            return train_wordpiece(texts, vocab_size, cased)
 
     @property
     def label_names(self) -> list[str]:
@@ -217,3 +243,12 @@ class ClassificationDataModule(TextDataModule):
     def targets(self, split: str) -> Targets:
         """Give the labels of a split."""
         return Targets(self.dataset(split).labels)
+
+
+def _encode(tokenizer: MeasuredTokenizer, labelled: LabelledTexts) -> Iterator[list[list[int]]]:
+    """Yield the ids of the one or two texts of each row."""
+    remaining = iter(labelled)
+    while group := list(islice(remaining, GROUP)):
+        columns = [tokenizer.encode(column) for column in zip(*(texts for texts, _ in group), strict=True)]
+        for parts in zip(*columns, strict=True):
+            yield [part.ids for part in parts]

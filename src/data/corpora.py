@@ -178,6 +178,11 @@ def _files(source: str | list[str]) -> dict[Path, str]:
     return {} if source == EMBEDDED else files_of(source)
 
 
+def count(split: Any) -> int | None:
+    """Count the rows of a split; None for a stream, which does not know."""
+    return len(split) if hasattr(split, "__len__") else None
+
+
 def documents(split: Any, malformed: Malformed | None = None) -> Iterator[str]:
     """Yield the texts of a split that are not empty or null; tell ``malformed`` of the others."""
     for i, row in enumerate(split, start=1):

@@ -25,7 +25,7 @@ from src.data.corpora import EMBEDDED, Corpus
 from src.data.loader import TokenCountingLoader
 from src.data.malformed import Malformed, Reading
 from src.data.packing import StreamedBlocks
-from src.data.progress import announce
+from src.data.progress import announce, with_progress, working
 from src.data.sampling import BucketBatchSampler, EpochBatchSampler, ResumableBatchSampler
 from src.errors import InputError
 from src.tokenization import make_tokenizer, tokenizer_text, vocabulary_size
@@ -312,10 +312,12 @@ class DocumentDataModule(TextDataModule):
         given = tokenizer_text(self.tokenizer_kind)
         return [self.tokenizer_kind, given, self.tokenizer_vocab_size, self.tokenizer_cased]
 
-    def save_tokenizer(self, folder: Path, texts: Iterable[str]) -> Tokenizer:
-        """Make the tokenizer of the first of some texts, and save it among what is prepared."""
-        some = islice(texts, TOKENIZER_DOCUMENTS)
-        tokenizer = make_tokenizer(self.tokenizer_kind, self.tokenizer_vocab_size, some, self.tokenizer_cased)
+    def save_tokenizer(self, folder: Path, texts: Iterable[str], total: int | None = None) -> Tokenizer:
+        """Make the tokenizer of the first of some texts, about ``total``, and save it among what is prepared."""
+        total = min(total or TOKENIZER_DOCUMENTS, TOKENIZER_DOCUMENTS)
+        some = with_progress(islice(texts, TOKENIZER_DOCUMENTS), "reading texts for the tokenizer", total)
+        with working("making the tokenizer"):  # a vocabulary is chosen when all texts are read
+            tokenizer = make_tokenizer(self.tokenizer_kind, self.tokenizer_vocab_size, some, self.tokenizer_cased)
         tokenizer.save(str(folder / TOKENIZER))
         return tokenizer
 

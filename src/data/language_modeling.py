@@ -11,7 +11,7 @@ from torch import Tensor
 
 from src.coverage import MeasuredTokenizer
 from src.data.baselines import MOST_STREAMED, MOST_TOKENS, Targets, extent
-from src.data.corpora import documents
+from src.data.corpora import count, documents
 from src.data.datamodule import DocumentDataModule
 from src.data.loader import TokenCountingLoader
 from src.data.packing import PackedBlocks, StreamedBlocks, count_blocks
@@ -78,7 +78,7 @@ class LMDataModule(DocumentDataModule):
 
     def write_cache(self, folder: Path) -> dict[str, dict[str, int]]:
         splits = self.corpus.splits(self.cache_dir)
-        tokenizer = self.save_tokenizer(folder, documents(splits["train"]))
+        tokenizer = self.save_tokenizer(folder, documents(splits["train"]), count(splits["train"]))
         end_id = require_token(tokenizer, self.end_token, "end_token")
         infos = {}
         for split, rows in splits.items():
@@ -89,9 +89,8 @@ class LMDataModule(DocumentDataModule):
                         "of validation and test: lower holdout_documents"
                     )
                 continue
-            n_rows = len(rows) if hasattr(rows, "__len__") else None
             with self.measuring(split, tokenizer, self.tokenizer_kind) as (measured, malformed):
-                texts = with_progress(documents(rows, malformed), f"tokenising {split} documents", n_rows)
+                texts = with_progress(documents(rows, malformed), f"tokenising {split} documents", count(rows))
                 infos[split] = pack(measured, texts, end_id, folder, split)
                 if not infos[split]["documents"]:
                     hint = ": lower holdout_documents" if self.corpus.streaming else ""

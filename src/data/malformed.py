@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 from filelock import FileLock
 
 from src.atomic import atomic_file
-from src.data.progress import announce
+from src.data.progress import announce, with_progress
 from src.errors import InputError
 from src.files import UTF8, codec_of, open_binary, printable, unescaped
 
@@ -131,7 +131,7 @@ def clean_copy(
 
     def kept() -> Iterator[Row]:
         nonlocal count
-        for count, row in enumerate(rows, start=1):  # noqa: B007
+        for count, row in enumerate(with_progress(rows, f"reading {file.name}"), start=1):  # noqa: B007
             if row.reason is None:
                 yield row
             else:

@@ -11,6 +11,7 @@ from src.data.baselines import MOST_PAIRS, MOST_TOKENS, Targets, extent
 from src.data.corpora import Corpus, documents
 from src.data.datamodule import TOKENIZER_DOCUMENTS, DocumentDataModule
 from src.data.masking import MaskedDocuments, MaskedPairs, MaskedRows, Masking
+from src.data.progress import with_progress
 from src.data.sentences import SentencePairs, read_sentences, write_sentences
 from src.errors import InputError
 from src.tokenization import bert_ids, bert_tokens, text_ids
@@ -74,13 +75,14 @@ class MLMDataModule(DocumentDataModule):
         training = [splits["train"] for splits in (first, *others)]
         # as much of each source, so that the vocabulary is of all
         some = [islice(documents(rows), TOKENIZER_DOCUMENTS // len(training)) for rows in training]
-        tokenizer = self.save_tokenizer(folder, chain(*some))
+        tokenizer = self.save_tokenizer(folder, chain(*some), sum(map(len, training)))
         bert_tokens(tokenizer)
         infos = {}
         for split, rows in first.items():
             with self.measuring(split, tokenizer, self.tokenizer_kind) as (measured, malformed):
                 parts = training if split == "train" else [rows]
                 texts = chain(*(documents(part, malformed) for part in parts))
+                texts = with_progress(texts, f"tokenising {split} documents", sum(map(len, parts)))
                 infos[split] = write_sentences(measured, texts, folder, split, self.least_sentences)
         return infos
 

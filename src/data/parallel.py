@@ -35,9 +35,10 @@ Pair = tuple[str, str]  # source, target
 
 @dataclass(frozen=True)
 class Pairs(Iterable[Pair]):
-    """Pairs that can be read again and again; ``read`` starts anew."""
+    """Pairs that can be read again and again; ``read`` starts anew, and gives about ``count``."""
 
     read: Callable[[], Iterable[Pair]]
+    count: int
 
     def __iter__(self) -> Iterator[Pair]:
         return iter(self.read())
@@ -51,11 +52,11 @@ class ParallelCorpus:
     ones, and no sentence is in two splits.
 
     Args:
-        source: ``catalogues`` (English and French, fetched by pip); a folder; or a dataset on the HuggingFace hub. For
-            a split ``train`` a folder holds two aligned text files ``train.de`` and ``train.en``, or ``train.tsv`` or
-            ``train.csv`` with a header of the languages, or ``train.jsonl``, each also as ``.gz``, or Parquet files; or
-            it is one that ``DatasetDict.save_to_disk`` wrote. Rows have a column ``translation`` with the languages in
-            it, as those of WMT, or a column for each.
+        source: ``catalogues`` (English and French, fetched by pip); a file; a folder; or a dataset on the HuggingFace
+            hub. A file is a .tsv or .csv with a header of the languages, a .jsonl or a .parquet. For a split ``train``
+            a folder holds such a file of that name, each also as ``.gz``, or two aligned text files ``train.de`` and
+            ``train.en``; or it is one that ``DatasetDict.save_to_disk`` wrote. Rows have a column ``translation`` with
+            the languages in it, as those of WMT, or a column for each.
         name: configuration of a hub dataset, such as ``de-en``.
         reading: how files are read, and what is done about malformed rows, which are left out of training.
     """
@@ -86,8 +87,13 @@ class ParallelCorpus:
 
     def fingerprint(self) -> str:
         """Hash the arguments and the files' names, sizes and times: equal while nothing has changed."""
-        files = walk(Path(self.source)) if Path(self.source).is_dir() else []
-        return fingerprint({**asdict(self), "wheels": embedded.WHEELS}, filter(self._is_data, files))
+        path = self._path
+        files = [path] if path.is_file() else filter(self._is_data, walk(path) if path.is_dir() else [])
+        return fingerprint({**asdict(self), "wheels": embedded.WHEELS}, files)
+
+    @property
+    def _path(self) -> Path:
+        return Path(self.source).expanduser()
 
     def _is_data(self, path: Path) -> bool:
         """Tell whether pairs may be read from a file: a log or a translation written there changes nothing."""
@@ -100,10 +106,16 @@ class ParallelCorpus:
         """Read the pairs of each split."""
         if self.source == EMBEDDED:
             found = {"train": self._embedded(cache_dir)}
-        elif Path(self.source).is_dir():
-            found = self._folder(Path(self.source), cache_dir)
-        elif Path(self.source).exists() or self.source.startswith((".", "/", "~")):
-            raise InputError(f"{self.source} is no folder: name one that holds the files of each split")
+        elif self._path.is_dir():
+            found = self._folder(self._path, cache_dir)
+        elif self._path.is_file() and _is_table(self._path):
+            found = self._of_datasets(locate(self.source), cache_dir)
+        elif self._path.exists() or self.source.startswith((".", "/", "~")) or format_of(self._path):
+            problem = "no table of pairs" if self._path.exists() else "no file or folder"
+            raise InputError(
+                f"{self.source} is {problem}: name a .tsv, .csv, .jsonl or .parquet file with a column a language, or "
+                "a folder that holds the files of each split"
+            )
         else:
             found = self._of_datasets(Source(self.source, {}, "hub"), cache_dir)
         return self._hold_out(found)
@@ -111,7 +123,7 @@ class ParallelCorpus:
     def _embedded(self, cache_dir: Path) -> Pairs:
         self._check_languages(embedded.LANGUAGES)
         pairs = embedded.translations(cache_dir / "wheels")
-        return Pairs(lambda: pairs if self.source_language == "en" else [(b, a) for a, b in pairs])
+        return Pairs(lambda: pairs if self.source_language == "en" else [(b, a) for a, b in pairs], len(pairs))
 
     def _check_languages(self, known: Iterable[str]) -> None:
         for language in self.languages:
@@ -159,27 +171,31 @@ class ParallelCorpus:
                 texts = row["translation"] if nested else row
                 yield texts[source] or "", texts[target] or ""
 
-        return Pairs(read)
+        return Pairs(read, len(rows))
 
     def _hold_out(self, found: dict[str, Pairs]) -> dict[str, Pairs]:
         """Complete the splits, those that are missing cut out of the training pairs."""
         train = found["train"]
         if self.max_pairs is not None:
-            train = Pairs(partial(islice, train, self.max_pairs))
+            train = Pairs(partial(islice, train, self.max_pairs), min(train.count, self.max_pairs))
         start = 0.0
         for split, fraction in (("validation", self.validation_fraction), ("test", self.test_fraction)):
             if split not in found and fraction:
-                found[split] = Pairs(partial(_between, train, start, start + fraction))
+                found[split] = _between(train, start, start + fraction)
                 start += fraction
-        return {**found, "train": Pairs(partial(_between, train, start, 1.0)) if start else train}
+        return {**found, "train": _between(train, start, 1.0) if start else train}
 
 
-def _between(pairs: Pairs, low: float, high: float) -> Iterator[Pair]:
-    """Yield the pairs whose source has a hash from ``low`` to ``high``; letters alone count, in either case."""
-    for source, target in pairs:
-        letters = "".join(filter(str.isalnum, source.casefold())) or source
-        if low <= zlib.crc32(letters.encode()) / 2**32 < high:
-            yield source, target
+def _between(pairs: Pairs, low: float, high: float) -> Pairs:
+    """Choose the pairs whose source has a hash from ``low`` to ``high``; letters alone count, in either case."""
+
+    def read() -> Iterator[Pair]:
+        for source, target in pairs:
+            letters = "".join(filter(str.isalnum, source.casefold())) or source
+            if low <= zlib.crc32(letters.encode()) / 2**32 < high:
+                yield source, target
+
+    return Pairs(read, round((high - low) * pairs.count))
 
 
 def _is_table(path: Path) -> bool:
@@ -233,4 +249,4 @@ def aligned(source: Path, target: Path, reading: Reading) -> Pairs:
             told = True
             malformed.announce(of=counts[0])
 
-    return Pairs(read)
+    return Pairs(read, counts[0])

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from src.data.malformed import DEFAULT, Reading
 from src.data.progress import announce
 from src.data.splits import cut_rows, split_files, split_parts
-from src.data.tables import readable_json, readable_table
+from src.data.tables import check_names, readable_json, readable_table
 from src.errors import InputError
 from src.files import check_file
 
@@ -223,10 +223,7 @@ def _first_line(error: BaseException) -> str:
 
 def check_columns(source: str, rows: Any, columns: Iterable[str]) -> None:
     """Refuse rows without one of some columns."""
-    found = rows.column_names or list(next(iter(rows), {}))
-    for column in columns:
-        if column not in found:
-            raise InputError(f"{source} has no column {column!r}: it has {', '.join(found)}")
+    check_names(source, rows.column_names or list(next(iter(rows), {})), columns)
 
 
 @dataclass(frozen=True)
@@ -270,8 +267,13 @@ class TableSource:
 
     def splits(self, cache_dir: Path) -> dict[str, Any]:
         """Read the rows of each split, all of them with the columns that they must have."""
-        parts = split_parts(self.load(cache_dir), self.source)
-        found = cut_rows(self.source, parts, self.validation_fraction, self.test_fraction)
+        found = split_parts(self.load(cache_dir), self.source)
         for rows in found.values():
             check_columns(self.source, rows, self.columns)
-        return found
+        texts = (hash(str(row)) for row in zip(*(found["train"][name] for name in self.texts), strict=True))
+        labels = self.labels(found["train"])
+        return cut_rows(self.source, found, self.validation_fraction, self.test_fraction, texts, labels)
+
+    def labels(self, rows: Any) -> Iterable[str]:
+        """Give the label of each row, where rows have one."""
+        return ()

@@ -1,7 +1,7 @@
 """Which split a file, a folder or a part of a dataset is, by its name; and splits cut out of the training rows."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
@@ -108,17 +108,49 @@ def _tell_unused(source: str, names: list[str]) -> None:
         announce(f"not used of {source}: {_shown(names)} (its name says no split, or one that another has)")
 
 
-def cut_rows(source: str, splits: dict[str, Any], validation_fraction: float, test_fraction: float) -> dict[str, Any]:
-    """Cut the splits that are missing out of the training rows, always the same ones whatever the seed of a run."""
-    train = splits["train"]
-    order = np.random.default_rng(0).permutation(len(train))  # not the run's seed: runs must compare
-    for name, fraction in {"validation": validation_fraction, "test": test_fraction}.items():
-        if name not in splits and fraction:
-            n = max(1, round(len(train) * fraction))
-            splits[name], order = train.select(np.sort(order[:n])), order[n:]
+def cut_rows(
+    source: str,
+    splits: dict[str, Any],
+    validation_fraction: float,
+    test_fraction: float,
+    texts: Iterable[Hashable] | None = None,
+    labels: Iterable[Hashable] = (),
+) -> dict[str, Any]:
+    """Cut the splits that are missing out of the training rows, always the same ones whatever the seed of a run.
+
+    Args:
+        source: of the rows, for people, who are told how many were held out.
+        splits: by their names.
+        validation_fraction: fraction of the rows for validation.
+        test_fraction: the same for testing.
+        texts: of the rows, so that those with equal ones are in one split; each row is another one if None.
+        labels: of the rows, so that there is some row to train on of each.
+    """
+    train, fractions = splits["train"], {"validation": validation_fraction, "test": test_fraction}
+    wanted = {name: fraction for name, fraction in fractions.items() if fraction and name not in splits}
+    if not wanted:
+        return splits
+    numbers: dict[Hashable, int] = {}
+    # (rows,), of the different rows
+    row_numbers = np.array([numbers.setdefault(text, len(numbers)) for text in texts or range(len(train))], np.int64)
+    order = np.random.default_rng(0).permutation(len(numbers))  # not the run's seed: runs must compare
+    place = np.argsort(order)
+    last: dict[Hashable, int] = {}
+    for label, number in zip(labels, row_numbers, strict=False):
+        last[label] = max(last.get(label, 0), int(place[number]))
+    kept = list(dict.fromkeys(last.values()))
+    order = np.concatenate([np.delete(order, kept), order[kept]])  # what is held out is taken from the front
+    cut = {}
+    for name, fraction in wanted.items():
+        n = max(1, round(len(numbers) * fraction))
+        cut[name], order = train.select(np.flatnonzero(np.isin(row_numbers, order[:n]))), order[n:]
     if not len(order):
-        raise InputError(f"{source} has {len(train)} rows: none is left to train on")
-    return {**splits, "train": train.select(np.sort(order))}
+        raise InputError(f"{source} has {len(numbers)} different rows: none is left to train on")
+    parts = " and ".join(f"{len(rows):,} for {name}" for name, rows in cut.items())
+    repeated = len(train) - len(numbers)
+    more = f"; {repeated:,} rows repeat the text of another, and are where that is" if repeated else ""
+    announce(f"held out of the {len(train):,} rows of {source}: {parts}{more}")
+    return {**splits, **cut, "train": train.select(np.flatnonzero(np.isin(row_numbers, order)))}
 
 
 def cut_by_position(documents: list[str], wanted: dict[str, float]) -> dict[str, Any]:

@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from src.data.malformed import Reading, Row, clean_copy, encoding_of
-from src.data.progress import announce
+from src.data.progress import announce, with_progress
 from src.errors import InputError
 from src.files import UTF8, encoding_name, is_text, open_binary, printable, raw_lines, unescaped, without_end
 
 DELIMITERS = (",", ";", "\t", "|")
 ROWS = 1000  # written at once
+SHOWN = 60  # characters of a name
+FIRST_ROWS = 20  # that tell how a table is likely written
 # what of cp1252 is beyond ASCII in Western European prose: where a file has anything else, it is another encoding
 WESTERN = re.compile(r"[ -~\sàâäáãåæçèéêëìíîïñòóôöõøœùúûüßÀÂÄÁÃÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÖÕØŒÙÚÛÜ„“”‘’–—…€«»°§©®£¡¿]*")
 
@@ -48,6 +50,15 @@ def readable_table(file: Path, columns: tuple[str, ...], reading: Reading, cache
     if header.reason is not None:
         raise InputError(f"the header of {file} is malformed ({header.reason}): {printable(header.raw)!r}")
     return clean_copy(file, ".parquet", dialect, rows, partial(_write_parquet, header.value), reading, cache_dir)
+
+
+def check_names(source: str, names: Iterable[str], columns: Iterable[str], of_table: bool = False) -> None:
+    """Refuse the names of columns, the first line of a table, without one that is needed."""
+    for column in columns:
+        if column not in names:
+            shown = ", ".join(repr(name[:SHOWN]) for name in names)
+            hint = "; its first line must be the names of its columns" if of_table else ""
+            raise InputError(f"{source} has no column {column!r}: it has {shown}{hint}")
 
 
 def _write_parquet(header: list[str], file: BinaryIO, rows: Iterator[Row]) -> None:
@@ -83,20 +94,36 @@ def _dialect(file: Path, columns: tuple[str, ...], reading: Reading) -> Dialect:
         (delimiter, quoted) for delimiter in delimiters for quoted in ((False, True) if delimiter == "\t" else (True,))
     ]
     candidates = [Dialect(delimiter, quoted, encoding, line_end) for delimiter, quoted in kinds]
-    fitting = [one for one in candidates if set(columns) <= set(next(table_rows(file, one)).value)]
-    dialect = (fitting or candidates)[0]
+    headers = {one: next(table_rows(file, one)) for one in candidates}
+    fitting = [one for one, header in headers.items() if set(columns) <= set(map(_as_western, header.value))]
+    dialect = fitting[0] if fitting else max(candidates, key=lambda one: _regularity(file, one))
+    header = headers[dialect]
+    if not fitting and header.reason is None:
+        check_names(str(file), header.value, columns, of_table=True)
     survey = _survey(file, dialect)
     if replace(dialect, quoted=True) in fitting[1:]:
         other = _survey(file, replace(dialect, quoted=True))
         if other.bad < survey.bad or (other.bad == survey.bad and other.is_written):
             dialect, survey = replace(dialect, quoted=True), other
             announce(f"{file} is read with quotes around fields, which are no part of them")
-    if reading.encoding is None and survey.invalid > reading.max_malformed * survey.rows and survey.is_western:
+    is_other = survey.invalid > reading.max_malformed * survey.rows or not is_text(header.raw)
+    if reading.encoding is None and is_other and survey.is_western:
         dialect = replace(dialect, encoding="cp1252")
     for what, value, common in (("delimiter", dialect.delimiter, usual), ("encoding", dialect.encoding, UTF8)):
         if getattr(reading, what) is None and value != common:
             announce(f"{file} is read with the {what} {value!r}: set {what} where that is wrong")
     return dialect
+
+
+def _as_western(name: str) -> str:
+    """Read what is not UTF-8 as cp1252, which a survey of all rows is to confirm."""
+    return name if is_text(name) else name.encode(UTF8, "surrogateescape").decode("cp1252", "replace")
+
+
+def _regularity(file: Path, dialect: Dialect) -> tuple[bool, int]:
+    """Tell whether a table has several columns under a dialect, and count the rows with all of them among the first."""
+    rows = list(islice(table_rows(file, dialect), FIRST_ROWS))
+    return len(rows[0].value) > 1, sum(row.reason is None for row in rows)
 
 
 @dataclass
@@ -121,7 +148,7 @@ class _Survey:
 def _survey(file: Path, dialect: Dialect) -> _Survey:
     found = _Survey()
     letters: Counter[bool] = Counter()
-    for row in table_rows(file, dialect):
+    for row in with_progress(table_rows(file, dialect), f"looking through {file.name}"):
         found.rows += 1
         found.bad += row.reason is not None
         if '"' in row.raw and dialect.quoted:

@@ -19,6 +19,7 @@ from src.data.baselines import MOST_TOKENS, Targets, extent
 from src.data.datamodule import TOKENIZER, TextDataModule, check_coverage
 from src.data.malformed import Malformed
 from src.data.parallel import EMBEDDED, Pair, Pairs, ParallelCorpus
+from src.data.progress import with_progress, working
 from src.data.sampling import ResumableBatchSampler, TokenBatchSampler
 from src.data.store import IGNORED, BatchedRows, Key, Rows, RowWriter, encode, open_rows, token_dtype
 from src.errors import InputError
@@ -101,8 +102,8 @@ class TranslationDataModule(TextDataModule):
     """Pairs of sentences, each side with an end token behind it.
 
     Args:
-        source: ``catalogues`` (English and French messages of programs, fetched by pip), a folder, or a hub dataset:
-            see :class:`src.data.parallel.ParallelCorpus`, for this and the next ones.
+        source: ``catalogues`` (English and French messages of programs, fetched by pip), a table with a column a
+            language, a folder, or a hub dataset: see :class:`src.data.parallel.ParallelCorpus`, for this and the next.
         source_language: what is translated.
         target_language: into what.
         name: configuration of a hub dataset.
@@ -217,7 +218,7 @@ class TranslationDataModule(TextDataModule):
                 MeasuredTokenizer(tokenizer, f"the {side} side of the {split} split of {self.label}")
                 for side, tokenizer in zip(SIDES, pair, strict=True)
             ]
-            encoded = encode_pairs(pairs, measured, ends)
+            encoded = with_progress(encode_pairs(pairs, measured, ends), f"tokenising {split} pairs", pairs.count)
             dtypes = [token_dtype(tokenizer) for tokenizer in pair]
             infos[split] = self._write_pairs(folder, split, encoded, dtypes, malformed)
             malformed.announce()
@@ -278,14 +279,17 @@ class TranslationDataModule(TextDataModule):
         """Make that of the source and that of the target."""
 
         def texts(*sides: int) -> Iterator[str]:
-            return (pair[side] for pair in islice(pairs, TOKENIZER_PAIRS) for side in sides)
+            some, total = islice(pairs, TOKENIZER_PAIRS), min(pairs.count, TOKENIZER_PAIRS)
+            shown = with_progress(some, "reading pairs for the tokenizer", total)
+            return (pair[side] for pair in shown for side in sides)
 
         source_kind, target_kind = self.tokenizer_kinds
-        if self.joint_vocabulary:
-            source = target = make_tokenizer(target_kind, self.tokenizer_vocab_size, texts(0, 1))
-        else:
-            source = make_tokenizer(source_kind, self.tokenizer_vocab_size, texts(0))
-            target = make_tokenizer(target_kind, self.tokenizer_vocab_size, texts(1))
+        with working("making the tokenizer"):  # a vocabulary is chosen when all texts are read
+            if self.joint_vocabulary:
+                source = target = make_tokenizer(target_kind, self.tokenizer_vocab_size, texts(0, 1))
+            else:
+                source = make_tokenizer(source_kind, self.tokenizer_vocab_size, texts(0))
+                target = make_tokenizer(target_kind, self.tokenizer_vocab_size, texts(1))
         require_token(target, self.start_token, "start_token")
         return source, target
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from src.classifier import classifier_of
 from src.tokenization import bert_ids
 from tests.random_networks import WORDPIECE, checkpoint_of
 
+ROOT = Path(__file__).parents[2]
 NAMES = ["calm", "glad, very", "sad"]
 TEXTS = ["the cat sat on a mat", "nobody said one word", 'seven "grey" dogs, and one cat']
 
@@ -113,3 +115,24 @@ def test_what_cannot_be_classified_is_refused_in_one_line(run, classifier, tmp_p
         status, out, err = run("classify", *arguments)
         assert (status, out, err.count("\n")) == (2, "", 1), err
         assert message in err
+
+
+def test_a_table_of_ones_own_is_trained_on_until_it_helps_no_more(run, tmp_path):
+    """By the configuration that is shipped, at a rate of 0: no validation is better than the first one."""
+    rows = [f"Satz {i};{'gut' if i % 3 else 'schlecht'}" for i in range(60)]
+    (tmp_path / "rows.csv").write_text("\n".join(["Text;Urteil", *rows]))
+    command = ["fit", "--config", ROOT / "configs/classification_csv.yaml", "--model.optimizer.lr", 0]
+    command += ["--data.source", tmp_path / "rows.csv", "--data.text_column", "Text", "--data.label_column", "Urteil"]
+    command += ["--data.cache_dir", tmp_path / "cache", "--trainer.default_root_dir", tmp_path / "logs"]
+    status, out, err = run(*command, "--trainer.accelerator", "cpu", "--model.config.n_layers", 1)
+    assert status == 0, err
+    out = " ".join(out.split())
+    assert "held out of the 60 rows of" in out
+    assert "6 for validation and 6 for test" in out
+    assert "val/loss did not improve in the last 3 records" in out
+    best = tmp_path / "logs/classification_csv/version_0/checkpoints/best.ckpt"
+    assert "val/loss 0." in out.split("best.ckpt (")[1]
+    assert torch.load(best)["epoch"] == 0
+    status, out, err = run("classify", "--checkpoint", best, "--text", "Ein schöner Satz.")
+    assert status == 0, err
+    assert {"gut", "schlecht"} <= set(out.split())

@@ -15,7 +15,7 @@ def only(folder: Path, pattern: str) -> Path:
     return found
 
 
-def test_a_run_leaves_all_that_belongs_to_it(run, config, tmp_path):
+def test_a_run_leaves_all_that_belongs_to_it(run, config, text_file, tmp_path):
     status, out, _ = run("fit", "--config", config, "--trainer.callbacks", "[{class_path: TextSamples}]")
     assert status == 0
     folder = tmp_path / "logs/tiny/version_0"
@@ -23,6 +23,10 @@ def test_a_run_leaves_all_that_belongs_to_it(run, config, tmp_path):
         assert (folder / name).is_file(), name
     assert only(folder, "events.out.tfevents.*").stat().st_size > 0
     assert [path.name for path in sorted((folder / "samples").iterdir())] == ["step_000006.txt", "step_000012.txt"]
+    # one sample begins a document, the other goes on with the first whole words of one that is not trained on
+    _, continued = (folder / "samples/step_000012.txt").read_text().split("\n\n--------\n\n")
+    beginnings = [document[:16].rpartition(" ")[0] for document in text_file.read_text().split("\n\n")]
+    assert any(len(words) > 3 and continued.startswith(words) for words in beginnings)
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     losses = [float(row["train/loss"]) for row in rows if row["train/loss"]]

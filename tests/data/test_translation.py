@@ -92,6 +92,41 @@ def test_tables(kind, tmp_path):
     assert found == {"train": rows}
 
 
+@pytest.mark.parametrize("name", ["pairs.tsv", "train.csv", "pairs.tsv.gz", "test.jsonl"])
+def test_one_table_of_pairs(name, tmp_path):
+    rows = [[a, b] for a, b in EXPECTED["train"]]
+    if "jsonl" in name:
+        text = "\n".join(json.dumps(dict(zip(("de", "en"), row, strict=True))) for row in rows)
+    else:
+        text = "".join("\t,"["csv" in name].join(row) + "\r\n" for row in (["de", "en"], *rows))
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    found = loaded(tmp_path / name, tmp_path, validation_fraction=0.2, test_fraction=0)
+    assert Counter(pair for pairs in found.values() for pair in pairs) == Counter(EXPECTED["train"])
+    assert set(found) == {"train", "validation"}
+    before = corpus(tmp_path / name).fingerprint()
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes() + b"\n")
+    assert corpus(tmp_path / name).fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "pairs.tsv",
+            "eins\tone\nzwei\ttwo\n",
+            "no column 'de': it has 'eins', 'one'; its first line must be the names",
+        ),
+        ("pairs.txt", "eins\tone\n", "pairs.txt is no table of pairs: name a .tsv"),
+        ("none.tsv", None, "none.tsv is no file or folder: name a .tsv"),
+    ],
+)
+def test_a_file_that_is_no_table_of_pairs(name, text, message, tmp_path):
+    if text:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        loaded(tmp_path / name, tmp_path)
+
+
 def test_parquet_with_the_schema_of_wmt(tmp_path):
     """WMT14's own layout, through the very function that would load it from the hub."""
     (tmp_path / "wmt14" / "de-en").mkdir(parents=True)
@@ -226,7 +261,7 @@ def test_files_of_unequal_length(folder, tmp_path):
         ({"source_language": "en"}, "source_language and target_language are both 'en'"),
         ({"splits": {"train": "training"}}, "has no split 'training': it has test, train, validation"),
         ({"splits": {"valid": "validation"}}, "splits has 'valid': its keys are train, validation, test"),
-        ({"source": "./nowhere"}, "./nowhere is no folder: name one that holds the files"),
+        ({"source": "./nowhere"}, "./nowhere is no file or folder: name a .tsv"),
         ({"max_tokens": 40}, "max_tokens is 40: a batch must hold at least one pair of max_length 64"),
         ({"max_length": 1}, "leaves no pair"),
         ({"max_length": 2}, "the train split .* has no pair: 80 over-long, left out"),

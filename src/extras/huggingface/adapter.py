@@ -146,6 +146,10 @@ class Adapter(ABC):
     fixed: ClassVar[Settings]  # keys whose other values no network here has
     only: ClassVar[Settings] = {"window": None}  # fields here whose other values no network of HuggingFace's has
 
+    # the peak learning rate of fine-tuning: 5e-5 is the default of HuggingFace's Trainer, with which its examples (in
+    # examples/pytorch/language-modeling) fine-tune GPT-2, and the largest of BERT's recipe
+    fine_tuning_lr: ClassVar[float] = 5e-5
+
     # begins the names of the network without its heads; left out in files of that network alone
     prefix: ClassVar[str]
     buffers: ClassVar[re.Pattern[str]]  # of some files, which follow from the configuration

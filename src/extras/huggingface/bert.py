@@ -57,6 +57,7 @@ class BERTAdapter(Adapter):
         "add_cross_attention": False,
         "tie_word_embeddings": True,
     }
+    fine_tuning_lr = 3e-5  # of 2e-5, 3e-5 and 5e-5 (Devlin et al. 2018, appendix A.3); of Longformer too
     norms = ("attention.output.LayerNorm", "output.LayerNorm")  # of attention and of the feed-forward network
     prefix = "bert."
     buffers = re.compile(r"embeddings\.position_ids$")

@@ -18,6 +18,8 @@ from src.extras.huggingface.sentence_encoder import read_pooling, score_note
 from src.extras.huggingface.tokenizer_files import read_tokenizer
 from src.tokenization import vocabulary_size
 
+WARMUP_STEPS = 50  # how long a run will be is not known yet
+
 
 class Checkpoint(NamedTuple):
     """What a folder of HuggingFace's holds.
@@ -79,7 +81,7 @@ def import_folder(folder: Path, name: str) -> Checkpoint:
         pooling := read_pooling(folder, imported.config.max_seq_len)
     ):
         content["sentence_encoder"] = pooling
-    overrides = _overrides(content)
+    overrides = _overrides(content, adapter.fine_tuning_lr)
     return Checkpoint({**content, "config": yaml.safe_dump(overrides)}, overrides, notes)
 
 
@@ -120,11 +122,19 @@ def _check_sizes(config: Any, tokenizers: dict[str, Tokenizer]) -> list[str]:
     return notes
 
 
-def _overrides(content: dict[str, Any]) -> dict[str, Any]:
-    """Make the shape of the network, less what comes from the data, and the special tokens that the data must use."""
+def _overrides(content: dict[str, Any], lr: float) -> dict[str, Any]:
+    """Make what a run needs that starts from a network: its shape, how it is fine-tuned, and what its data must be.
+
+    Of its shape, what comes from the data is left out.
+    """
     from_data = ("vocab_size", "source_vocab_size", "n_labels")
     config = {name: value for name, value in content["model_config"].items() if name not in from_data}
     special = content["special_tokens"]
     options = {"eos_token": "end_token", "decoder_start_token": "start_token"}
     data = {option: special[token] for token, option in options.items() if token in special}
-    return {"model": {"init_args": {"config": config}}, "data": {"init_args": data}}
+    data["max_length" if "source_tokenizer" in content else "seq_len"] = config["max_seq_len"]
+    # of BERT's recipe (Devlin et al. 2018, appendix A.3, and its code), which warms up over a tenth of the steps
+    optimizer = {"class_path": "AdamW", "init_args": {"lr": lr, "betas": [0.9, 0.999], "weight_decay": 0.01}}
+    schedule = {"class_path": "Linear", "init_args": {"warmup_steps": WARMUP_STEPS}}
+    model = {"config": config, "optimizer": optimizer, "schedule": schedule}
+    return {"model": {"init_args": model}, "data": {"init_args": data}}

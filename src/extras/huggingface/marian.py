@@ -70,6 +70,7 @@ class MarianAdapter(Adapter):
         "tie_embeddings": ("tie_word_embeddings", True),
     }
     activation = ("activation_function", "gelu")
+    fine_tuning_lr = 2e-5  # of HuggingFace's course on Marian (chapter 7, "Translation")
     norm: ClassVar[NormPlacement] = "post"
     fixed = {"scale_embedding": True, "normalize_before": False, "normalize_embedding": False}
     prefix = "model."

@@ -1,5 +1,6 @@
 """Answers out of what was found: a GPT continues a prompt of the passages (Lewis et al. 2020), which are cited."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -74,3 +75,8 @@ def is_relevant(hit: Hit, min_similarity: float) -> bool:
     if "dense" in hit.scores:
         return hit.scores["dense"] >= min_similarity
     return hit.scores.get("bm25", 0.0) > 0
+
+
+def cites(text: str, n: int) -> bool:
+    """Tell whether a text names one of ``n`` passages by its number, as in [1]."""
+    return any(1 <= int(number) <= n for number in re.findall(r"\[(\d{1,3})\]", text))

@@ -1,14 +1,16 @@
-"""Documents from anywhere: files of text, Markdown, HTML and PDF, tables, data sets, and the embedded articles."""
+"""Documents from anywhere: files of text, Markdown, HTML, PDF and Word, tables, data sets, the embedded articles."""
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from src.data import embedded
 from src.data.corpora import EMBEDDED
 from src.data.malformed import DEFAULT, Malformed, Reading
-from src.data.progress import announce
+from src.data.progress import announce, with_progress
 from src.data.sources import COMPANIONS, FORMATS, check_columns, format_of, load_rows, locate, walk
 from src.errors import InputError
 from src.extras.retrieval.passages import Document
@@ -20,6 +22,7 @@ HTML_BLOCKS = re.compile(
     r"nav|ol|p|pre|section|table|td|th|title|tr|ul)$"
 )
 HTML_NO_TEXT = ("script", "style", "noscript", "template")
+SHOWN = 3  # of the files that cannot be read
 
 
 def read_documents(
@@ -28,9 +31,9 @@ def read_documents(
     """Read the documents of a source that have any text.
 
     Args:
-        source: a file or folder of .txt, .md, .html and .pdf files, a document each; a .json, .jsonl, .csv, .tsv or
-            .parquet file, a folder of such files and none of text, or a data set on the hub, a document a row, named by
-            a column ``source`` if there is one; or ``wikipedia``, the articles that install with the project.
+        source: a file or folder of .txt, .md, .html, .pdf and .docx files, a document each; a .json, .jsonl, .csv,
+            .tsv or .parquet file, a folder of such files and none of text, or a data set on the hub, a document a row,
+            named by a column ``source`` if there is one; or ``wikipedia``, the articles that install with the project.
         name: configuration of a hub dataset.
         text_column: the column that holds the text.
         cache_dir: where data sets are kept.
@@ -52,7 +55,10 @@ def read_documents(
 
 
 def _from_folder(folder: Path, text_column: str, cache_dir: Path, reading: Reading) -> Iterator[Document]:
-    """Read the files of text in a folder and below, or without any the rows of its tables. Other files are told."""
+    """Read the files of text in a folder and below, or without any the rows of its tables.
+
+    Other files, and those that cannot be read, are left out, counted and told.
+    """
     files = walk(folder)
     if not files:
         raise InputError(f"the folder {folder} is empty: put {', '.join(READERS)} files into it")
@@ -62,14 +68,32 @@ def _from_folder(folder: Path, text_column: str, cache_dir: Path, reading: Readi
         texts = []
     if not (tables or texts):
         raise InputError(f"the folder {folder} has no {', '.join(READERS)} files: it has {files[0].name}")
-    for file in texts:
-        yield Document(file.relative_to(folder).as_posix(), READERS[file.suffix.lower()](file, reading))
+    yield from _from_files(texts, folder, reading)
     for file in () if texts else tables:
         yield from _from_table(str(file), file.relative_to(folder).as_posix(), None, text_column, cache_dir, reading)
     if left_out := [file.relative_to(folder).as_posix() for file in files if file not in (texts or tables)]:
         kinds = ", ".join(READERS) if texts else ", ".join(TABLES)
+        endings = Counter(Path(name).suffix.lower() or "without ending" for name in left_out)
+        counts = ", ".join(f"{n:,} {ending}" for ending, n in endings.most_common())
         more = ", ..." if len(left_out) > 1 else ""
-        announce(f"left out of {folder}: {len(left_out):,} files that are not {kinds} ({left_out[0]}{more})")
+        announce(f"left out of {folder}: {counts}, which are not read: not {kinds} ({left_out[0]}{more})")
+
+
+def _from_files(files: list[Path], folder: Path, reading: Reading) -> Iterator[Document]:
+    """Read files of text; those that cannot be read are left out, if there are others, counted and told."""
+    unreadable: list[InputError] = []
+    for file in with_progress(files, f"reading {folder}"):
+        try:
+            text = READERS[file.suffix.lower()](file, reading)
+        except InputError as error:
+            unreadable.append(error)
+        else:
+            yield Document(file.relative_to(folder).as_posix(), text)
+    if unreadable:
+        if len(unreadable) == len(files):
+            raise unreadable[0]
+        shown = "; ".join(map(str, unreadable[:SHOWN])) + ("; ..." if len(unreadable) > SHOWN else "")
+        announce(f"left out of {folder}: {len(unreadable):,} files that cannot be read ({shown})")
 
 
 def _from_table(
@@ -125,11 +149,34 @@ def _read_pdf(path: Path, reading: Reading) -> str:
         raise InputError(f"the file {path} is no PDF that can be read: {error}") from error
 
 
+def _read_docx(path: Path, reading: Reading) -> str:
+    try:
+        import docx
+    except ModuleNotFoundError as error:
+        raise InputError(f"the file {path} needs a package that is not installed: pip install python-docx") from error
+
+    check_file(path, is_text=False)
+    try:
+        parts = docx.Document(str(path)).iter_inner_content()
+        return "\n".join(line for part in parts for line in _docx_lines(part))
+    except Exception as error:  # of many kinds, where a file is damaged
+        raise InputError(f"the file {path} is no Word document that can be read: {error}") from error
+
+
+def _docx_lines(part: Any) -> Iterator[str]:
+    """Yield a paragraph, or each row of a table."""
+    if hasattr(part, "rows"):
+        yield from ("\t".join(cell.text for cell in row.cells) for row in part.rows)
+    else:
+        yield part.text
+
+
 READERS: dict[str, Callable[[Path, Reading], str]] = {
     ".txt": _read_text,
     ".md": _read_text,
     ".html": _read_html,
     ".htm": _read_html,
     ".pdf": _read_pdf,
+    ".docx": _read_docx,
 }
 TABLES = [ending for ending, kind in FORMATS.items() if kind != "text"]

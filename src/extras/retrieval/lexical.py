@@ -1,5 +1,6 @@
 """BM25 over passages (Robertson et al. 1994), by `bm25s`."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -53,10 +54,21 @@ def _pieces(text: str) -> list[str]:
     return pieces
 
 
+def bm25_scores(query: str, texts: Sequence[str], language: str) -> NDArray[np.float32]:
+    """Score texts by the words that they share with a query, weighed by these texts alone: (texts,)."""
+    words = Words(language)
+    scorer, found = BM25(), words.of(texts)
+    if not any(found):
+        return np.zeros(len(texts), np.float32)
+    scorer.index(found, create_empty_token=False, show_progress=False)
+    ids = scorer.get_tokens_ids(words.of([query])[0])
+    return scorer.get_scores_from_ids(ids) if ids else np.zeros(len(texts), np.float32)
+
+
 def write_bm25(words: Sequence[Sequence[str]], folder: Path) -> None:
     """Write the scores of passages by their words, each passage by its row in the sequence."""
     scorer = BM25()
-    scorer.index(words, create_empty_token=False, show_progress=False)
+    scorer.index(words, create_empty_token=False, show_progress=sys.stderr.isatty())
     scorer.save(folder, show_progress=False)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, pstdev
 
+import numpy as np
 import torch
 
 from src.checkpoint import load_trained
@@ -13,6 +14,7 @@ from src.encoder import Encoder
 from src.errors import InputError
 from src.extras.retrieval.index import Found, Index, Passage
 from src.extras.retrieval.index_files import Mode
+from src.extras.retrieval.lexical import bm25_scores
 from src.models import BERTClassifier
 from src.tokenization import bert_row, pad_pairs
 from src.trained_bert import TrainedBERT
@@ -139,6 +141,25 @@ class Searcher:
             Hit(number, self.index.passage(number), {name: of[number] for name, of in scores.items() if number in of})
             for number, _ in ranked[:k]
         ]
+
+    def best_sentences(self, query: str, hits: Sequence[Hit], k: int) -> list[tuple[str, int]]:
+        """Find the ``k`` sentences of hits that are nearest to a query: by vectors, or by words without an encoder.
+
+        Returns:
+            The sentences, the best first, each with the position of its hit.
+        """
+        from src.data.sentences import split_sentences  # with Lightning, for which a search does not wait
+
+        places: dict[str, int] = {}
+        for place, hit in enumerate(hits):
+            for sentence in split_sentences(hit.passage.text):
+                places.setdefault(" ".join(sentence.split()), place)
+        sentences = list(places)
+        if self.encoder is None:
+            scores = bm25_scores(query, sentences, self.index.settings.stemmer)
+        else:
+            scores = self.encoder.vectors(sentences, "document") @ self.encoder.vectors([query], "query")[0]
+        return [(sentences[i], places[sentences[i]]) for i in np.argsort(-scores, kind="stable")[:k]]
 
     def rerank(self, query: str, found: Found) -> Found:
         """Order passages by the reranker's scores, or by both scores where its weight is less than 1.

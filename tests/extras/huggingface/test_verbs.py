@@ -33,10 +33,9 @@ def write(checkpoint, path):
 
 def test_what_was_imported_works_with_the_other_verbs(run, folder, tmp_path, text_file):
     output = tmp_path / "gpt2.ckpt"
-    status, out, err = run("import", "--from", folder, "--output", output)
+    status, imported, err = run("import", "--from", folder, "--output", output)
     assert (status, err) == (0, "")
-    assert "of" in out
-    status, out, err = run("generate", "--checkpoint", output, "--prompt", "the cat", "--max-new-tokens", "5")
+    status, _, err = run("generate", "--checkpoint", output, "--prompt", "the cat", "--max-new-tokens", "5")
     assert status == 0, err
     base = {
         "model": {
@@ -56,14 +55,23 @@ def test_what_was_imported_works_with_the_other_verbs(run, folder, tmp_path, tex
     }
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
     layers = ("--config", tmp_path / "base.yaml", "--config", tmp_path / "gpt2.yaml", "--experiment", "from")
-    status, _, err = run("fit", *layers)
+    status, _, err = run("fit", *layers, "--model.optimizer.lr", 0)
     assert status == 0, err
+    used = yaml.safe_load((tmp_path / "logs/from/version_0/config.yaml").read_text())
+    optimizer, schedule = (used["model"]["init_args"][name] for name in ("optimizer", "schedule"))
+    assert optimizer["class_path"].endswith("AdamW")
+    assert schedule["init_args"]["warmup_steps"] == 50
+    layer = yaml.safe_load((tmp_path / "gpt2.yaml").read_text())
+    assert layer["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 5e-5
+    positions = torch.load(output, weights_only=True)["model_config"]["max_seq_len"]
+    assert used["data"]["init_args"]["seq_len"] == positions
+    assert f"rows of up to {positions} tokens" in imported
     trained = torch.load(tmp_path / "logs/from/version_0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     imported = torch.load(output, weights_only=True)["state_dict"]
     assert all(torch.equal(trained[name], weight) for name, weight in imported.items())  # a rate of 0 changes nothing
     # a run's checkpoint goes out again, with its card
     last = tmp_path / "logs/from/version_0/checkpoints/last.ckpt"
-    status, out, err = run("export", "--checkpoint", last, "--output", tmp_path / "out")
+    status, _, err = run("export", "--checkpoint", last, "--output", tmp_path / "out")
     assert (status, err) == (0, "")
     before, after = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "out"))
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from src.decoding import generate
 from src.decoding.text import stream_text
 from src.errors import InputError
-from src.extras.retrieval.answers import is_relevant, make_prompt
+from src.extras.retrieval.answers import cites, is_relevant, make_prompt
 from src.extras.retrieval.index import Passage
 from src.extras.retrieval.searcher import Hit
 from src.models import GPT, GPTConfig
@@ -48,6 +48,13 @@ def test_relevance_is_by_the_vector_or_else_by_words():
     assert not is_relevant(Hit(0, passage, {"dense": 0.2, "bm25": 9.0}), 0.3)
     assert is_relevant(Hit(0, passage, {"bm25": 0.1}), 0.3)
     assert not is_relevant(Hit(0, passage, {}), 0.3)
+
+
+@pytest.mark.parametrize(
+    ("text", "cited"), [("It is Bern [2].", True), ("[1][3]", True), ("Bern [0] [4] [x] [", False), ("", False)]
+)
+def test_an_answer_cites_passages_that_there_are(text, cited):
+    assert cites(text, 3) is cited
 
 
 @pytest.mark.parametrize("seed", range(2))

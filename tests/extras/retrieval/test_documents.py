@@ -74,11 +74,39 @@ def test_a_folder_of_tables_is_read_and_what_is_left_out_is_told(tmp_path, capsy
     (data / "test.csv").write_text("text\nThree.\n")
     assert [document.text for document in read(tmp_path / "set", tmp_path)] == ["Three.", "One.", "Two."]
     assert "left out of" in (told := capsys.readouterr().out)
-    assert "1 files that are not .json, .jsonl, .csv, .tsv, .parquet (README.md)" in told
+    assert "1 .md, which are not read: not .json, .jsonl, .csv, .tsv, .parquet (README.md)" in told
     # beside documents tables are not: they may be anything
     (tmp_path / "set/page.html").write_text("<p>Four.</p>")
     assert [document.text for document in read(tmp_path / "set", tmp_path)] == ["# A data set", "Four."]
-    assert "2 files that are not .txt, .md, .html, .htm, .pdf (data/test.csv, ...)" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "1 .csv, 1 .jsonl, which are not read: not .txt, .md, .html, .htm, .pdf, .docx (data/test.csv, ...)" in told
+
+
+def test_word_documents_are_read_in_their_order(tmp_path):
+    docx = pytest.importorskip("docx")
+    document = docx.Document()
+    document.add_heading("Über Katzen")
+    table = document.add_table(1, 2)
+    table.cell(0, 0).text, table.cell(0, 1).text = "eins", "zwei"
+    document.add_paragraph("Sie schläft.")
+    document.save(tmp_path / "a.docx")
+    assert read(tmp_path / "a.docx", tmp_path) == [Document("a.docx", "Über Katzen\neins\tzwei\nSie schläft.")]
+
+
+def test_files_of_a_folder_that_cannot_be_read_are_left_out_and_told(tmp_path, capsys):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "good.txt").write_text("A good text.")
+    (folder / "latin.txt").write_bytes(b"caf\xe9")
+    (folder / "empty.md").touch()
+    for name in ("broken.pdf", "broken.docx", "old.doc", "a.png", "b.png"):
+        (folder / name).write_bytes(b"\x00 nothing")
+    assert [document.source for document in read(folder, tmp_path)] == ["good.txt"]
+    told = capsys.readouterr().out
+    assert f"left out of {folder}: 4 files that cannot be read (" in told
+    for reason in ("empty.md is empty", "broken.pdf is no PDF that can be read", "; ..."):
+        assert reason in told
+    assert f"left out of {folder}: 2 .png, 1 .doc, which are not read" in told
 
 
 @pytest.mark.parametrize("bad", [5, 1.5, True, ["a"], {"a": "b"}])

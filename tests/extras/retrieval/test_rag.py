@@ -61,12 +61,24 @@ def test_index_search_change_and_answer(run, folder):
     assert status == 0, err
     said, sources = out.split("\n\nSources:\n")
     assert said
+    assert "The answer cites none of the passages" in said  # of a network of random weights
+    assert said.count("\n- ") == 3
     assert sources.startswith("[1] ")
     assert "rerank " in sources
     for nothing in (("quark", "--mode", "bm25"), ("a small quokka", "--min-similarity", "1.1")):
         status, out, err = run(*answer, "--question", *nothing)
         assert (status, err) == (0, "")
         assert out == "Nothing relevant was found in the index: there is no answer.\n"
+
+    # without a GPT, and without vectors
+    for mode in ("hybrid", "bm25"):
+        asked = ("--question", "Where does a quokka live?", "--mode", mode, "--min-similarity", "-1")
+        status, out, err = run("rag", "answer", "--index", "index", *asked)
+        assert (status, err) == (0, "")
+        assert out.startswith("There is no --checkpoint to answer")
+        assert out.count("\n- ") == 3
+        assert "\n\nSources:\n[1] " in out
+    assert "\n- A quokka is a small wallaby. [1]\n" in out
 
     (folder / "docs/doc0.txt").write_text("Something else about a wombat.")
     status, out, _ = run(*INDEX)

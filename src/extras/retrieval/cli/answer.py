@@ -1,14 +1,21 @@
-"""rag answer: answer a question from what is found for it."""
+"""rag answer: answer a question from what is found for it, by a GPT or by the best sentences."""
+
+from typing import TYPE_CHECKING
 
 from src.cli.verb import Fraction, NonNegative, NonNegativeFloat, Positive
 from src.extras.retrieval.cli.search import SearchOptions, cited
 from src.extras.retrieval.index_files import Mode
 
+if TYPE_CHECKING:
+    from src.extras.retrieval.searcher import Hit, Searcher
+
+SENTENCES = 3  # that are shown of the passages
+
 
 def answer(
-    checkpoint: str,
     question: str,
     options: SearchOptions,
+    checkpoint: str | None = None,
     mode: Mode | None = None,
     k: Positive = 4,
     min_similarity: float = 0.25,
@@ -20,9 +27,11 @@ def answer(
 ) -> None:
     """Answer a question from the passages that are found for it, as the text is decoded, and cite them.
 
+    Without a GPT, or where its answer cites no passage, their best sentences are shown.
+
     Args:
-        checkpoint: a checkpoint of a GPT
         question: what to ask
+        checkpoint: a checkpoint of a GPT; without: the best sentences
         mode: words, vectors, or both (hybrid, if there are vectors)
         k: passages to give it at most
         min_similarity: cosine of what is relevant
@@ -37,16 +46,22 @@ def answer(
 
     from src.checkpoint import load_trained
     from src.decoding import Writer
-    from src.extras.retrieval.answers import answer_from, is_relevant
+    from src.extras.retrieval.answers import answer_from, cites, is_relevant
     from src.hardware import to_device
     from src.models import GPT
 
     mode = options.best_mode(mode)
-    writer = Writer(*load_trained(checkpoint, GPT))
-    hits = options.searcher(mode != "bm25").search(question, mode, k, options.candidates)
+    writer = Writer(*load_trained(checkpoint, GPT)) if checkpoint else None
+    searcher = options.searcher(mode != "bm25")
+    hits = searcher.search(question, mode, k, options.candidates)
     hits = [hit for hit in hits if is_relevant(hit, min_similarity)]
     if not hits:
         print("Nothing relevant was found in the index: there is no answer.")
+        return
+    if writer is None:
+        print("There is no --checkpoint to answer: these are the best sentences that were found.\n")
+        _print_sentences(searcher, question, hits)
+        _print_sources(hits)
         return
     pieces, sources = answer_from(
         hits,
@@ -58,8 +73,23 @@ def answer(
         top_p=top_p,
         generator=torch.Generator(to_device(writer.model, options.device)).manual_seed(seed),
     )
+    text = ""
     for piece in pieces:
         print(piece, end="", flush=True)
-    print("\n\nSources:")
-    for number, hit in enumerate(sources, 1):
+        text += piece
+    print()
+    if not cites(text, len(sources)):
+        print("\nThe answer cites none of the passages: take their best sentences instead.\n")
+        _print_sentences(searcher, question, sources)
+    _print_sources(sources)
+
+
+def _print_sentences(searcher: "Searcher", question: str, hits: "list[Hit]") -> None:
+    for sentence, place in searcher.best_sentences(question, hits, SENTENCES):
+        print(f"- {sentence} [{place + 1}]")
+
+
+def _print_sources(hits: "list[Hit]") -> None:
+    print("\nSources:")
+    for number, hit in enumerate(hits, 1):
         print(f"[{number}] {cited(hit)}")

@@ -28,7 +28,7 @@ def index(
     """Make an index of documents, or add to one: all of them, or none if it is stopped.
 
     Args:
-        input_: a file or folder of .txt, .md, .html, .pdf; a .jsonl, .csv, .parquet; wikipedia; or a hub dataset
+        input_: a file or folder of .txt, .md, .html, .pdf, .docx; a .jsonl, .csv, .parquet; wikipedia; or a hub dataset
         output: the folder of the index; added to, if it is there
         encoder: a checkpoint of a BERT or a retriever; without: BM25 alone
         vectors: exact, by a graph, by cells

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from src.coverage import MeasuredTokenizer
 from src.data.malformed import Malformed, malformed_reason
+from src.data.progress import with_progress
 from src.data.sentences import SentenceTokens, read_sentences, write_sentences
 from src.data.sources import TableSource
 from src.data.store import open_rows, token_dtype, write_rows
 
+GROUP = 1000  # texts that are encoded together, in parallel
 MIN_QUERY = 5  # tokens: what is shorter, as a heading, asks for nothing
 
 
@@ -168,7 +170,9 @@ def write_ranking(
         row_passages.append([numbers.setdefault(text, len(numbers)) for text in (positive, *negatives)])
     write_rows(folder, f"{split}.rows", row_passages)
     for name, texts in (("queries", queries), ("passages", list(numbers))):
-        ids = (encoding.ids for encoding in tokenizer.encode(texts))
+        groups = [texts[i : i + GROUP] for i in range(0, len(texts), GROUP)]
+        shown = with_progress(groups, f"tokenising {split} {name}")
+        ids = (encoding.ids for group in shown for encoding in tokenizer.encode(group))
         write_rows(folder, f"{split}.{name}", ids, token_dtype(tokenizer.tokenizer))
 
 

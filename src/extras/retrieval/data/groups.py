@@ -1,5 +1,6 @@
 """Groups of a query, the passage that answers it and passages that do not, as batches for two towers or for one."""
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -128,7 +129,7 @@ def write_bm25(passages: Iterable[NDArray[np.integer]], vocab_size: int, folder:
 
     scorer = BM25()
     vocabulary = {str(i): i for i in range(vocab_size)}
-    scorer.index(([passage.tolist() for passage in passages], vocabulary), False, show_progress=False)
+    scorer.index(([passage.tolist() for passage in passages], vocabulary), False, show_progress=sys.stderr.isatty())
     scorer.save(folder, **_names(split))
 
 

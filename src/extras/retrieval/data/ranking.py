@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from src.data.corpora import EMBEDDED, documents
 from src.data.datamodule import DocumentDataModule
+from src.data.progress import with_progress
 from src.data.sentences import read_sentences
 from src.data.store import open_array
 from src.errors import InputError
@@ -96,15 +97,20 @@ class RankingDataModule(DocumentDataModule):
 
     def write_cache(self, folder: Path) -> dict[str, dict[str, int]]:
         splits = (self.labelled or self.corpus).splits(self.cache_dir)
-        tokenizer = self.save_tokenizer(folder, self._texts(splits["train"]))
+        per_row = 1 if self.labelled is None else 2
+        tokenizer = self.save_tokenizer(folder, self._texts(splits["train"]), per_row * len(splits["train"]))
         bert_tokens(tokenizer)
         infos = {}
         for split, rows in splits.items():
             with self.measuring(split, tokenizer, self.tokenizer_kind) as (measured, malformed):
                 if self.labelled is None:
-                    write_cloze(measured, documents(rows, malformed), folder, split, self.passage_len)
+                    texts = with_progress(documents(rows, malformed), f"tokenising {split} documents", len(rows))
+                    write_cloze(measured, texts, folder, split, self.passage_len)
                 else:
-                    write_ranking(measured, self.labelled.labelled(rows, malformed), folder, split)
+                    labelled = with_progress(
+                        self.labelled.labelled(rows, malformed), f"reading {split} rows", len(rows)
+                    )
+                    write_ranking(measured, labelled, folder, split)
             examples = self._examples(folder, split)
             passages = {"passages": examples.n_passages, "tokens": examples.n_tokens}
             infos[split] = {"queries": len(examples), **passages}
