@@ -50,6 +50,7 @@ def test_a_suite_runs_at_given_steps_and_changes_nothing_of_the_training(run, co
     assert "bits_per_byte" in out
 
 
+@pytest.mark.slow
 def test_a_callback_that_could_not_evaluate_is_refused_before_the_first_step(run, config, tmp_path, text):
     settings = yaml.safe_load(config.read_text())
     for command, steps, message in [

@@ -6,7 +6,8 @@ import yaml
 import src.cli
 from tests.extras.evaluation.conftest import sentence, write_rows
 
-lm_eval = pytest.importorskip("lm_eval", reason="needs the package lm_eval")
+pytest.importorskip("lm_eval", reason="needs the package lm_eval")
+pytestmark = pytest.mark.slow  # lm-eval takes many seconds to import, and to find its ten thousand tasks
 
 TASKS = {
     "toy_choice": {
@@ -101,6 +102,15 @@ def test_an_interrupted_evaluation_goes_on_with_the_next_task(evaluate, tasks):
     assert "1 of 2 parts are there from an earlier evaluation" in out
     assert both["scores"][: len(first["scores"])] == first["scores"]
     assert "the first 4 examples of each task alone" in both["notes"][0]
+
+
+def test_lm_eval_has_the_tasks_of_core():
+    from lm_eval.tasks import TaskManager
+
+    from src.extras.evaluation.language_tasks import CORE
+
+    assert {task for task, _ in CORE} <= set(TaskManager().all_tasks)
+    assert len(CORE) == 21
 
 
 def test_what_cannot_be_is_refused_in_one_line(run, checkpoints, tasks, monkeypatch):
