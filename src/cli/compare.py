@@ -1,5 +1,6 @@
 """compare: which of two or more systems translates better, and whether that could be chance."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ def compare(system: list[str], reference: list[str], samples: Positive = 1000, s
     if len(set(system)) < len(system):
         raise InputError("a --system is named twice: give different files")
     texts = _read_aligned([*system, *reference])
-    systems, references = list(zip(system, texts, strict=False)), texts[len(system) :]
+    systems: list[tuple[str, Sequence[str]]] = list(zip(system, texts, strict=False))
+    references = texts[len(system) :]
     signatures, scores = paired_bootstrap(systems, {"BLEU": BLEU(), "chrF": CHRF()}, references, samples)
     console = Console()
     table = Table("system", *signatures, box=None)
@@ -44,7 +46,7 @@ def compare(system: list[str], reference: list[str], samples: Positive = 1000, s
 
 
 def paired_bootstrap(
-    systems: list[tuple[str, list[str]]], metrics: dict[str, Any], references: list[list[str]], samples: int
+    systems: list[tuple[str, Sequence[str]]], metrics: dict[str, Any], references: list[list[str]], samples: int
 ) -> tuple[Any, Any]:
     """Compare translations with those of the first system: sacrebleu's signatures and results, by metric."""
     from sacrebleu.significance import PairedTest

@@ -1,6 +1,7 @@
 """wmt14 and the other test sets of sacrebleu: BLEU and chrF, and whether a difference could be chance."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def translation(
             low, high = (float(score._mean + side * score._ci) for side in (-1, 1))
             scores.append(Score(name, metric, float(score.score), low, high, str(computed.get_signature())))
         if others is not None:
-            systems = [(str(baseline), others), ("this", texts)]
+            systems: list[tuple[str, Sequence[str]]] = [(str(baseline), others), ("this", texts)]
             signatures, results = paired_bootstrap(systems, metrics, references, samples)
             for metric, name_there in zip(metrics, signatures, strict=True):
                 first, second = results[name_there]
