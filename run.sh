@@ -70,7 +70,7 @@ install() {
     for extra in "$@"; do
         grep -qx -e "$extra" "$stamp" && continue
         # dev has these within it
-        [[ $extra != @(bench|completion|hub|interoperability|mlflow|rag|serve|sweep|wandb) ]] || ! grep -qx dev "$stamp" || continue
+        [[ $extra != @(bench|completion|evaluation|hub|interoperability|mlflow|rag|serve|sweep|wandb) ]] || ! grep -qx dev "$stamp" || continue
         install_extra "$extra"
         echo "$extra" >>"$stamp"
     done
@@ -91,6 +91,7 @@ case $command in
     pytest) needed="dev deepspeed" ;;
     check) needed=dev ;;
     completion) needed=completion ;; # extra: completion
+    evaluate) needed=evaluation ;; # extra: evaluation
     rag) needed=rag ;; # extra: retrieval
     serve) needed=serve ;; # extra: serve
     sweep | report) needed=sweep ;; # extra: sweep

@@ -1,5 +1,6 @@
 """Each command of the README and some pages runs: shortened, on a text of this test, in a folder of its own."""
 
+import json
 import math
 import os
 import re
@@ -30,7 +31,7 @@ TEXT = "".join((ROOT / page).read_text() for page in PAGES)
 # those of the template's extras that were taken out
 ABSENT = {
     name
-    for name in ("bench", "completion", "huggingface", "retrieval", "serve", "sweep")
+    for name in ("bench", "completion", "evaluation", "huggingface", "retrieval", "serve", "sweep")
     if not (ROOT / "src/extras" / name).is_dir()
 }
 
@@ -98,6 +99,15 @@ def folder(tmp_path_factory):
     (path / "reviews.csv").write_text("\n".join(["Text;Urteil", *reviews]), encoding="latin-1")
     lines = [f"{i} eins zwei drei\t{i} one two three" for i in range(200)]
     (path / "pairs.tsv").write_text("\n".join(["de\ten", *lines]))
+    for split in ("train", "validation"):
+        rows = [{"sentence1": text, "sentence2": text, "label": i % 2} for i, text in enumerate(sentences[:8])]
+        (path / "glue/rte").mkdir(parents=True, exist_ok=True)
+        (path / f"glue/rte/{split}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    (path / "nanobeir/qrels").mkdir(parents=True)
+    texts = [{"_id": str(i), "text": text} for i, text in enumerate(sentences[:8])]
+    for name in ("corpus", "queries"):
+        (path / f"nanobeir/{name}.jsonl").write_text("\n".join(map(json.dumps, texts)) + "\n")
+    (path / "nanobeir/qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\n0\t1\t1\n")
     for name in ("sentences", "source", "a", "b", "ref"):
         (path / f"{name}.txt").write_text("\n".join(sentences[:20]) + "\n")
     return path
@@ -110,6 +120,8 @@ def short(command: str) -> list[str]:
         return [*arguments, "--print_config"]
     if arguments[0] in ("init", "serve"):  # one changes the project itself, the other runs until it is stopped
         return [arguments[0], "--help"]
+    if arguments[0] == "evaluate" and not {"--input", "--data"} & set(arguments):  # on data that are fetched
+        return [*arguments, "--help"]
     if "--help" in arguments:
         return arguments
     if arguments[0] == "sweep":

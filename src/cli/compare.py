@@ -1,5 +1,6 @@
 """compare: which of two or more systems translates better, and whether that could be chance."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,15 @@ def compare(system: list[str], reference: list[str], samples: Positive = 1000, s
         significance: the highest p-value of a significant difference
     """
     from sacrebleu.metrics import BLEU, CHRF
-    from sacrebleu.significance import PairedTest
 
     if len(system) < 2:
         raise InputError("one --system cannot be compared: give two or more")
     if len(set(system)) < len(system):
         raise InputError("a --system is named twice: give different files")
     texts = _read_aligned([*system, *reference])
-    signatures, scores = PairedTest(
-        list(zip(system, texts, strict=False)),
-        {"BLEU": BLEU(), "chrF": CHRF()},
-        references=texts[len(system) :],
-        test_type="bs",
-        n_samples=samples,
-    )()
+    systems: list[tuple[str, Sequence[str]]] = list(zip(system, texts, strict=False))
+    references = texts[len(system) :]
+    signatures, scores = paired_bootstrap(systems, {"BLEU": BLEU(), "chrF": CHRF()}, references, samples)
     console = Console()
     table = Table("system", *signatures, box=None)
     for i, name in enumerate(system):
@@ -43,10 +39,19 @@ def compare(system: list[str], reference: list[str], samples: Positive = 1000, s
     console.print(table)
     for i, name in enumerate(system[1:], 1):
         for metric in signatures:
-            verdict = _verdict(scores[metric][0], scores[metric][i], significance)
-            console.print(f"{metric}: {name} {verdict} {system[0]}", highlight=False, soft_wrap=True)
+            found = verdict(scores[metric][0], scores[metric][i], significance)
+            console.print(f"{metric}: {name} {found} {system[0]}", highlight=False, soft_wrap=True)
     for metric, signature in signatures.items():
         console.print(f"{metric}: {signature}", highlight=False, soft_wrap=True)
+
+
+def paired_bootstrap(
+    systems: list[tuple[str, Sequence[str]]], metrics: dict[str, Any], references: list[list[str]], samples: int
+) -> tuple[Any, Any]:
+    """Compare translations with those of the first system: sacrebleu's signatures and results, by metric."""
+    from sacrebleu.significance import PairedTest
+
+    return PairedTest(systems, metrics, references=references, test_type="bs", n_samples=samples)()
 
 
 def _read_aligned(paths: list[str]) -> list[list[str]]:
@@ -60,7 +65,8 @@ def _read_aligned(paths: list[str]) -> list[list[str]]:
     return texts
 
 
-def _verdict(baseline: Any, result: Any, significance: float) -> str:
+def verdict(baseline: Any, result: Any, significance: float = 0.05) -> str:
+    """Say whether a result is better than the baseline's, and whether that could be chance."""
     p = f"p = {result.p_value:.4f}"
     if result.p_value > significance:
         return f"is not significantly different ({p}) from"

@@ -12,7 +12,7 @@ import pytest
 from src.cli.init import without_extra
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = ("bench", "completion", "huggingface", "retrieval", "serve", "sweep")
+EXTRAS = ("bench", "completion", "evaluation", "huggingface", "retrieval", "serve", "sweep")
 HERE = {path.parent.name for path in (ROOT / "src/extras").glob("*/__init__.py")}
 pytestmark = pytest.mark.skipif(not HERE.issuperset(EXTRAS), reason="this project has taken out extras")
 BARE = [sys.executable, "-S", "-m", "src"]  # with nothing installed
@@ -60,7 +60,7 @@ def test_a_fork_has_its_name_and_the_extras_that_it_keeps(copy):
 
     project = tomllib.loads((copy / "pyproject.toml").read_text())["project"]
     assert project["name"] == "mine"
-    kept = {"completion", "serve", "sweep"}
+    kept = {"completion", "evaluation", "serve", "sweep"}
     assert set(project["optional-dependencies"]) == {"deepspeed", "dev", "mlflow", "published", "wandb", *kept}
     assert "mine[sweep]" in project["optional-dependencies"]["dev"]
     readme = (copy / "README.md").read_text()
