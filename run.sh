@@ -93,7 +93,7 @@ case $command in
     completion) needed=completion ;; # extra: completion
     rag) needed=rag ;; # extra: retrieval
     serve) needed=serve ;; # extra: serve
-    sweep | report) needed=sweep ;; # extra: sweep
+    sweep | report | track) needed=sweep ;; # extra: sweep
     *) needed= ;;
 esac
 extras="${EXTRAS:-}"
