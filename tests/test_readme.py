@@ -106,6 +106,8 @@ def short(command: str) -> list[str]:
         return [*arguments, "--print_config"]
     if arguments[0] in ("init", "serve"):  # one changes the project itself, the other runs until it is stopped
         return [arguments[0], "--help"]
+    if arguments[:2] == ["track", "run"]:  # its data are frozen, and larger than a test's
+        return ["track", "run", "--help"]
     if "--help" in arguments:
         return arguments
     if arguments[0] == "sweep":

@@ -146,7 +146,7 @@ class Sweep:
             given = {self.varied[0].key: given}
         group = []
         for axis in self.varied:
-            labels = [choice.label for choice in axis.choices] if axis.range is None else axis.range.grid()
+            labels: list[Any] = [choice.label for choice in axis.choices] if axis.range is None else axis.range.grid()
             label = (given or {}).get(axis.key, labels[0])
             if label not in labels:
                 raise InputError(f"baseline {axis.key} is {label!r}: choose one of {', '.join(map(str, labels))}")

@@ -21,7 +21,8 @@ class Ladder:
 
     With L layers in place of the base's B, let f = L / B. Layers, width and heads are multiplied by f, so that the
     width of a head stays, and parameters grow as f^3. So do the steps, and with them the tokens: a fixed number of
-    tokens a parameter (Hoffmann et al. 2022). The learning rate is multiplied by f^``lr_exponent``.
+    tokens a parameter (Hoffmann et al. 2022). The learning rate is multiplied by f^``lr_exponent``, and ``init_std``,
+    where the base gives it, by f^-0.5.
 
     Args:
         sizes: numbers of layers, three or more, ascending.
@@ -68,6 +69,8 @@ def scaled(config: dict[str, Any], factor: float, lr_exponent: float) -> dict[st
         settings[key] = round(value * factor)
     if (d_ff := setting(config, "model.config.d_ff")) is not None:
         settings["model.config.d_ff"] = round(d_ff * factor)
+    if isinstance(deviation := setting(config, "model.config.init_std"), float):
+        settings["model.config.init_std"] = float(f"{deviation * factor**-0.5:.6g}")
     for key in STEPS:
         if isinstance(value := setting(config, key), int):
             settings[key] = max(1, round(value * factor**3)) if value else 0

@@ -95,7 +95,8 @@ def cost_of_target(record: dict[str, Any], sweep: Sweep, cost: str) -> float | N
     costs = [step for step, _ in record["curve"]] if cost == "steps" else record.get(f"{cost}_at")
     if costs is None:
         raise InputError(f"the runs of this study were made before {cost} were recorded: judge them by steps")
-    sign, before = 1 if sweep.mode == "min" else -1, None
+    sign = 1 if sweep.mode == "min" else -1
+    before: tuple[float, float] | None = None
     for here, (_, value) in zip(costs, record["curve"], strict=True):
         if sign * value <= sign * sweep.target:
             if before is None:

@@ -50,7 +50,8 @@ def fit_law(compute: np.ndarray, losses: np.ndarray) -> Law:
         floor, factor, errors = _lines((compute / unit) ** -exponents[..., None], losses[..., None, :])
         best = errors.argmin(-1)[..., None]
         low, high = (np.take_along_axis(exponents, np.clip(best + side, 0, 39), -1)[..., 0] for side in (-1, 1))
-    return Law(*(np.take_along_axis(values, best, -1)[..., 0] for values in (floor, factor, exponents)), unit)
+    chosen = [np.take_along_axis(values, best, -1)[..., 0] for values in (floor, factor, exponents)]
+    return Law(chosen[0], chosen[1], chosen[2], unit)
 
 
 def _lines(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

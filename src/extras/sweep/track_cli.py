@@ -92,7 +92,7 @@ def run(
     record = Record(
         track=made.name,
         entry=entry,
-        date=before[0].date if before else datetime.now(UTC).date().isoformat(),
+        date=before[0].date if before else datetime.now(UTC).isoformat(timespec="seconds"),
         commit=(git_state(Path(__file__).parent) or {}).get("commit"),
         judged=sweep.judged_name,
         changes=changes,

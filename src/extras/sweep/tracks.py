@@ -292,7 +292,7 @@ def leaderboard(track: Track, records: Sequence[Record]) -> str:
             "" if standing.p is None else f"{standing.p:.2g}",
             *(f"{mean:,.0f}" for mean in means),
             str(record.made_with.get("machine", "")),
-            record.date,
+            record.date[:10],
             changes,
         ]
         lines.append("| " + " | ".join(column.replace("|", "\\|") for column in columns) + " |")

@@ -31,6 +31,8 @@ def test_everything_is_scaled_by_the_number_of_layers(model):
         assert setting(config, "trainer.max_steps") == {1: 38, 2: 300, 4: 2400}[size]
         assert setting(config, "model.schedule.warmup_steps") == {1: 4, 2: 30, 4: 240}[size]
         assert setting(config, "model.optimizer.lr") == pytest.approx(6e-3 / size)
+    if model == "bert":
+        assert setting(configs[4], "model.config.init_std") == pytest.approx(0.088 / 2**0.5, rel=1e-4)
     assert {**configs[2], "seed_everything": 0} == made.config_of(base, made.grid()[3], 0)
 
 
