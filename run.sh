@@ -94,7 +94,7 @@ case $command in
     evaluate) needed=evaluation ;; # extra: evaluation
     rag) needed=rag ;; # extra: retrieval
     serve) needed=serve ;; # extra: serve
-    sweep | report) needed=sweep ;; # extra: sweep
+    sweep | report | track) needed=sweep ;; # extra: sweep
     *) needed= ;;
 esac
 extras="${EXTRAS:-}"

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from src.cli.verb import Positive
+from src.cli.verb import NonNegativeFloat, Positive
 from src.errors import InputError
 
 
@@ -16,6 +16,9 @@ def sweep(
     sampler: Literal["grid", "random", "tpe"] | None = None,
     cells: Positive | None = None,
     pruner: Literal["median", "halving"] | None = None,
+    ladder: tuple[int, ...] | None = None,
+    pilot: str | None = None,
+    difference: NonNegativeFloat | None = None,
     study: Path | None = None,
     storage: str | None = None,
     jobs: Positive = 1,
@@ -31,28 +34,28 @@ def sweep(
         sampler: in place of the sweep's own
         cells: how many random or tpe choose
         pruner: stop unpromising runs
+        ladder: numbers of layers at which to run each cell, three or more
+        pilot: the folder of an earlier study, of whose seeds to learn how many a difference needs
+        difference: in the metric, the smallest worth knowing
         study: the folder where it goes (logs/sweep/SWEEP-BASE)
         storage: the URL of a database for several machines; a file in the study's folder otherwise
         jobs: runs at a time
         threads: of each run; the CPUs divided by the jobs
     """
-    n_cpus = os.cpu_count() or 1
-    if jobs > n_cpus:
-        raise InputError(f"--jobs {jobs} is more than this machine's {n_cpus} CPUs")
-    from src.extras.sweep.configuration import read_value, read_yaml
+    n_cpus = check_jobs(jobs)
+    from src.extras.sweep.configuration import read_yaml
     from src.extras.sweep.definition import sweep_of
     from src.extras.sweep.scheduling import run_sweep
 
     content = read_yaml(config)
     given = {"base": base, "seeds": seeds, "sampler": sampler, "cells": cells, "pruner": pruner}
+    given |= {"ladder": ladder, "pilot": pilot, "difference": difference}
     content |= {name: value for name, value in given.items() if value is not None}
-    for setting in set_ or []:
-        key, equals, text = setting.partition("=")
-        if not key or not equals:
-            raise InputError(f"--set {setting!r} is not of the form KEY=VALUE")
-        content["set"] = {**(content.get("set") or {}), key: read_value(text)}
+    if set_:
+        content["set"] = {**(content.get("set") or {}), **settings_of(set_)}
     definition = sweep_of(content, str(config))
-    folder = study or Path(f"logs/sweep/{config.stem}-{Path(definition.base[0]).stem}")
+    name = f"{config.stem}-{Path(definition.base[0]).stem}" + ("-ladder" if definition.ladder else "")
+    folder = study or Path("logs/sweep", name)
     run_sweep(definition, folder, storage, jobs, threads or max(1, n_cpus // jobs), fit=fit, check=check)
 
 
@@ -73,6 +76,27 @@ def report(study: Path, storage: str | None = None) -> None:
     if found is None:
         raise InputError(f"the database has no study {study.name!r}")
     print(f"wrote {write_report(found, study)}")
+
+
+def check_jobs(jobs: int) -> int:
+    """Refuse more runs at a time than there are CPUs; return the number of those."""
+    n_cpus = os.cpu_count() or 1
+    if jobs > n_cpus:
+        raise InputError(f"--jobs {jobs} is more than this machine's {n_cpus} CPUs")
+    return n_cpus
+
+
+def settings_of(given: list[str] | None) -> dict[str, Any]:
+    """Read the values of ``--set``."""
+    from src.extras.sweep.configuration import read_value
+
+    settings = {}
+    for setting in given or []:
+        key, equals, text = setting.partition("=")
+        if not key or not equals:
+            raise InputError(f"--set {setting!r} is not of the form KEY=VALUE")
+        settings[key] = read_value(text)
+    return settings
 
 
 def fit(arguments: list[str], callbacks: list[Any]) -> None:

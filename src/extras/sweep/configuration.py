@@ -2,6 +2,9 @@
 
 import copy
 import re
+from collections.abc import Sequence
+from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +45,19 @@ def read_value(text: str) -> Any:
         raise InputError(f"{text!r} is no YAML value") from error
 
 
-def layered(paths: list[Path]) -> dict[str, Any]:
-    """Merge several configuration files, each over those before it."""
-    config: dict[str, Any] = {}
+def check_fields(content: dict[str, Any], kind: type, where: str, without: tuple[str, ...] = ()) -> None:
+    """Refuse a key that is no field of a dataclass."""
+    known = [f.name for f in fields(kind) if f.name not in without]
+    for key in content:
+        if key not in known:
+            near = get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise InputError(f"unknown key {key!r} in {where}; {hint}")
+
+
+def layered(paths: Sequence[Path], base: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Merge several configuration files, each over those before it, and all over a base."""
+    config = base or {}
     for path in paths:
         config = _over(config, read_yaml(path))
     return config
@@ -56,6 +69,18 @@ def _over(lower: Any, upper: Any) -> Any:
     if upper.get("class_path", lower.get("class_path")) != lower.get("class_path"):
         return upper  # the arguments of another class
     return {key: _over(lower.get(key), upper.get(key)) if key in upper else lower[key] for key in {**lower, **upper}}
+
+
+def setting(config: dict[str, Any], key: str) -> Any:
+    """Return the value at a dotted key, which may leave out ``init_args``; None where there is none."""
+    node: Any = config
+    for name in key.split("."):
+        if isinstance(node, dict) and "class_path" in node and name not in CLASS_KEYS:
+            node = node.get("init_args")
+        if not isinstance(node, dict):
+            return None
+        node = node.get(name)
+    return node
 
 
 def with_settings(config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:

@@ -2,72 +2,20 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import product
 from typing import Any
 
-import numpy as np
-
 from src.errors import InputError
-from src.extras.sweep.configuration import with_settings
+from src.extras.sweep.axes import Axis, Choice, Label, Parameters, Range, axes_of, cells_of_axes, with_own
+from src.extras.sweep.configuration import check_fields, with_settings
+from src.extras.sweep.ladder import Ladder, depth_of, ladder_of, scaled
 
 SAMPLERS = ("grid", "random", "tpe")
 PRUNERS = ("median", "halving")
-RANGE_KEYS = {"low", "high", "log", "points"}
-CHOICE_KEYS = {"name", "value", "parameters"}
-
-Label = str | int | float | bool | None  # what a database holds of a value
-Parameters = dict[str, Label]  # a cell: the label of each of its axes
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A value of an axis, under the label that it has in tables."""
-
-    label: Label
-    value: Any
-    axes: tuple["Axis", ...] = ()  # those that only this value has, such as an optimizer's own learning rates
-
-
-@dataclass(frozen=True)
-class Range:
-    """All numbers from ``low`` to ``high``, by their logarithms if ``log``; a grid takes ``points`` of them."""
-
-    low: float
-    high: float
-    log: bool = False
-    points: int | None = None
-
-    @property
-    def is_integer(self) -> bool:
-        return isinstance(self.low, int) and isinstance(self.high, int)
-
-    def grid(self) -> list[float]:
-        """List its points, at equal distances."""
-        assert self.points is not None
-        spaced = (np.geomspace if self.log else np.linspace)(self.low, self.high, self.points)
-        values = [float(f"{value:.6g}") for value in spaced]
-        values[0], values[-1] = self.low, self.high
-        return list(dict.fromkeys(round(value) for value in values)) if self.is_integer else values
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A dotted configuration key that is varied, over choices or a range."""
-
-    name: str  # unique in the sweep: the key, after the choice that the axis belongs to
-    key: str
-    choices: tuple[Choice, ...] = ()
-    range: Range | None = None
-
-    def choice(self, label: Label) -> Choice:
-        """Return the choice of a label; in a range, the number itself."""
-        if self.range is not None:
-            return Choice(label, label)
-        return next(choice for choice in self.choices if choice.label == label and type(choice.label) is type(label))
+JUDGED_BY = ("metric", "steps", "tokens", "seconds")
+LADDER = "ladder"  # the axis of a ladder's sizes, which is no key of a configuration
 
 
 @dataclass(frozen=True)
@@ -88,6 +36,15 @@ class Sweep:
         mode: whether the lowest (``min``) or the highest (``max``) is the best.
         pruner: stop runs that are worse than the median of the others at the same step (``median``), or all but the
             best third at steps that double (``halving``); None prunes nothing.
+        baseline: the choice that the others are compared with: its label, or with several axes a mapping of their keys
+            to labels; the first of each axis where nothing is said.
+        difference: in the metric, the smallest worth knowing, for which ``pilot`` says how many seeds it needs.
+        pilot: the folder of an earlier study, of whose seeds one learns how much they differ.
+        target: a value of the metric, for the steps, tokens and seconds until it is reached.
+        judged_by: the metric at the end, or the ``steps``, ``tokens`` or ``seconds`` to the target. Cells are tuned by
+            the metric in any case.
+        max_tokens: a run that trains on more fails.
+        ladder: the sizes at which each cell is run; None for the base's own.
     """
 
     parameters: dict[str, Any]
@@ -100,12 +57,20 @@ class Sweep:
     metric: str = "val/loss"
     mode: str = "min"
     pruner: str | None = None
+    baseline: Any = None
+    difference: float | None = None
+    pilot: str | None = None
+    target: float | None = None
+    judged_by: str = "metric"
+    max_tokens: int | None = None
+    ladder: Ladder | None = None
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
             ("sampler", self.sampler, SAMPLERS),
             ("mode", self.mode, ("min", "max")),
             ("pruner", self.pruner, (None, *PRUNERS)),
+            ("judged_by", self.judged_by, JUDGED_BY),
         ):
             if value not in allowed:
                 raise InputError(f"{name} is {value!r}: choose one of {', '.join(map(str, allowed))}")
@@ -116,6 +81,23 @@ class Sweep:
         for axis in self.all_axes():
             if self.sampler == "grid" and axis.range is not None and axis.range.points is None:
                 raise InputError(f"{axis.key} is a range without points: a grid needs to know how many")
+        self._check_judging()
+        _ = self.baseline_group
+
+    def _check_judging(self) -> None:
+        for name, number in (("difference", self.difference), ("target", self.target), ("max_tokens", self.max_tokens)):
+            if number is not None and (type(number) not in (int, float) or not math.isfinite(number)):
+                raise InputError(f"{name} is {number!r}: it must be a number")
+        if (self.difference is None) != (self.pilot is None):
+            raise InputError("difference and pilot go together: how many seeds a difference needs is seen in a pilot")
+        if self.difference is not None and self.difference <= 0:
+            raise InputError(f"difference is {self.difference}: it must be above 0")
+        if self.judged_by != "metric" and self.target is None:
+            raise InputError(f"judged_by is {self.judged_by}: it needs the target that is to be reached")
+        if self.ladder is not None and (self.sampler != "grid" or self.pruner or self.mode != "min"):
+            raise InputError("a ladder fits a loss over whole runs of every cell: sampler grid, mode min and no pruner")
+        if self.ladder is not None and self.judged_by != "metric":
+            raise InputError(f"judged_by is {self.judged_by}: a ladder fits the metric")
 
     def _check_seeds(self) -> None:
         for name, seeds in (("seeds", self.seeds), ("tuning_seeds", self.tuning_seeds)):
@@ -141,21 +123,61 @@ class Sweep:
 
     @cached_property
     def axes(self) -> tuple[Axis, ...]:
-        """The axes that every cell has."""
-        return _axes(self.parameters, "")
+        """The axes that every cell has, that of a ladder first."""
+        sizes = () if self.ladder is None else tuple(Choice(size, size) for size in self.ladder.sizes)
+        return (*([Axis(LADDER, LADDER, sizes)] if sizes else []), *self.varied)
+
+    @cached_property
+    def varied(self) -> tuple[Axis, ...]:
+        """The axes of the choices that are compared."""
+        return axes_of(self.parameters)
+
+    @cached_property
+    def baseline_group(self) -> tuple[Label, ...] | None:
+        """The labels of the baseline on the axes of the choices; None for the first cell that was sampled."""
+        given = self.baseline
+        if given is None and self.sampler != "grid":
+            return None
+        if given is not None and not isinstance(given, dict):
+            if len(self.varied) > 1:
+                raise InputError(
+                    f"baseline is {given}: with several parameters, give a mapping of their keys to labels"
+                )
+            given = {self.varied[0].key: given}
+        group = []
+        for axis in self.varied:
+            labels: list[Any] = [choice.label for choice in axis.choices] if axis.range is None else axis.range.grid()
+            label = (given or {}).get(axis.key, labels[0])
+            if label not in labels:
+                raise InputError(f"baseline {axis.key} is {label!r}: choose one of {', '.join(map(str, labels))}")
+            group.append(label)
+        unknown = (given or {}).keys() - {axis.key for axis in self.varied}
+        if unknown:
+            raise InputError(f"baseline names {min(unknown)}, which is not varied")
+        return tuple(group)
 
     def all_axes(self) -> Iterator[Axis]:
         """Iterate over those of single choices too, each before its choices' own."""
-        return _with_own(self.axes)
+        return with_own(self.axes)
+
+    @property
+    def judged_name(self) -> str:
+        """What a run is judged by, such as ``val/loss`` or ``tokens to val/loss 2.6``."""
+        return self.metric if self.judged_by == "metric" else f"{self.judged_by} to {self.metric} {self.target:g}"
+
+    @property
+    def judged_mode(self) -> str:
+        """Whether the lowest or the highest of that is the best."""
+        return self.mode if self.judged_by == "metric" else "min"
 
     def grid(self) -> list[Parameters]:
         """List every cell of the grid."""
-        return list(_cells(self.axes, Range.grid))
+        return list(cells_of_axes(self.axes, Range.grid))
 
     def probes(self) -> list[Parameters]:
         """List a few cells in which each value of each axis occurs, and both ends of each range."""
         probes, seen = [], set[tuple[str, str]]()
-        for cell in _cells(self.axes, lambda values: [values.low, values.high]):
+        for cell in cells_of_axes(self.axes, lambda values: [values.low, values.high]):
             values = {(name, json.dumps(label)) for name, label in cell.items()}
             if not values <= seen:
                 probes.append(cell)
@@ -168,11 +190,20 @@ class Sweep:
 
     def settings(self, parameters: Parameters) -> dict[str, Any]:
         """Map the dotted keys of a cell to their values, over what all runs have."""
-        return self.set | {axis.key: choice.value for axis, choice in self.chosen(parameters)}
+        return self.set | {axis.key: choice.value for axis, choice in self.chosen(parameters) if axis.key != LADDER}
 
     def config_of(self, config: dict[str, Any], parameters: Parameters, seed: int) -> dict[str, Any]:
         """Make the complete configuration of a run out of the base, less the folder that it goes to."""
-        return with_settings(config, {**self.settings(parameters), "seed_everything": seed})
+        made = with_settings(config, {**self.settings(parameters), "seed_everything": seed})
+        if self.ladder is None:
+            return made
+        return scaled(made, self.size(parameters) / depth_of(config), self.ladder.lr_exponent)
+
+    def size(self, parameters: Parameters) -> int:
+        """Return the number of layers of a cell on a ladder."""
+        size = parameters[LADDER]
+        assert isinstance(size, int)
+        return size
 
     def chosen(self, parameters: Parameters) -> Iterator[tuple[Axis, Choice]]:
         """Iterate over the axes of a cell, each with its choice, in the order of the file."""
@@ -189,87 +220,44 @@ class Sweep:
         """Return the choices of a cell on the axes that every cell has."""
         return tuple(parameters[axis.name] for axis in self.axes)
 
+    def is_baseline(self, parameters: Parameters) -> bool:
+        """Whether a cell is of the choice that the others are compared with."""
+        return tuple(parameters[axis.name] for axis in self.varied) == self.baseline_group
+
+    def n_choices(self) -> int:
+        """Count what is compared."""
+        return len(set(map(self.choice_label, self.grid()))) if self.sampler == "grid" else self.n_cells()
+
     def label(self, parameters: Parameters) -> str:
-        """Name a cell as a person would, such as ``sgd, lr=0.1``."""
+        """Name a cell as a person would, such as ``sgd, lr=0.1``, or ``sgd, lr=0.1, 2 layers`` on a ladder."""
+        size = [] if self.ladder is None else [f"{self.size(parameters)} layers"]
+        return ", ".join([*self._parts(parameters), *size])
+
+    def choice_label(self, parameters: Parameters) -> str:
+        """Name what is compared, whatever its size, and with the best of what it has of its own if that is tuned."""
+        own = {axis.name for axis in self.varied}
+        return ", ".join(self._parts(parameters, own if self.tuning_seeds else None))
+
+    def _parts(self, parameters: Parameters, names: Container[str] | None = None) -> list[str]:
         parts = []
         for axis, choice in self.chosen(parameters):
+            if axis.key == LADDER or (names is not None and axis.name not in names):
+                continue
             shown = f"{choice.label:g}" if isinstance(choice.label, float) else str(choice.label)
-            is_name = isinstance(choice.label, str) and self.axes == (axis,)
+            is_name = isinstance(choice.label, str) and self.varied == (axis,)
             parts.append(shown if is_name else f"{axis.key.rpartition('.')[2]}={shown}")
-        return ", ".join(parts)
+        return parts
 
 
 def sweep_of(content: dict[str, Any], where: str) -> Sweep:
     """Make the sweep of a file's content."""
-    known = [f.name for f in fields(Sweep)]
-    for key in content:
-        if key not in known:
-            near = get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise InputError(f"unknown key {key!r} in {where}; {hint}")
+    check_fields(content, Sweep, where)
     if "parameters" not in content:
         raise InputError(f"the grid is empty: {where} has no parameters")
     base = content.get("base")
     if not base:
         raise InputError(f"{where} names no base configuration: add base, or give --base")
-    return Sweep(**{**content, "base": [base] if isinstance(base, str) else base})
-
-
-def _with_own(axes: tuple[Axis, ...]) -> Iterator[Axis]:
-    for axis in axes:
-        yield axis
-        for choice in axis.choices:
-            yield from _with_own(choice.axes)
-
-
-def _axes(parameters: dict[str, Any], owner: str) -> tuple[Axis, ...]:
-    axes = []
-    for key, values in parameters.items():
-        name = f"{owner}: {key}" if owner else key
-        if isinstance(values, dict) and values.keys() <= RANGE_KEYS:
-            axes.append(Axis(name, key, range=_range(key, values)))
-        elif isinstance(values, list) and values:
-            choices = tuple(_choice(key, value) for value in values)
-            labels = [json.dumps(choice.label) for choice in choices]
-            twice = next((label for label in labels if labels.count(label) > 1), None)
-            if twice is not None:
-                raise InputError(f"{key} has the value {twice} twice")
-            axes.append(Axis(name, key, choices))
-        elif values in ([], {}, None):
-            raise InputError(f"the grid is empty: {key} has no values")
-        else:
-            raise InputError(f"{key} is {values!r}: it must be a list of values, or a range {{low, high, log, points}}")
-    return tuple(axes)
-
-
-def _choice(key: str, value: Any) -> Choice:
-    if isinstance(value, dict) and value.keys() <= CHOICE_KEYS and "value" in value:
-        label = value.get("name", value["value"])
-        label = label if isinstance(label, Label) else json.dumps(label)
-        own = value.get("parameters")
-        if own is not None and (not isinstance(own, dict) or not own):
-            raise InputError(f"the grid is empty: {key} {label} has parameters without a key")
-        return Choice(label, value["value"], _axes(own, str(label)) if own else ())
-    return Choice(value if isinstance(value, Label) else json.dumps(value), value)
-
-
-def _range(key: str, values: dict[str, Any]) -> Range:
-    try:
-        made = Range(**values)
-        wrong = not (made.low < made.high and math.isfinite(made.high - made.low)) or (made.log and made.low <= 0)
-    except TypeError:
-        wrong = True
-    if wrong or (made.points is not None and (type(made.points) is not int or made.points < 2)):
-        raise InputError(f"{key} is no range: {values} needs low < high, low above 0 with log, and 2 points or more")
-    return made
-
-
-def _cells(axes: tuple[Axis, ...], numbers: Callable[[Range], list[float]]) -> Iterator[Parameters]:
-    options: list[list[Parameters]] = []
-    for axis in axes:
-        if axis.range is not None:
-            options.append([{axis.name: value} for value in numbers(axis.range)])
-        else:
-            options.append([{axis.name: c.label, **own} for c in axis.choices for own in _cells(c.axes, numbers)])
-    for parts in product(*options):
-        yield {name: label for part in parts for name, label in part.items()}
+    made = {**content, "base": [base] if isinstance(base, str) else base}
+    if made.get("ladder") is not None:
+        made["ladder"] = ladder_of(made["ladder"])
+    return Sweep(**made)

@@ -21,7 +21,8 @@ from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
-from src.extras.sweep.definition import Axis, Label, Sweep
+from src.extras.sweep.axes import Axis, Label
+from src.extras.sweep.definition import Sweep
 from src.extras.sweep.study import HEARTBEAT_SECONDS
 
 SAMPLERS = {"grid": RandomSampler, "random": RandomSampler, "tpe": TPESampler}  # a grid leaves nothing to sample

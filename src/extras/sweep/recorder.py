@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from src.errors import Diverged, InputError, RunEnded
+from src.tasks import Task
 
 
 class Pruned(RunEnded):
@@ -25,23 +26,30 @@ class Recorder(L.Callback):
     Args:
         metric: that the run is judged by.
         report: takes each validation's step and value; returns whether the run is to be pruned.
+        max_tokens: that may be trained on; None for any number.
     """
 
-    def __init__(self, metric: str, report: Callable[[int, float], bool]) -> None:
-        self.metric, self.report = metric, report
+    def __init__(self, metric: str, report: Callable[[int, float], bool], max_tokens: int | None = None) -> None:
+        self.metric, self.report, self.max_tokens = metric, report, max_tokens
         self.curve: list[tuple[int, float]] = []
         self.record: dict[str, Any] = {}
         self._batches = hashlib.sha256()
+        self._tokens = 0
+        self._trained = 0.0
+        self._since: float | None = None  # since when the seconds of training alone go on
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.record["precision"] = str(trainer.precision)
         self.record["n_parameters"] = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
         self.record["initial_weights"] = weights_digest(pl_module)
         self._start, self._cpu_start = time.perf_counter(), time.process_time()
+        self._since = self._start
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: dict[str, Tensor], batch_idx: int
     ) -> None:
+        if self._since is None:
+            self._since = time.perf_counter()
         for name in sorted(batch):
             if isinstance(batch[name], Tensor):
                 self._batches.update(batch[name].cpu().numpy().tobytes())
@@ -52,6 +60,19 @@ class Recorder(L.Callback):
         if "first_loss" not in self.record:
             self.record["first_loss"] = float(outputs["loss"])
         self.record["steps"] = trainer.global_step
+        assert isinstance(pl_module, Task)
+        self._tokens += int(pl_module.count_tokens(batch))
+        self.record["tokens"] = self._tokens
+        if self.max_tokens is not None and self._tokens > self.max_tokens:
+            raise InputError(
+                f"{self._tokens:,} tokens were trained on by step {trainer.global_step}, and max_tokens is "
+                f"{self.max_tokens:,}: take fewer steps or smaller batches"
+            )
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._since is not None:
+            self._trained += time.perf_counter() - self._since
+            self._since = None
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn != "fit":
@@ -64,6 +85,9 @@ class Recorder(L.Callback):
         if not math.isfinite(value):
             raise Diverged(f"{self.metric} is {value} at step {step}")
         self.curve.append((step, value))
+        # beside the curve's steps
+        self.record.setdefault("tokens_at", []).append(self._tokens)
+        self.record.setdefault("seconds_at", []).append(self._trained)
         self.record["metrics"] = {
             name: float(v) for name, v in logged.items() if name.startswith(("val/", "throughput/tokens"))
         }

@@ -11,7 +11,9 @@ import optuna
 from optuna.trial import TrialState
 from scipy.stats import t as student
 
-from src.extras.sweep.definition import Parameters, Sweep
+from src.errors import InputError
+from src.extras.sweep.axes import Parameters
+from src.extras.sweep.definition import Sweep
 from src.extras.sweep.queue import current_trials, run_of
 
 CONFIDENCE = 0.95
@@ -22,8 +24,8 @@ class RunResult:
     """A run that ended.
 
     Args:
-        state: ``complete``, ``pruned``, ``diverged`` or ``failed``.
-        value: the metric at its last validation, of a complete run.
+        state: ``complete``, ``pruned``, ``diverged``, ``failed``, or ``unreached`` of a target.
+        value: of a complete run the metric at its last validation, or the cost of its target.
         record: all else that was recorded.
     """
 
@@ -64,10 +66,14 @@ class CellResult:
         found = [run.record[name] for run in self.runs if name in run.record]
         return statistics.fmean(found) if found else None
 
+    def differences(self, other: "CellResult") -> list[float]:
+        """List the differences to another cell, by the seeds that both have."""
+        theirs = {run.seed: run.value for run in other.runs}
+        return [run.value - theirs[run.seed] for run in self.runs if run.seed in theirs]  # type: ignore[operator]
+
     def difference(self, other: "CellResult") -> Estimate | None:
         """Compare with another cell over the seeds that both have, which have the same data and weights in both."""
-        theirs = {run.seed: run.value for run in other.runs}
-        differences = [run.value - theirs[run.seed] for run in self.runs if run.seed in theirs]  # type: ignore[operator]
+        differences = self.differences(other)
         return estimate(differences) if differences else None
 
 
@@ -80,12 +86,43 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean, deviation, float(student.ppf((1 + CONFIDENCE) / 2, n - 1)) * deviation / n**0.5)
 
 
+def cost_of_target(record: dict[str, Any], sweep: Sweep, cost: str) -> float | None:
+    """Interpolate the ``steps``, ``tokens`` or ``seconds`` at which a run's metric first reached the target.
+
+    Linear between two evaluations; where the first one is there already, it is that one's. None where none is.
+    """
+    assert sweep.target is not None
+    costs = [step for step, _ in record["curve"]] if cost == "steps" else record.get(f"{cost}_at")
+    if costs is None:
+        raise InputError(f"the runs of this study were made before {cost} were recorded: judge them by steps")
+    sign = 1 if sweep.mode == "min" else -1
+    before: tuple[float, float] | None = None
+    for here, (_, value) in zip(costs, record["curve"], strict=True):
+        if sign * value <= sign * sweep.target:
+            if before is None:
+                return here
+            then, was = before
+            return then + (here - then) * (was - sweep.target) / (was - value)
+        before = here, value
+    return None
+
+
+def _judged(state: str, value: float | None, record: dict[str, Any], sweep: Sweep) -> tuple[str, float | None]:
+    """Return the state of a run, and what it is judged by."""
+    if value is None or sweep.judged_by == "metric":
+        return state, value
+    cost = cost_of_target(record, sweep, sweep.judged_by)
+    record["reason"] = "" if cost is not None else f"{sweep.metric} {value:.4f} at the end: {sweep.target} not reached"
+    return ("unreached" if cost is None else state), cost
+
+
 def runs_of(study: optuna.Study, sweep: Sweep) -> list[RunResult]:
     """List the runs that ended, by number. Those whose process died are no results."""
     runs = []
     for trial in current_trials(study.get_trials(deepcopy=False)).values():
         if trial.state.is_finished():
-            run = run_of(trial)
+            run, record = run_of(trial), dict(trial.user_attrs)
+            value = trial.value if trial.state == TrialState.COMPLETE else None
             runs.append(
                 RunResult(
                     trial.number,
@@ -93,9 +130,8 @@ def runs_of(study: optuna.Study, sweep: Sweep) -> list[RunResult]:
                     dict(trial.params),
                     run.seed,
                     run.is_tuning,
-                    trial.user_attrs["state"],
-                    trial.value if trial.state == TrialState.COMPLETE else None,
-                    dict(trial.user_attrs),
+                    *_judged(record["state"], value, record, sweep),
+                    record,
                 )
             )
     return sorted(runs, key=lambda run: run.number)
@@ -125,3 +161,8 @@ def odd_ones(runs: Sequence[RunResult], what: str) -> list[str]:
             usual = Counter(found.values()).most_common(1)[0][0]
             odd |= {label: None for label, value in found.items() if value != usual}
     return list(odd)
+
+
+def shown(value: float) -> str:
+    """Write a number as tables have it."""
+    return f"{value:,.4f}" if abs(value) < 100 else f"{value:,.0f}"

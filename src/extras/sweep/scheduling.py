@@ -24,11 +24,12 @@ from optuna.trial import FrozenTrial
 
 from src.errors import InputError
 from src.extras.sweep.configuration import layered, with_settings
-from src.extras.sweep.definition import Sweep
+from src.extras.sweep.definition import LADDER, Sweep
 from src.extras.sweep.queue import Queue, run_of
 from src.extras.sweep.study import find_study, make_study, open_storage, resume_study
 from src.extras.sweep.tables import write_report
 from src.extras.sweep.trial import PREEMPTED, Fit, run_trial
+from src.extras.sweep.verdicts import state_power
 
 # what a process has imported before runs are forked from it: that takes longer than a short run
 PRELOADED = ["src.cli.training", "src.extras.sweep.trial", "tensorboard.summary", "torch.utils.tensorboard"]
@@ -39,7 +40,15 @@ POLL_SECONDS = 1.0  # between two looks at what other processes of the study hav
 
 
 def run_sweep(
-    sweep: Sweep, folder: Path, storage_url: str | None, jobs: int, threads: int, *, fit: Fit, check: Check
+    sweep: Sweep,
+    folder: Path,
+    storage_url: str | None,
+    jobs: int,
+    threads: int,
+    *,
+    fit: Fit,
+    check: Check,
+    config: dict[str, Any] | None = None,
 ) -> None:
     """Run what is left to run of a sweep, together with the other processes on its study, and write the report.
 
@@ -50,8 +59,10 @@ def run_sweep(
         threads: of each.
         fit: trains.
         check: refuses a configuration before anything is trained.
+        config: what the sweep's settings lie over; its base files if None.
     """
-    config = layered([Path(path) for path in sweep.base])
+    config = layered([Path(path) for path in sweep.base]) if config is None else config
+    power = state_power(sweep)
     if (config.get("trainer") or {}).get("devices") is None:  # all would be taken
         config = with_settings(config, {"trainer.devices": 1})
     is_new = not folder.exists()
@@ -68,6 +79,9 @@ def run_sweep(
             decided = check_cells(sweep, config, check, context)
             study = make_study(storage, folder.name, sweep, config, decided)
         resume_study(study, sweep, config)  # also one that another process has made meanwhile, of another sweep
+        if power:
+            print(power, flush=True)
+            study.set_user_attr("power", power)
     except InputError:
         if is_new:
             shutil.rmtree(folder)
@@ -192,14 +206,15 @@ class Scheduler:
             "experiment": name,
             "trainer.default_root_dir": str(folder.parent),
             # the columns of TensorBoard's table: what is varied, and what came out
-            "hparams.keys": [axis.key for axis, _ in sweep.chosen(trial.params)],
+            "hparams.keys": [axis.key for axis, _ in sweep.chosen(trial.params) if axis.key != LADDER],
             "hparams.metrics": [sweep.metric],
         }
         config = with_settings(sweep.config_of(self.config, trial.params, seed), settings)
         (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         slot = min(set(range(self.jobs)) - {run.device_slot for run in self.active})
         ours, its = self.context.Pipe()
-        arguments = (self.fit, folder.absolute(), sweep.metric, self.threads, slot, Path.cwd(), its)
+        judged = (sweep.metric, sweep.max_tokens)
+        arguments = (self.fit, folder.absolute(), *judged, self.threads, slot, Path.cwd(), its)
         process = self.context.Process(target=run_trial, args=arguments)
         process.start()
         its.close()

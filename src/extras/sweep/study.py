@@ -22,6 +22,8 @@ HEARTBEAT_SECONDS = 20  # between two heartbeats of a run
 LOST_SECONDS = 120  # without one: the run's machine is gone
 CREATION_SECONDS = 10  # that another process may take to create a study
 GROWING = ("seeds", "cells")  # what a study may be given more of
+# how what was run is looked at
+JUDGING = ("baseline", "difference", "pilot", "target", "judged_by")
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", ExperimentalWarning)  # so Optuna calls its heartbeats since 2.9
@@ -104,14 +106,14 @@ def sweep_of_study(study: optuna.Study) -> Sweep:
 
 
 def resume_study(study: optuna.Study, sweep: Sweep, config: dict[str, Any]) -> None:
-    """Go on with a study, which may be given more seeds and more cells; refuse anything else that differs."""
+    """Go on with a study, which may be given more seeds and cells, or be judged otherwise; refuse what else differs."""
     old, new = asdict(sweep_of_study(study)), asdict(sweep)
     another = f"the study {study.study_name} was made from another sweep"
     if set(old["seeds"]) - set(new["seeds"]):
         raise InputError(f"{another}: seeds was {old['seeds']} and is {new['seeds']}, which is less")
     if (old["cells"] or 0) > (new["cells"] or 0):
         raise InputError(f"{another}: cells was {old['cells']} and is {new['cells']}, which is less")
-    fixed = [{k: v for k, v in made.items() if k not in (*GROWING, "base")} for made in (old, new)]
+    fixed = [{k: v for k, v in made.items() if k not in (*GROWING, *JUDGING, "base")} for made in (old, new)]
     difference = _first_difference({"config": study.user_attrs["config"], **fixed[0]}, {"config": config, **fixed[1]})
     if difference:
         raise InputError(f"{another}: {difference}; give this one a folder of its own by --study")

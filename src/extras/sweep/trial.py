@@ -22,7 +22,14 @@ Fit = Callable[[list[str], list[Any]], None]
 
 
 def run_trial(
-    fit: Fit, folder: Path, metric: str, threads: int, device_slot: int, directory: Path, parent: Connection
+    fit: Fit,
+    folder: Path,
+    metric: str,
+    max_tokens: int | None,
+    threads: int,
+    device_slot: int,
+    directory: Path,
+    parent: Connection,
 ) -> None:
     """Train, and write ``result.json`` into the folder, atomically: by it alone is a run judged.
 
@@ -32,6 +39,7 @@ def run_trial(
         fit: trains.
         folder: where the run's ``config.yaml`` lies, and where all that it leaves goes.
         metric: that the run is judged by.
+        max_tokens: that it may train on.
         threads: to compute with.
         device_slot: which accelerator, where there are any; each run has one.
         directory: the working directory.
@@ -47,7 +55,7 @@ def run_trial(
         parent.send((step, value))
         return bool(parent.recv())
 
-    recorder = Recorder(metric, report)
+    recorder = Recorder(metric, report, max_tokens)
     state, reason = "failed", "it ended before its last step"
     try:
         fit(command, [recorder])

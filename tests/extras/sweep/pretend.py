@@ -8,6 +8,8 @@ from multiprocessing import parent_process
 from pathlib import Path
 
 import yaml
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import create_trial
 
 from src.errors import Diverged, Preempted
 from src.extras.sweep.definition import Sweep
@@ -71,3 +73,17 @@ def fit(arguments, callbacks) -> None:
 def check(config):
     """Nothing is wrong with it."""
     return {}
+
+
+def finished(folder: Path, made: Sweep, record) -> None:
+    """Write a study whose runs are all complete: ``record`` says what is recorded of a cell and a seed."""
+    folder.mkdir(exist_ok=True)
+    study = make_study(open_storage(folder), folder.name, made, {}, {})
+    labels = {axis.name: CategoricalDistribution([choice.label for choice in axis.choices]) for axis in made.axes}
+    for seed in made.seeds:
+        for number, cell in enumerate(made.grid()):
+            recorded = record(cell, seed)
+            value = recorded["value"]
+            attributes = {"cell": number, "seed": seed, "is_tuning": False, "state": "complete", **recorded}
+            attributes.setdefault("curve", [(1, 2 * value), (2, value)])
+            study.add_trial(create_trial(value=value, params=cell, distributions=labels, user_attrs=attributes))

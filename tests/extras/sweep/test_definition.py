@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from src.errors import InputError
-from src.extras.sweep.definition import Range, sweep_of
+from src.extras.sweep.axes import Range
+from src.extras.sweep.definition import sweep_of
 
 ROOT = Path(__file__).parents[3]
 OPTIMIZERS = [
