@@ -30,7 +30,7 @@ TEXT = "".join((ROOT / page).read_text() for page in PAGES)
 # those of the template's extras that were taken out
 ABSENT = {
     name
-    for name in ("bench", "completion", "huggingface", "retrieval", "serve", "sweep")
+    for name in ("bench", "completion", "huggingface", "plan", "retrieval", "serve", "sweep")
     if not (ROOT / "src/extras" / name).is_dir()
 }
 
