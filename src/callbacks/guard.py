@@ -19,7 +19,7 @@ from torch import Tensor
 from src.callbacks.blame import Batches, cause_of_spike, first_fault, location
 from src.callbacks.checkpoints import ends, last_checkpoint, save_last, validation_follows
 from src.callbacks.ema import EMA
-from src.distributed import ZeroStrategy
+from src.distributed import ZeroStrategy, mean_over_ranks
 from src.errors import Diverged, InputError, Interrupted, Preempted
 from src.tasks import Task
 from src.tasks.optimization import NormCallback
@@ -112,9 +112,7 @@ class Guard(NormCallback):
     def on_gradient_norm(self, trainer: L.Trainer, task: Task, norm: Tensor) -> None:
         loss = torch.stack([loss for _, _, loss in task.batches]).mean().float()
         asked = loss.new_full((), float(self._signal is not None))  # a number that is copied would wait for the GPU
-        values = torch.stack([loss, asked])
-        if trainer.world_size > 1:
-            values = trainer.strategy.reduce(values, reduce_op="mean")
+        values = mean_over_ranks(torch.stack([loss, asked]))
         loss_now, asked_now, norm_now = torch.cat([values, norm.float().to(values.device).view(1)]).tolist()
         self._ending = asked_now > 0
         # a gradient scaler handles overflows itself, and they are not faults: by them it finds its scale

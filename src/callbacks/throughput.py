@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from src.distributed import data_parallel_size
@@ -18,20 +19,24 @@ SHAPES = 5  # of batches, whose work is counted
 
 
 def training_flops(task: Task, batch: dict[str, Any]) -> int:
-    """Count the FLOP of the matmuls and the attention of a batch: forward, and backward as two forward passes.
-
-    Counted on the meta device, where nothing is computed; on a CPU the counter does not see attention.
-    """
+    """Count the FLOP of the matmuls and the attention of a batch: forward, and backward as two forward passes."""
     with torch.device("meta"):
-        model = task.build_model().eval()
-    for module in model.modules():
+        model = task.build_model()
+    return 3 * forward_flops(model, {name: tensor.to("meta") for name, tensor in task.inputs(batch).items()})
+
+
+def forward_flops(model: nn.Module, inputs: dict[str, torch.Tensor]) -> int:
+    """Count the FLOP of a network's matmuls and attention on inputs, in evaluation.
+
+    On the meta device, where nothing is computed; on a CPU the counter does not see attention.
+    """
+    for module in model.eval().modules():
         if isinstance(module, SelfAttention) and module.kernel not in (KERNELS["dense"], KERNELS["sliding_window"]):
             # that device has no other kernels
             module.kernel = KERNELS["dense" if module.span.window is None else "sliding_window"]
-    inputs = {name: tensor.to("meta") for name, tensor in task.inputs(batch).items()}
     with FlopCounterMode(display=False) as counter:
         model(**inputs)
-    return 3 * counter.get_total_flops()
+    return counter.get_total_flops()
 
 
 class Throughput(L.Callback):

@@ -134,8 +134,13 @@ class TrainingCLI(LightningCLI):
         )
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments(
-            "data", "model.init_args.config.vocab_size", compute_fn=prepared_vocab_size, apply_on="instantiate"
+            "data", "model.init_args.config.vocab_size", compute_fn=self.vocab_size, apply_on="instantiate"
         )
+
+    def vocab_size(self, data: src.data.TextDataModule) -> int:
+        """Prepare the data, which the trainer would do only later: the network is made for their vocabulary."""
+        data.prepare_data()
+        return data.vocab_size
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         check_order(self.arguments)
@@ -311,12 +316,6 @@ class TrainingCLI(LightningCLI):
 
     def after_fit(self) -> None:
         print_results(self.trainer)
-
-
-def prepared_vocab_size(data: src.data.TextDataModule) -> int:
-    """Prepare the data, which the trainer would do only later: the network is made for the size of their vocabulary."""
-    data.prepare_data()
-    return data.vocab_size
 
 
 def main(

@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.distributed as dist
 from filelock import FileLock
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -205,9 +206,12 @@ class TextDataModule(L.LightningDataModule, ABC):
         return {"rank": kwargs["rank"], "world_size": kwargs["num_replicas"]}
 
     def _mean_over_ranks(self, count: Tensor) -> Tensor:
-        strategy = self.trainer.strategy  # type: ignore[union-attr]
         # it stays there: to fetch it would wait for all that the GPU has still to do
-        return strategy.reduce(count.to(strategy.root_device, non_blocking=True), reduce_op="mean")
+        count = count.to(self.trainer.strategy.root_device, non_blocking=True)  # type: ignore[union-attr]
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(count)  # not by `Strategy.reduce`, which waits at a barrier before
+            count /= dist.get_world_size()
+        return count
 
     def batch_sampler(self, rows: Any, *, train: bool) -> ResumableBatchSampler:
         """Shuffle for training, by length where rows have lengths; for evaluation, keep the order."""

@@ -5,6 +5,7 @@ from src.distributed.collectives import (
     data_parallel_group,
     data_parallel_size,
     gather_objects,
+    mean_over_ranks,
     unsharded_model,
 )
 from src.distributed.mesh import MeshStrategy
@@ -21,5 +22,6 @@ __all__ = [
     "data_parallel_group",
     "data_parallel_size",
     "gather_objects",
+    "mean_over_ranks",
     "unsharded_model",
 ]

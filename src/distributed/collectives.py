@@ -22,6 +22,17 @@ def gather_objects(mine: Any, group: Any = None) -> list[Any]:
     return found
 
 
+def mean_over_ranks(tensor: Tensor) -> Tensor:
+    """Average a tensor over all processes, in place, on its device; each of them must call this.
+
+    By one collective: `Strategy.reduce` has them wait at a barrier before it.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(tensor)
+        tensor /= dist.get_world_size()
+    return tensor
+
+
 def data_parallel_group(strategy: Strategy) -> Any:
     """Look up the processes with rows of their own; those of one pipeline, or tensor-parallel group, are one of them.
 

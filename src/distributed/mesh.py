@@ -13,12 +13,13 @@ from lightning.fabric.utilities.distributed import _destroy_dist_connection
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, distribute_module
 from torch.distributed.tensor.parallel import ParallelStyle, parallelize_module
 from torchmetrics import Metric
 
+from src.distributed.materialize import materialize
 from src.distributed.plans import check_tensor_parallel, tensor_plan
 from src.distributed.saving import atomic_folder
 from src.errors import InputError
@@ -32,9 +33,14 @@ class MeshStrategy(ModelParallelStrategy):
     as long as a block computes (FSDP2; Zhao et al. 2023). Along the tensor-parallel dimension the processes have the
     same rows, and each computes with its heads and its columns (Shoeybi et al. 2019).
 
+    The network is built on the meta device, cut, and then given its initial weights, one parameter at a time.
+
     Args:
         data_parallel_size: processes along the first dimension; ``auto`` is all that the second leaves.
         tensor_parallel_size: processes along the second; ``auto`` is all of them.
+        replicate_size: groups that the processes along the first dimension are divided into, neighbours together. Each
+            of them has all shards, and gradients are summed over the groups (HSDP): parameters are gathered within a
+            machine alone if a group is a machine.
         save_distributed_checkpoint: a folder to which each process writes its shard, for models that fit no single
             memory (the verb ``consolidate`` makes a file of it); else one file, as without this strategy.
         reshard_after_forward: free the gathered parameters after the forward pass and gather them again for the
@@ -46,11 +52,13 @@ class MeshStrategy(ModelParallelStrategy):
     """
 
     is_sharded = True  # a process holds parts of the weights only
+    builds_on_meta = True
 
     def __init__(
         self,
         data_parallel_size: Literal["auto"] | int = "auto",
         tensor_parallel_size: Literal["auto"] | int = 1,
+        replicate_size: int = 1,
         save_distributed_checkpoint: bool = False,
         reshard_after_forward: bool = True,
         sync_each_batch: bool = False,
@@ -59,7 +67,7 @@ class MeshStrategy(ModelParallelStrategy):
     ) -> None:
         super().__init__(data_parallel_size, tensor_parallel_size, save_distributed_checkpoint, process_group_backend)
         self.reshard_after_forward, self.sync_each_batch = reshard_after_forward, sync_each_batch
-        self.cpu_offload = cpu_offload
+        self.cpu_offload, self.replicate_size = cpu_offload, replicate_size
         self._sharded = False
 
     @property
@@ -79,6 +87,10 @@ class MeshStrategy(ModelParallelStrategy):
                 f"data_parallel_size {data} x tensor_parallel_size {tensor} is not the number of processes, "
                 f"{world_size}: change one of the three"
             )
+        if self.replicate_size < 1 or data % self.replicate_size:
+            raise InputError(
+                f"replicate_size is {self.replicate_size}: it must divide the {data} data-parallel processes"
+            )
         return data, tensor
 
     def check(self, trainer: L.Trainer, task: Any) -> None:
@@ -97,16 +109,24 @@ class MeshStrategy(ModelParallelStrategy):
     def setup(self, trainer: L.Trainer) -> None:
         if not self._sharded:  # a run that fits and then validates is set up twice
             self._sharded = True
-            self._shard(self.lightning_module.model)  # type: ignore[union-attr, arg-type]
+            task: Any = self.lightning_module
+            self._shard(task.model)
+            with self.precision_plugin.module_init_context():
+                device = torch.device("cpu") if self.cpu_offload else self.root_device
+                materialize(task.model, task.build_model, task.initial_model, device)
         super().setup(trainer)
 
     def _shard(self, model: nn.Module) -> None:
-        data, tensor = self.sizes(self.world_size)
+        data, tensor = self.device_mesh.shape
+        mesh, over = self.device_mesh, ["data_parallel"]
+        if self.replicate_size > 1:
+            shape, over = (self.replicate_size, data // self.replicate_size, tensor), ["replicate", "shard"]
+            mesh = init_device_mesh(mesh.device_type, shape, mesh_dim_names=(*over, "tensor_parallel"))
         if tensor > 1:
-            parallelize(model, self.device_mesh["tensor_parallel"])
+            parallelize(model, mesh["tensor_parallel"])
         if data > 1 or tensor == 1:
             settings: dict[str, Any] = {
-                "mesh": self.device_mesh["data_parallel"],
+                "mesh": mesh[tuple(over)],
                 "reshard_after_forward": self.reshard_after_forward,
                 "mp_policy": self._mixed_precision(),
                 "offload_policy": CPUOffloadPolicy() if self.cpu_offload else OffloadPolicy(),

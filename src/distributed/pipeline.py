@@ -16,8 +16,9 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGP
 from torch.optim import Optimizer
 
 from src.distributed.collectives import gather_objects
+from src.distributed.materialize import materialize
 from src.distributed.saving import named_state, numbered_state
-from src.distributed.stages import ScheduledLoss, cost, keep, partition, steps_of
+from src.distributed.stages import ScheduledLoss, cost, keep, n_parameters, partition, steps_of
 from src.errors import InputError
 from src.models.network import run
 from src.optim import parameter_groups
@@ -56,6 +57,7 @@ class PipelineStrategy(DDPStrategy):
     """
 
     is_sharded = True  # a process holds parts of the weights only
+    builds_on_meta = True
 
     def __init__(
         self,
@@ -114,6 +116,11 @@ class PipelineStrategy(DDPStrategy):
         return {"num_replicas": self.mesh["dp"].size(), "rank": self.mesh["dp"].get_local_rank()}
 
     @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        """Yes: before, the network is on the meta device."""
+        return True
+
+    @property
     def task(self) -> Any:
         """The LightningModule."""
         return self.lightning_module
@@ -140,9 +147,12 @@ class PipelineStrategy(DDPStrategy):
         self._groups = [[names[id(p)] for p in group["params"]] for group in parameter_groups(model)]
         self._keys = list(self.task.state_dict())
         steps = steps_of(model)
-        self._cut = partition([cost(step) for step in steps], self.n_stages)
+        costs, sizes = [cost(step) for step in steps], [n_parameters(step) for step in steps]
+        self._cut = partition(costs, self.n_stages, sizes)
         self._mine = [k for k in range(self.n_stages) if k % self.size == self.pipeline_rank]
         keep(model, [steps[i] for k in self._mine for i in self._cut[k]])
+        with self.precision_plugin.module_init_context():
+            materialize(model, self.task.build_model, self.task.initial_model, self.root_device)
         self._share()
 
     def _share(self) -> None:

@@ -1,8 +1,9 @@
 """How the steps of a network are divided into pipeline stages, what each process keeps, and how gradients come back."""
 
 import inspect
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
+from math import inf
 from typing import Any
 
 import torch
@@ -24,22 +25,37 @@ def cost(step: Step) -> float:
     return step.fraction * sum(p.numel() for m in linear for p in m.parameters())
 
 
-def partition(costs: list[float], n: int) -> list[range]:
-    """Cut a row of steps into ``n`` runs, none empty, so that the most expensive run is as cheap as can be."""
-    total = [0.0]
-    for one in costs:
-        total.append(total[-1] + one)
-    # best[k][j]: the most expensive run, and where the last one starts, of the first j steps in k + 1 runs
-    best = [[(total[j], 0) for j in range(len(costs) + 1)]]
+def n_parameters(step: Step) -> int:
+    """Count the parameters that a process must hold for a step; a tied embedding counts wherever it is used."""
+    return sum(p.numel() for p in {id(p): p for module in _held([step]) for p in module.parameters()}.values())
+
+
+def partition(costs: Sequence[float], n: int, sizes: Sequence[float] = ()) -> list[range]:
+    """Cut a row of steps into ``n`` runs, none empty, so that the most expensive run is as cheap as can be.
+
+    Of the ways to do so, take one whose largest run, by ``sizes``, is as small as can be: else the embeddings, which
+    cost nothing to look up, would be held with as many blocks as any stage has.
+    """
+    cost, held = (list(accumulate(row, initial=0)) for row in (costs, sizes or costs))
+    most, _ = _least_most(len(costs), n, lambda i, j: cost[j] - cost[i])
+    limit = most * (1 + 1e-9)  # sums of the same numbers in another order differ in their last digit
+    _, cuts = _least_most(len(costs), n, lambda i, j: held[j] - held[i] if cost[j] - cost[i] <= limit else inf)
+    return [range(start, end) for start, end in pairwise(cuts)]
+
+
+def _least_most(length: int, n: int, weight: Callable[[int, int], float]) -> tuple[float, list[int]]:
+    """Find where to cut a row into ``n`` runs so that the heaviest is as light as can be; gives its weight too."""
+    # best[k][j]: the heaviest run, and where the last one starts, of the first j steps in k + 1 runs
+    best = [[(weight(0, j), 0) for j in range(length + 1)]]
     for k in range(1, n):
-        row = [(float("inf"), 0)] * (len(costs) + 1)
-        for j in range(k + 1, len(costs) + 1):
-            row[j] = min((max(best[-1][i][0], total[j] - total[i]), i) for i in range(k, j))
+        row = [(inf, 0)] * (length + 1)
+        for j in range(k + 1, length + 1):
+            row[j] = min((max(best[-1][i][0], weight(i, j)), i) for i in range(k, j))
         best.append(row)
-    cuts = [len(costs)]
+    cuts = [length]
     for row in reversed(best):
         cuts.append(row[cuts[-1]][1])
-    return [range(start, end) for start, end in pairwise(reversed(cuts))]
+    return best[-1][length][0], cuts[::-1]
 
 
 def keep(model: Network, kept: Sequence[Step]) -> None:

@@ -224,13 +224,21 @@ class Task(Optimization, ABC):
         """
         return Baselines({})
 
+    def initial_model(self) -> Any:
+        """Make the network with the weights that training starts from: its initial ones, or those of a checkpoint."""
+        model = self.build_model()
+        # a run that goes on has weights of its own, and the other verbs evaluate a checkpoint
+        if self.pretrained and self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.ckpt_path:
+            self.load_pretrained(model, read_checkpoint(self.pretrained))
+        return model
+
     def configure_model(self) -> None:
-        """Build the network, once, under the precision and device of the strategy."""
+        """Build the network, once, under the precision of the strategy."""
         if not hasattr(self, "model"):
-            self.model = self.build_model()
-            # a run that goes on has weights of its own, and the other verbs evaluate a checkpoint
-            if self.pretrained and self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.ckpt_path:
-                self.load_pretrained(read_checkpoint(self.pretrained))
+            # a strategy that cuts it takes it without its weights, and then makes `initial_model` a parameter at a time
+            cut = self._trainer is not None and getattr(self.trainer.strategy, "builds_on_meta", False)
+            with torch.device("meta" if cut else "cpu"):  # not on a GPU, which draws other numbers
+                self.model = self.build_model() if cut else self.initial_model()
             # both in place, as a wrapper's name would be in every key of a checkpoint; compiled first, since torch
             # compiles nothing of a method that is a call of `checkpoint`
             for block in self.model.modules():
@@ -241,11 +249,11 @@ class Task(Optimization, ABC):
                 if isinstance(block, Block) and self.activation_checkpointing:
                     block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
 
-    def load_pretrained(self, checkpoint: dict[str, Any]) -> None:
+    def load_pretrained(self, model: Network, checkpoint: dict[str, Any]) -> None:
         """Take over the weights of a checkpoint."""
         self.check_pretrained(checkpoint, self.data)
         weights = checkpoint["state_dict"].items()
-        self.model.load_state_dict({name.removeprefix("model."): weight for name, weight in weights})
+        model.load_state_dict({name.removeprefix("model."): weight for name, weight in weights})
 
     def check_pretrained(self, checkpoint: dict[str, Any], data: TextDataModule) -> None:
         """Refuse to take over the weights of another architecture, shape or tokenizer."""

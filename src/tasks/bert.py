@@ -17,6 +17,7 @@ from src.data.baselines import majority_accuracy, mean_losses, note
 from src.errors import InputError
 from src.models import BERT, BERTConfig, BERTEncoder, Longformer, LongformerConfig
 from src.models.bert import BERTOutput
+from src.models.network import Network
 from src.tasks.base import Batch, Charts, Task, update_mean
 
 
@@ -159,12 +160,12 @@ class EncoderTask(Task):
         has_encoder = architectures()[held].encoder is BERTEncoder
         check_compatible(checkpoint, held if has_encoder else "bert", shape, data.tokenizer.to_str())
 
-    def load_pretrained(self, checkpoint: dict[str, Any]) -> None:
+    def load_pretrained(self, model: Network, checkpoint: dict[str, Any]) -> None:
         """Take over all weights, or the encoder; that of a retriever has no pooler, if one is needed."""
         if checkpoint["architecture"] == self.architecture:
-            super().load_pretrained(checkpoint)
+            super().load_pretrained(model, checkpoint)
             return
         self.check_pretrained(checkpoint, self.data)
-        encoder, weights = self.model.get_submodule("encoder"), checkpoint["state_dict"]
+        encoder, weights = model.get_submodule("encoder"), checkpoint["state_dict"]
         found = {name: weights.get(f"model.encoder.{name}", first) for name, first in encoder.state_dict().items()}
         encoder.load_state_dict(found)

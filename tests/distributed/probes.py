@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 from collections import Counter
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from src.callbacks import throughput
-from src.nn import Dropout, SelfAttention, cross_entropy
+from src.nn import Block, Dropout, SelfAttention, cross_entropy
 
 
 class Kill(L.Callback):
@@ -70,6 +71,39 @@ class Bytes(L.Callback):
         torch.distributed.barrier()
 
 
+class Construction(L.Callback):
+    """Write how far the memory of each process grows while its network is built and cut, and end it.
+
+    To ``FOLDER/RANK.json``, in bytes: the peak, its parameters in the end, and the largest block.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
+        self.before = _status("VmRSS")
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        with torch.device("meta"):
+            blocks = [m for m in pl_module.build_model().modules() if isinstance(m, Block)]
+        found = {
+            "peak": _status("VmHWM") - self.before,
+            "shard": held(pl_module.parameters()),
+            "block": max(held(block.parameters()) for block in blocks),
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(found))
+        os._exit(0)
+
+
+def _status(name: str) -> int:
+    """Bytes that the kernel counts of this process."""
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) * 1024
+
+
 class Softmaxes(L.Callback):
     """Write the most rows that a step's log-softmaxes are of, by their classes, to ``FOLDER/RANK.json``.
 
@@ -104,31 +138,43 @@ class Softmaxes(L.Callback):
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(self.rows))
 
 
+class Calls(TorchDispatchMode):
+    """Count the calls of each collective by its name, those of gradients' hooks among them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.overloadpacket.__name__
+        if function.namespace in ("c10d", "_c10d_functional") and name != "wait_tensor":
+            self.found[name] += 1
+        return function(*args, **(kwargs or {}))
+
+
 class Collectives(L.Callback):
-    """Write how often each collective is called in a run's training steps to ``FOLDER/RANK.json``, by its name."""
+    """Write how often each collective is called to ``FOLDER/RANK.json``: a list, from each batch's end to the next's.
+
+    So with what the loader does for a batch; of the first batch, from its start.
+    """
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
-        self.calls: Counter[str] = Counter()
+        self.batches: list[Counter[str]] = []
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        calls = self.calls
-
-        class Watch(TorchDispatchMode):
-            def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-                if function.namespace == "c10d":
-                    calls[function.overloadpacket.__name__] += 1
-                return function(*args, **(kwargs or {}))
-
-        self._watch = Watch()
-        self._watch.__enter__()
+        if not self.batches:
+            self._calls = Calls()
+            self._calls.__enter__()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        self._watch.__exit__(None, None, None)
+        self.batches.append(self._calls.found.copy())
+        self._calls.found.clear()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._calls.__exit__(None, None, None)
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(self.calls))
+        (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(self.batches))
 
 
 class Dropped(L.Callback):

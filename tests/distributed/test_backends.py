@@ -93,6 +93,7 @@ def test_figures_of_a_step_are_reduced_on_the_device(monkeypatch):
         monkeypatch.setattr(task, "log", lambda name, value, **_: logged.update({name: value}))
         task.trainer = MetaTrainer
         task.configure_model()
+        task.to(META)
         task.model(torch.zeros(2, 8, dtype=torch.long)).sum().backward()
         task.collect("loss", torch.ones(()))
         task.configure_gradient_clipping(torch.optim.SGD(task.parameters(), lr=1.0), 1.0)

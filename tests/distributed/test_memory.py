@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.distributed.construction import construction
 from tests.distributed.jobs import fit, run_job, write_config
 
 MIB = 2**20
@@ -43,3 +44,12 @@ def test_the_memory_table(tmp_path):
         for found, all_of_it, share in zip(rows[name], whole, shares, strict=True):
             if share is not None:
                 assert found / all_of_it == pytest.approx(share, abs=0.06), (name, rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fsdp", "tensor_parallel", "pipeline"])
+def test_to_build_a_network_takes_the_shard_and_a_block(tmp_path, name):
+    """A GPT of 101M parameters, none of which is in memory as a whole."""
+    found = construction(name, tmp_path, {"d_model": 1024, "n_heads": 16, "n_layers": 8})
+    assert found["shard"] > 190 * MIB
+    assert found["peak"] < found["shard"] + found["block"], found

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from src.architectures import architectures
 from src.checkpoint import load_trained, read_checkpoint
+from tests.distributed.collectives import of_a_plain_loop, of_a_strategy
 from tests.distributed.jobs import HALFWAY, STEPS, fit, losses, run_job, write_config
 
 KINDS = ("gpt", "bert", "transformer")
@@ -181,11 +183,20 @@ def test_fsdp_reduces_gradients_once_a_step_and_gathers_the_rest_of_the_network_
     run_job(tmp_path / "job", commands)
     for each, reductions in (("false", 3 * steps), ("true", 3 * batches)):
         for rank in (0, 1):
-            calls = json.loads((tmp_path / each / f"{rank}.json").read_text())
+            calls = sum(map(Counter, json.loads((tmp_path / each / f"{rank}.json").read_text())), Counter())
             assert calls["_reduce_scatter_base_"] == reductions
             assert calls["_allgather_base_"] == (2 + 2 + 1) * batches  # blocks, forward and backward; the rest
         found = losses(tmp_path / "logs" / each / "gpt" / "version_0")
         assert found == pytest.approx(losses(alone / "gpt" / "version_0")[:steps], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_step_makes_two_collectives_more_than_a_plain_loop(tmp_path):
+    """The count of targets, and the guard's look at all losses."""
+    config = write_config("gpt", tmp_path)
+    plain, ours = of_a_plain_loop(tmp_path), of_a_strategy("ddp", config, tmp_path)
+    assert plain.total() > 0
+    assert ours.total() <= plain.total() + 2, (plain, ours)
 
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
@@ -273,13 +284,19 @@ def test_windows_positions_and_documents(configs, tmp_path, strategies, names):
             assert found == pytest.approx(expected, abs=1e-4), (strategy, name)
 
 
+# processes along the data-parallel and the tensor-parallel dimension, and groups that have all shards each
+MESHES = {"fsdp x tensor parallel": (2, 2, 1), "hsdp": (4, 1, 2), "ddp x tensor parallel": (2, 2, 2)}
+
+
 @pytest.mark.slow
-def test_two_dimensions(configs, alone, tmp_path):
-    """FSDP over two groups of two tensor-parallel processes each."""
-    more = ["--config", "configs/strategy/tensor_parallel.yaml", "--trainer.devices", "4"]
-    more += ["--trainer.strategy.init_args.data_parallel_size", "2"]
-    more += ["--trainer.strategy.init_args.tensor_parallel_size", "2"]
-    run_job(tmp_path / "job", [fit(configs[kind], tmp_path, kind, 2, *more) for kind in KINDS], processes=4)
+@pytest.mark.parametrize("mesh", MESHES)
+def test_meshes_of_several_dimensions(configs, alone, tmp_path, mesh):
+    """On four processes; a group of one shard is plain data parallelism."""
+    options = zip(("data_parallel_size", "tensor_parallel_size", "replicate_size"), MESHES[mesh], strict=True)
+    more = ["--config", "configs/strategy/fsdp.yaml", "--trainer.devices", "4"]
+    more += [f"--trainer.strategy.init_args.{name}={size}" for name, size in options]
+    commands = [fit(configs[kind], tmp_path, kind, MESHES[mesh][0], *more) for kind in KINDS]
+    run_job(tmp_path / "job", commands, processes=4)
     for kind in KINDS:
         expected = losses(alone / kind / "version_0")
         assert losses(tmp_path / kind / "version_0") == pytest.approx(expected, abs=1e-4)

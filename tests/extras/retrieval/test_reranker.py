@@ -55,14 +55,14 @@ def test_it_starts_from_the_encoder_of_another_network(make, kind):  # noqa: F81
     checkpoint = {"architecture": kind, "model_config": vars(config), "state_dict": weights}
     checkpoint["tokenizer"] = module.tokenizer.to_str()
     made = attached(module)
-    made.load_pretrained(checkpoint)
+    made.load_pretrained(made.model, checkpoint)
     held = made.model.encoder.state_dict()
     for name, weight in source.encoder.state_dict().items():
         torch.testing.assert_close(held[name], weight, rtol=0, atol=0)
     with pytest.raises(InputError, match="n_layers 2, this configuration 1"):
-        made.load_pretrained({**checkpoint, "model_config": {**vars(config), "n_layers": 2}})
+        made.load_pretrained(made.model, {**checkpoint, "model_config": {**vars(config), "n_layers": 2}})
     with pytest.raises(InputError, match="the checkpoint holds a gpt"):
-        made.load_pretrained({**checkpoint, "architecture": "gpt"})
+        made.load_pretrained(made.model, {**checkpoint, "architecture": "gpt"})
 
 
 def test_evaluation_counts_each_query_once(make):  # noqa: F811

@@ -1,0 +1,239 @@
+"""What each strategy holds on a device, and what it sends: bytes, as formulas over the shapes of the parameters."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import nn
+from torch.distributed.tensor.parallel import ColwiseParallel
+
+from src.distributed.plans import tensor_plan
+from src.distributed.stages import cost, n_parameters, partition, steps_of
+from src.extras.plan.network import Facts
+from src.nn import Block
+
+BUCKET = 20_000_000  # elements that ZeRO gathers or reduces at once, by default
+USABLE = 0.9  # of a device's memory: the rest is the driver's, the communication library's, and fragments
+
+
+class Layout(NamedTuple):
+    """How a strategy divides the devices.
+
+    Args:
+        name: of its file in configs/strategy.
+        devices: all of them.
+        tensor: that share the rows of a batch, by tensor parallelism.
+        stages: the same, of a pipeline.
+        micro_batches: of a pipeline.
+        replicas: groups of data-parallel devices that have all shards each.
+    """
+
+    name: str
+    devices: int
+    tensor: int = 1
+    stages: int = 1
+    micro_batches: int = 4
+    replicas: int = 1
+
+    @property
+    def data(self) -> int:
+        """Devices that have rows of their own."""
+        return self.devices // (self.tensor * self.stages)
+
+    def __str__(self) -> str:
+        parts = {"tensor_parallel": self.tensor, "pipeline": self.stages, "replicas": self.replicas}
+        sizes = [f"{name} {size}" for name, size in parts.items() if size > 1]
+        other = {"tensor_parallel": "fsdp", "pipeline": "ddp"}.get(self.name)
+        if other and self.data > 1:
+            sizes.append(f"{other} {self.data}")
+        return " x ".join(sizes) if other and sizes else " ".join([self.name, *sizes])
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes a device, but for rows.
+
+    Args:
+        layout: of which.
+        parameters: that it keeps.
+        gradients: that it keeps until the optimizer's step.
+        optimizer: state, and a copy of the parameters in float32 where the strategy keeps one.
+        gathered: parameters that are whole, or cast, for as long as they are computed with.
+        logits: of the loss.
+        row: activations of a row of the batch that it computes at once.
+        checkpointed_row: the same with activation checkpointing.
+        free: what is left for rows.
+        sent: in an optimizer step, whatever the rows.
+        sent_row: for each row, forward and backward.
+    """
+
+    layout: Layout
+    parameters: float
+    gradients: float
+    optimizer: float
+    gathered: float
+    logits: float
+    row: float
+    checkpointed_row: float
+    memory: float
+    sent: float
+    sent_row: float
+
+    @property
+    def free(self) -> float:
+        fixed = self.parameters + self.gradients + self.optimizer + self.gathered + self.logits
+        return self.memory * USABLE - fixed
+
+    def rows(self, checkpointed: bool = False) -> int:
+        """The largest micro-batch that fits; 0 if none does."""
+        return max(0, int(self.free // (self.checkpointed_row if checkpointed else self.row)))
+
+
+def held_shapes(model: nn.Module, tensor: int = 1) -> list[tuple[int, ...]]:
+    """List the shapes of what a rank holds of each parameter; a dimension that does not divide is rounded up."""
+    plan, found = tensor_plan(model) if tensor > 1 else {}, {}
+    for name, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            shape = list(parameter.shape)
+            if name in plan:
+                by_rows = isinstance(plan[name], ColwiseParallel) or isinstance(module, nn.Embedding)
+                if by_rows or len(shape) > 1:
+                    shape[0 if by_rows else 1] = -(-shape[0 if by_rows else 1] // tensor)
+            found.setdefault(id(parameter), tuple(shape))
+    return list(found.values())
+
+
+def held(shapes: list[tuple[int, ...]], shards: int) -> int:
+    """Count the elements of the first rank's shards, which are cut along the first dimension and are the largest."""
+    return sum(-(-shape[0] // shards) * math.prod(shape[1:]) for shape in shapes)
+
+
+def largest_stage(facts: Facts, stages: int) -> tuple[int, int]:
+    """Count the parameters of the stage that has most of them, and the most blocks of a stage."""
+    steps = steps_of(facts.model)
+    cuts = partition([cost(step) for step in steps], stages, [n_parameters(step) for step in steps])
+    kept = [[module for i in cut for module in steps[i].modules if module is not None] for cut in cuts]
+    sizes = [{id(p): p.numel() for module in modules for p in module.parameters()} for modules in kept]
+    blocks = [sum(len(_blocks(module)) for module in modules) for modules in kept]
+    return max(sum(size.values()) for size in sizes), max(blocks)
+
+
+def layouts(facts: Facts, devices: int, machine: int, chosen: Layout | None = None) -> Iterator[Layout]:
+    """Give each strategy the sizes that suit the devices, but those that the configuration has chosen."""
+    if devices == 1:
+        yield Layout("one device", 1)
+        return
+    made = {name: Layout(name, devices) for name in ("ddp", "zero1", "zero2", "zero3", "fsdp")}
+    heads, blocks = facts.model.config.n_heads, len(_blocks(facts.model))
+    sizes = [n for n in range(1, min(devices, machine) + 1) if devices % n == 0]
+    made["tensor_parallel"] = Layout("tensor_parallel", devices, tensor=max(n for n in sizes if heads % n == 0))
+    stages = max(n for n in sizes if n <= blocks)
+    made["pipeline"] = Layout("pipeline", devices, stages=stages, micro_batches=4 * stages)
+    if chosen is not None:
+        made[chosen.name] = chosen
+    yield from made.values()
+
+
+def estimate(facts: Facts, layout: Layout, memory: float) -> Estimate:
+    """Compute what a device of this memory holds and sends."""
+    kinds = {"fsdp": _mesh, "tensor_parallel": _mesh, "pipeline": _pipeline, "zero1": _zero, "zero2": _zero}
+    parts = {**kinds, "zero3": _zero}.get(layout.name, _ddp)(facts, layout)
+    rows = {"row": facts.activations, "checkpointed_row": facts.checkpointed, "sent_row": 0.0}
+    return Estimate(layout=layout, memory=memory, logits=facts.logits(layout.tensor), **{**rows, **parts})
+
+
+def _ddp(facts: Facts, layout: Layout) -> dict[str, float]:
+    whole = facts.n_parameters * facts.itemsize
+    return {
+        "parameters": whole,
+        "gradients": whole,
+        "optimizer": facts.n_parameters * facts.state,
+        "gathered": _cast(facts, facts.n_parameters),
+        "sent": _all_reduce(whole, layout.devices),
+    }
+
+
+def _zero(facts: Facts, layout: Layout) -> dict[str, float]:
+    n, shards = facts.n_parameters, layout.devices
+    part = n / shards
+    computed = facts.compute_itemsize  # DeepSpeed's own mixed precision: float32 in the optimizer alone
+    stage = int(layout.name[-1])
+    block, around = _block_and_around(facts, 1)
+    gathered = min(2 * block + around, n) if stage == 3 else BUCKET
+    return {
+        "parameters": (part if stage == 3 else n) * computed,
+        "gradients": (n if stage == 1 else part) * computed,
+        "optimizer": part * (facts.state + 4),
+        "gathered": (gathered + (BUCKET if stage > 1 else 0)) * computed,
+        "sent": (3 if stage == 3 else 2) * _gather(n * computed, shards),
+    }
+
+
+def _mesh(facts: Facts, layout: Layout) -> dict[str, float]:
+    """FSDP over the devices that tensor parallelism leaves, in groups of which each has all shards (HSDP)."""
+    t, shards = layout.tensor, layout.data // layout.replicas
+    shapes = held_shapes(facts.model, t)
+    mine, whole = held(shapes, shards), held(shapes, 1)
+    block, around = _block_and_around(facts, t)
+    # a block, the next one on its way, and what is not in a block, which stays; each in the type that is computed with
+    gathered = min(2 * block + around, whole) * facts.compute_itemsize if shards > 1 else _cast(facts, whole)
+    found = {
+        "parameters": mine * facts.itemsize,
+        "gradients": mine * facts.itemsize,
+        "optimizer": mine * facts.state,
+        "gathered": gathered,
+        # parameters forward and backward, gradients once
+        "sent": _gather(whole * (2 * facts.compute_itemsize + facts.itemsize), shards)
+        + _all_reduce(mine * facts.itemsize, layout.replicas),
+    }
+    if t > 1:
+        # each rank has the whole residual stream, where it enters the two norms of a block
+        stream = 2 * facts.block_inputs
+        found["row"] = (facts.blocks - stream) / t + stream + facts.around
+        found["checkpointed_row"] = facts.block_inputs + facts.largest_block / t + facts.around
+        hidden = facts.seq_len * facts.model.config.d_model * facts.compute_itemsize
+        found["sent_row"] = len(_blocks(facts.model)) * 4 * _all_reduce(hidden, t)
+    return found
+
+
+def _pipeline(facts: Facts, layout: Layout) -> dict[str, float]:
+    mine, blocks = largest_stage(facts, layout.stages)
+    # the first stage has as many micro-batches in memory as there are stages (1F1B)
+    share = blocks / len(_blocks(facts.model)) * min(layout.stages, layout.micro_batches)
+    return {
+        "parameters": mine * facts.itemsize,
+        "gradients": mine * facts.itemsize,
+        "optimizer": mine * facts.state,
+        "gathered": _cast(facts, mine),
+        "row": facts.blocks * share + facts.around,
+        "checkpointed_row": facts.block_inputs * share + facts.largest_block + facts.around,
+        "sent": _all_reduce(mine * facts.itemsize, layout.data),
+        # the residual stream forward and its gradient backward
+        "sent_row": 2 * facts.seq_len * facts.model.config.d_model * facts.itemsize,
+    }
+
+
+def _blocks(model: nn.Module) -> list[Block]:
+    return [module for module in model.modules() if isinstance(module, Block)]
+
+
+def _block_and_around(facts: Facts, tensor: int) -> tuple[int, int]:
+    """Count the elements of a rank's part of the largest block, and of what is in no block."""
+    whole = held(held_shapes(facts.model, tensor), 1)
+    sizes = [held(held_shapes(block, tensor), 1) for block in _blocks(facts.model)]
+    return max(sizes), whole - sum(sizes)
+
+
+def _cast(facts: Facts, elements: int) -> float:
+    """Count the bytes of the weights that autocast has cast, which it keeps until the backward pass."""
+    return elements * facts.compute_itemsize if facts.is_mixed else 0
+
+
+def _gather(size: float, n: int) -> float:
+    """Count the bytes that a device sends in a ring for an all-gather, or a reduce-scatter, of so many in all."""
+    return size * (n - 1) / n
+
+
+def _all_reduce(size: float, n: int) -> float:
+    return 2 * _gather(size, n)
