@@ -27,6 +27,7 @@ from src.data.malformed import Malformed, Reading
 from src.data.packing import StreamedBlocks
 from src.data.progress import announce
 from src.data.sampling import BucketBatchSampler, EpochBatchSampler, ResumableBatchSampler
+from src.data.texts import Piece
 from src.errors import InputError
 from src.tokenization import make_tokenizer, tokenizer_text, vocabulary_size
 
@@ -211,8 +212,8 @@ class TextDataModule(L.LightningDataModule, ABC):
 
     def batch_sampler(self, rows: Any, *, train: bool) -> ResumableBatchSampler:
         """Shuffle for training, by length where rows have lengths; for evaluation, keep the order."""
-        if train and hasattr(rows, "length"):
-            return BucketBatchSampler(len(rows), self.batch_size, rows.length, seed=self.seed, **self._ranks())
+        if train and hasattr(rows, "lengths"):
+            return BucketBatchSampler(len(rows), self.batch_size, rows.lengths, seed=self.seed, **self._ranks())
         size = self.batch_size if train else self.eval_batch_size
         return EpochBatchSampler(len(rows), size, seed=self.seed, shuffle=train, **self._ranks())
 
@@ -228,13 +229,13 @@ class TextDataModule(L.LightningDataModule, ABC):
 
     def _evaluation_loader(self, split: str) -> DataLoader[Any]:
         rows = self.dataset(split)
-        return self._loader(rows, batch_sampler=self.batch_sampler(rows, train=False), collate_fn=_as_it_is)
+        return self._loader(rows, batch_sampler=self.batch_sampler(rows, train=False), collate_fn=as_it_is)
 
     def train_dataloader(self) -> TokenCountingLoader:
         """Give batches with ``target_tokens``, in another order each epoch."""
         rows = self.dataset("train")
         sampler = self.batch_sampler(rows, train=True)
-        return self._counting(self._loader(rows, batch_sampler=sampler, collate_fn=_as_it_is), sampler)
+        return self._counting(self._loader(rows, batch_sampler=sampler, collate_fn=as_it_is), sampler)
 
     def _counting(
         self, loader: DataLoader[Any], sampler: ResumableBatchSampler | StreamedBlocks
@@ -312,9 +313,9 @@ class DocumentDataModule(TextDataModule):
         given = tokenizer_text(self.tokenizer_kind)
         return [self.tokenizer_kind, given, self.tokenizer_vocab_size, self.tokenizer_cased]
 
-    def save_tokenizer(self, folder: Path, texts: Iterable[str]) -> Tokenizer:
-        """Make the tokenizer of the first of some texts, and save it among what is prepared."""
-        some = islice(texts, TOKENIZER_DOCUMENTS)
+    def save_tokenizer(self, folder: Path, pieces: Iterable[Piece]) -> Tokenizer:
+        """Make the tokenizer of the first of some pieces of documents, and save it among what is prepared."""
+        some = (piece.text for piece in islice(pieces, TOKENIZER_DOCUMENTS))
         tokenizer = make_tokenizer(self.tokenizer_kind, self.tokenizer_vocab_size, some, self.tokenizer_cased)
         tokenizer.save(str(folder / TOKENIZER))
         return tokenizer
@@ -338,6 +339,6 @@ def _is_complete(folder: Path) -> bool:
         return False
 
 
-def _as_it_is(batch: Any) -> Any:
+def as_it_is(batch: Any) -> Any:
     """Data sets here give whole batches."""
     return batch

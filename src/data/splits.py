@@ -119,19 +119,3 @@ def cut_rows(source: str, splits: dict[str, Any], validation_fraction: float, te
     if not len(order):
         raise InputError(f"{source} has {len(train)} rows: none is left to train on")
     return {**splits, "train": train.select(np.sort(order))}
-
-
-def cut_by_position(documents: list[str], wanted: dict[str, float]) -> dict[str, Any]:
-    """Take training text from the front of each document, then validation, then test."""
-    from datasets import Dataset
-
-    fractions = {"train": 1 - sum(wanted.values()), **wanted}
-    parts: dict[str, list[str]] = {name: [] for name in fractions}
-    for document in documents:
-        start, end_fraction = 0, 0.0
-        for name in fractions:
-            end_fraction += fractions[name]
-            end = int(round(len(document) * end_fraction, 6))
-            parts[name].append(document[start:end])
-            start = end
-    return {name: Dataset.from_dict({"text": texts}) for name, texts in parts.items()}

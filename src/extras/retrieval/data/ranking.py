@@ -4,10 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from src.data.corpora import EMBEDDED, documents
+from src.data.corpora import EMBEDDED, Pieces
 from src.data.datamodule import DocumentDataModule
 from src.data.sentences import read_sentences
 from src.data.store import open_array
+from src.data.texts import Piece
 from src.errors import InputError
 from src.extras.retrieval.data.examples import (
     Examples,
@@ -96,13 +97,13 @@ class RankingDataModule(DocumentDataModule):
 
     def write_cache(self, folder: Path) -> dict[str, dict[str, int]]:
         splits = (self.labelled or self.corpus).splits(self.cache_dir)
-        tokenizer = self.save_tokenizer(folder, self._texts(splits["train"]))
+        tokenizer = self.save_tokenizer(folder, self._pieces(splits["train"]))
         bert_tokens(tokenizer)
         infos = {}
         for split, rows in splits.items():
             with self.measuring(split, tokenizer, self.tokenizer_kind) as (measured, malformed):
                 if self.labelled is None:
-                    write_cloze(measured, documents(rows, malformed), folder, split, self.passage_len)
+                    write_cloze(measured, Pieces(rows, malformed), folder, split, self.passage_len)
                 else:
                     write_ranking(measured, self.labelled.labelled(rows, malformed), folder, split)
             examples = self._examples(folder, split)
@@ -114,11 +115,11 @@ class RankingDataModule(DocumentDataModule):
                 write_bm25(tokens, vocabulary_size(tokenizer), folder, split)
         return infos
 
-    def _texts(self, rows: Any) -> Iterable[str]:
+    def _pieces(self, rows: Any) -> Iterable[Piece]:
         """Give what a tokenizer is trained on."""
         if self.labelled is None:
-            return documents(rows)
-        return (text for query, own, others in self.labelled.labelled(rows) for text in (query, own, *others))
+            return Pieces(rows)
+        return (Piece(text) for query, own, others in self.labelled.labelled(rows) for text in (query, own, *others))
 
     # ---- reading
 
