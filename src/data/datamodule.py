@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from src.arguments import arguments_of
-from src.atomic import checksums, damaged, replace_folder
+from src.atomic import checksums, damaged, replace_folder, write_text
 from src.coverage import MeasuredTokenizer
 from src.data.corpora import EMBEDDED, Corpus
 from src.data.loader import TokenCountingLoader
@@ -132,14 +132,14 @@ class TextDataModule(L.LightningDataModule, ABC):
 
     def _prepare(self) -> None:
         aside = self.folder.with_name(f"{self.folder.name}.partial")
-        shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
-        aside.mkdir()
+        aside.mkdir(exist_ok=True)  # of a process that was killed: its journals say what of it counts
         try:
             info = {"splits": self.write_cache(aside), "files": checksums(aside)}
             (aside / INFO).write_text(json.dumps(info), encoding="utf-8")
             replace_folder(aside, self.folder)
-        finally:
+        except Exception:
             shutil.rmtree(aside, ignore_errors=True)
+            raise
 
     @contextmanager
     def measuring(self, split: str, tokenizer: Tokenizer, kind: str) -> Iterator[tuple[MeasuredTokenizer, Malformed]]:
@@ -315,9 +315,12 @@ class DocumentDataModule(TextDataModule):
 
     def save_tokenizer(self, folder: Path, pieces: Iterable[Piece]) -> Tokenizer:
         """Make the tokenizer of the first of some pieces of documents, and save it among what is prepared."""
+        path = folder / TOKENIZER
+        if path.is_file():  # of a process that was killed
+            return Tokenizer.from_file(str(path))
         some = (piece.text for piece in islice(pieces, TOKENIZER_DOCUMENTS))
         tokenizer = make_tokenizer(self.tokenizer_kind, self.tokenizer_vocab_size, some, self.tokenizer_cased)
-        tokenizer.save(str(folder / TOKENIZER))
+        write_text(path, tokenizer.to_str(pretty=True))
         return tokenizer
 
 

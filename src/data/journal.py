@@ -28,28 +28,32 @@ class Journal:
     """
 
     def __init__(self, path: Path, tokenizer: MeasuredTokenizer, n_arrays: int) -> None:
-        self.path, self.tokenizer = path, tokenizer
-        self.lengths, self.pieces = [0] * n_arrays, 0
+        self.path = path
+        self.lengths, self.pieces = (0,) * n_arrays, 0
         self.counts: dict[str, int] = {}  # the caller's
         self._latest = time.monotonic()
         if path.is_file():
             state = json.loads(path.read_bytes())
-            self.lengths, self.pieces, self.counts = state["lengths"], state["pieces"], state["counts"]
-            tokenizer.characters = state["characters"]
-            tokenizer.lost.update(state["lost"])
+            self.lengths, self.pieces, self.counts = tuple(state["lengths"]), state["pieces"], state["counts"]
+            tokenizer.counts = state["measured"]
             announce(f"going on with {tokenizer.where} after {self.pieces:,} pieces of it")
 
     def rest(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
         """Leave out the pieces that are written."""
         return islice(pieces, self.pieces, None)
 
-    def note(self, pieces: int, arrays: Sequence[ArrayWriter], **counts: int) -> None:
-        """Write down, if it is time, that so many pieces are in the arrays, and the caller's counts."""
+    def note(self, pieces: int, measured: dict[str, Any], arrays: Sequence[ArrayWriter], **counts: int) -> None:
+        """Write down, if it is time, that so many more pieces are in the arrays, and all that was counted of them."""
+        self.pieces += pieces
         if time.monotonic() - self._latest < EVERY:
             return
         for array in arrays:
             array.sync()
-        state: dict[str, Any] = {"pieces": pieces, "lengths": [array.length for array in arrays], "counts": counts}
-        state |= {"characters": self.tokenizer.characters, "lost": self.tokenizer.lost}
+        state: dict[str, Any] = {"pieces": self.pieces, "lengths": [array.length for array in arrays]}
+        state |= {"counts": counts, "measured": measured}
         write_text(self.path, json.dumps(state))
         self._latest = time.monotonic()
+
+    def end(self) -> None:
+        """Remove it: the arrays are complete."""
+        self.path.unlink(missing_ok=True)

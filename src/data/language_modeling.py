@@ -16,12 +16,13 @@ from src.coverage import MeasuredTokenizer
 from src.data.baselines import MOST_STREAMED, MOST_TOKENS, Targets, extent
 from src.data.corpora import Pieces
 from src.data.datamodule import DocumentDataModule, as_it_is
+from src.data.journal import Journal
 from src.data.loader import TokenCountingLoader
 from src.data.packing import PackedBlocks, StreamedBlocks, count_blocks
 from src.data.progress import with_progress
-from src.data.store import RowWriter, encode, open_rows, token_dtype
+from src.data.store import RowWriter, ahead, open_rows, token_dtype, with_end
 from src.data.streams import DocumentStream
-from src.data.texts import Piece
+from src.data.texts import Piece, grouped
 from src.errors import InputError
 from src.tokenization import END_OF_TEXT, UNKNOWN, require_token
 
@@ -171,11 +172,19 @@ def pack(
     tokenizer: MeasuredTokenizer, pieces: Iterable[Piece], end_id: int, folder: Path, split: str
 ) -> dict[str, int]:
     """Write the ids of all documents, each with an end token behind it, and count them."""
-    n_bytes = 0
-    with RowWriter(folder, split, token_dtype(tokenizer.tokenizer)) as rows:
-        for piece, ids in encode(tokenizer, pieces, end_id):
-            rows.append(ids, is_last=piece.is_last)
-            n_bytes += len(piece.text.encode())
+    journal = Journal(folder / f"{split}.journal", tokenizer, n_arrays=2)
+    n_bytes = journal.counts.get("bytes", 0)
+    groups = (
+        (some, tokenizer.encode([piece.text for piece in some]), tokenizer.counts)
+        for some in grouped(journal.rest(pieces))
+    )
+    with RowWriter(folder, split, token_dtype(tokenizer.tokenizer), journal.lengths) as rows:
+        for some, encodings, measured in ahead(groups):
+            for piece, encoding in zip(some, encodings, strict=True):
+                rows.append(with_end(piece, encoding, end_id), is_last=piece.is_last)
+                n_bytes += len(piece.text.encode())
+            journal.note(len(some), measured, (rows.values, rows.starts), bytes=n_bytes)
+    journal.end()
     counts = {"documents": len(rows), "tokens": rows.values.length, "bytes": n_bytes, LOST: tokenizer.lost_bytes}
     return {what: n for what, n in counts.items() if n or what != LOST}
 

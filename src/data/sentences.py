@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import regex
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from src.coverage import MeasuredTokenizer
+from src.data.journal import Journal
 from src.data.progress import announce
 from src.data.store import ArrayWriter, RowWriter, ahead, open_array, open_rows, token_dtype
 from src.data.texts import Piece, grouped
@@ -106,15 +107,24 @@ def write_sentences(
 
     The counts are ``documents``, ``sentences``, ``tokens``, ``too_short`` (documents left out) and ``lost_bytes``.
     """
-    too_short = begin = 0
+    journal = Journal(folder / f"{split}.journal", tokenizer, n_arrays=4)
+    too_short, begin = (journal.counts.get(name, 0) for name in ("too_short", "begin"))
+    values, starts, words, ends = journal.lengths
     with (
-        RowWriter(folder, f"{split}.tokens", token_dtype(tokenizer.tokenizer)) as sentences,
-        ArrayWriter(folder / f"{split}.word_starts.npy", np.bool_) as word_starts,
-        ArrayWriter(folder / f"{split}.documents.npy", np.int64) as documents,
+        RowWriter(folder, f"{split}.tokens", token_dtype(tokenizer.tokenizer), (values, starts)) as sentences,
+        ArrayWriter(folder / f"{split}.word_starts.npy", np.bool_, words) as word_starts,
+        ArrayWriter(folder / f"{split}.documents.npy", np.int64, ends) as documents,
     ):
-        documents.extend([0])
+        arrays = (sentences.values, sentences.starts, word_starts, documents)
+        if not documents.length:
+            documents.extend([0])
         held: list[Encoding] = []  # the beginning of a document that may be too short
-        for encodings, is_last in _encode(tokenizer, pieces):
+        n_pieces = 0
+        for encodings, is_last, measured in _encode(tokenizer, journal.rest(pieces)):
+            n_pieces += 1
+            if measured is not None and not held:  # before the first piece of a group
+                journal.note(n_pieces - 1, measured, arrays, too_short=too_short, begin=begin)
+                n_pieces = 1
             held += encodings
             if len(sentences) > begin or len(held) >= least:
                 for encoding in held:
@@ -128,6 +138,7 @@ def write_sentences(
             else:
                 too_short += 1
             held, begin = [], len(sentences)
+    journal.end()
     n_documents = documents.length - 1
     if too_short:
         announce(f"left out of {tokenizer.where}: {too_short:,} of {n_documents + too_short:,} documents, {WHY[least]}")
@@ -140,18 +151,26 @@ def write_sentences(
     }
 
 
-def _encode(tokenizer: MeasuredTokenizer, pieces: Iterable[Piece]) -> Iterator[tuple[list[Encoding], bool]]:
-    """Yield the sentences of each piece, without those of no token, and whether it is the last of its document."""
+def _encode(
+    tokenizer: MeasuredTokenizer, pieces: Iterable[Piece]
+) -> Iterator[tuple[list[Encoding], bool, dict[str, Any] | None]]:
+    """Yield the sentences of each piece, without those of no token, and whether it is the last of its document.
 
-    def encoded() -> Iterator[tuple[list[Piece], list[list[str]], list[Encoding]]]:
+    With the first piece of a group come the tokenizer's counts before the group.
+    """
+
+    def encoded() -> Iterator[tuple[list[Piece], list[list[str]], list[Encoding], dict[str, Any]]]:
         for group in grouped(pieces):
+            measured = tokenizer.counts
             split = [split_sentences(piece.text) for piece in group]
-            yield group, split, tokenizer.encode([s for sentences in split for s in sentences], with_words=True)
+            flat = tokenizer.encode([s for sentences in split for s in sentences], with_words=True)
+            yield group, split, flat, measured
 
-    for group, split, encodings in ahead(encoded()):
+    for group, split, encodings, measured in ahead(encoded()):
         flat = iter(encodings)
-        for piece, sentences in zip(group, split, strict=True):
-            yield [encoding for encoding in islice(flat, len(sentences)) if encoding.ids], piece.is_last
+        for i, (piece, sentences) in enumerate(zip(group, split, strict=True)):
+            found = [encoding for encoding in islice(flat, len(sentences)) if encoding.ids]
+            yield found, piece.is_last, None if i else measured
 
 
 def _word_starts(encoding: Encoding) -> list[bool]:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.lib.format import dtype_to_descr, write_array_header_1_0
 from numpy.typing import DTypeLike, NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -144,14 +144,15 @@ def encode(
     tokenizer: MeasuredTokenizer, pieces: Iterable[PieceLike], end_id: int, group: int = GROUP
 ) -> Iterator[tuple[Any, list[int]]]:
     """Yield each piece with its ids, an end token behind the last of a document; a group at a time, in parallel."""
-    for some, encodings in ahead((some, tokenizer.encode(texts_of(some))) for some in grouped(pieces, group)):
-        for piece, encoding in zip(some, encodings, strict=True):
-            yield piece, [*encoding.ids, end_id] if piece.is_last else encoding.ids
+    for some, encodings in ahead(
+        (some, tokenizer.encode([piece.text for piece in some])) for some in grouped(pieces, group)
+    ):
+        yield from ((piece, with_end(piece, encoding, end_id)) for piece, encoding in zip(some, encodings, strict=True))
 
 
-def texts_of(pieces: Iterable[PieceLike]) -> list[str]:
-    """List the texts of pieces."""
-    return [piece.text for piece in pieces]
+def with_end(piece: PieceLike, encoding: Encoding, end_id: int) -> list[int]:
+    """Give the ids of a piece, with the end token behind the last of a document."""
+    return [*encoding.ids, end_id] if piece.is_last else encoding.ids
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:

@@ -81,13 +81,13 @@ def test_a_seekable_permutation_is_one(n, seed, epoch):
 
 def test_a_seekable_permutation_looks_random():
     """Where each number goes, and where its neighbour goes, in many permutations: as often as by chance."""
-    n, runs = 100, 1000
+    n, runs = 100, 400
     found = np.array([permute(np.arange(n), n, seed, 1) for seed in range(runs)])
     counts = np.array([np.bincount(column, minlength=n) for column in found.T])
     chi_square = ((counts - runs / n) ** 2 / (runs / n)).sum() / (n - 1) ** 2
     assert 0.9 < chi_square < 1.1
     steps = np.bincount((np.diff(found, axis=1) % n).ravel(), minlength=n)[1:]
-    assert abs(steps / steps.mean() - 1).max() < 0.16  # five standard deviations
+    assert abs(steps / steps.mean() - 1).max() < 0.25  # five standard deviations
     assert len({row.tobytes() for row in found}) == runs
 
 

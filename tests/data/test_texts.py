@@ -1,8 +1,6 @@
 """Text files are read in pieces, and a document of many pieces has the tokens of the whole."""
 
 import tracemalloc
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +8,7 @@ from hypothesis import strategies as st
 
 from src.coverage import MeasuredTokenizer
 from src.data import LMDataModule, MLMDataModule, texts
-from src.data.corpora import Corpus, documents
+from src.data.corpora import Corpus, Pieces, documents
 from src.data.store import encode
 from src.data.texts import Piece, cut, read_documents
 from src.tokenization import byte_tokenizer, character_tokenizer, train_bpe, train_unigram, train_wordpiece
@@ -94,30 +92,73 @@ def test_a_file_that_is_cut_is_prepared_as_it_is_whole(tmp_path, monkeypatch):
         assert found[0] == found[1]
 
 
-def peak(prepare) -> int:
-    tracemalloc.start()
-    try:
-        prepare()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+class Killed(BaseException):
+    """As a signal ends a process: nothing is tidied up."""
 
 
-@pytest.mark.parametrize("separator", [None, "\n\n"])
-def test_memory_does_not_grow_with_a_text_file(tmp_path, monkeypatch, separator):
-    """Of Python's objects; twice as much text, in groups of a hundredth of it."""
-    monkeypatch.setattr(texts, "GROUP_CHARACTERS", 1 << 14)
-    monkeypatch.setattr(texts.cut, "__defaults__", (1 << 12,))
-    monkeypatch.setattr(texts.read_documents, "__defaults__", (1 << 12,))
+@pytest.mark.parametrize("module", [LMDataModule, MLMDataModule])
+def test_a_preparation_that_was_killed_goes_on(tmp_path, monkeypatch, module):
+    monkeypatch.setattr("src.data.journal.EVERY", 0.0)
+    monkeypatch.setattr(texts, "GROUP_CHARACTERS", 2000)
+    monkeypatch.setattr(texts.cut, "__defaults__", (500,))
+    monkeypatch.setattr(texts.read_documents, "__defaults__", (500,))
+    (tmp_path / "text.txt").write_text(TEXT + "%" + "One. Two.\n%One\n%" * 200 + TEXT.replace("Line", "Row"))
+    settings = {
+        "source": str(tmp_path / "text.txt"),
+        "document_separator": "%",
+        "tokenizer_vocab_size": 300,
+        "seq_len": 9,
+    }
+    whole = prepared(module(**settings, cache_dir=str(tmp_path / "whole")))
+    encode, encoded = MeasuredTokenizer.encode, []
+
+    def kill(tokenizer, pieces, with_words=False):
+        if len(encoded) == 4:
+            raise Killed
+        encoded.append(pieces)
+        return encode(tokenizer, pieces, with_words)
+
+    killed = module(**settings, cache_dir=str(tmp_path / "killed"))
+    monkeypatch.setattr(MeasuredTokenizer, "encode", kill)
+    with pytest.raises(Killed):
+        killed.prepare_data()
+    rest = []
+    monkeypatch.setattr(MeasuredTokenizer, "encode", lambda *a, **k: (rest.append(a[1]), encode(*a, **k))[1])
+    resumed = prepared(module(**settings, cache_dir=str(tmp_path / "killed")))
+    assert not any(pieces in rest for pieces in encoded[:2])  # the latest were not written down yet
+    assert resumed.info == whole.info
+    for path in whole.folder.glob("*.npy"):
+        assert path.read_bytes() == (resumed.folder / path.name).read_bytes(), path.name
+    assert {path.name for path in whole.folder.iterdir()} == {path.name for path in resumed.folder.iterdir()}
+
+
+def test_memory_does_not_grow_with_a_text_file(tmp_path):
+    """Of Python's objects, while a text of many chunks is read and cut by position."""
     peaks = []
-    for size in (0, 1, 2):  # the first warms up
-        path: Path = tmp_path / f"{size}.txt"
-        path.write_text("Some words of a line.\n\n" * (size or 1) * 60_000)
-        settings = {"source": str(path), "document_separator": separator, "tokenizer": "byte"}
-        data = LMDataModule(**settings, cache_dir=str(tmp_path / str(size)))
-        peaks.append(peak(data.prepare_data))
-    documents_in_memory = 60_000 * 120 if separator else 0  # numbers, of which splits are drawn
-    assert peaks[2] - peaks[1] < (500_000 if separator is None else documents_in_memory)
+    for size in (1, 2, 4):  # the first warms up
+        (tmp_path / "text.txt").write_text("Some words of a line.\n\n" * 100_000 * size)
+        tracemalloc.start()
+        for rows in Corpus(str(tmp_path / "text.txt")).splits(tmp_path / "cache").values():
+            assert any(piece.is_last for piece in Pieces(rows))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] - peaks[1] < 200_000
+
+
+def test_no_more_of_a_file_is_tokenised_at_once_than_a_group(tmp_path, monkeypatch):
+    """Whatever the size of the file and of its documents."""
+    monkeypatch.setattr(texts, "GROUP_CHARACTERS", 10_000)
+    encode, sizes = MeasuredTokenizer.encode, []
+    monkeypatch.setattr(
+        MeasuredTokenizer, "encode", lambda *a, **k: (sizes.append(sum(map(len, a[1]))), encode(*a, **k))[1]
+    )
+    (tmp_path / "text.txt").write_text("Some words of a line.\n\n" * 40_000)
+    for module in (LMDataModule, MLMDataModule):
+        sizes.clear()
+        options = {"source": str(tmp_path / "text.txt"), "tokenizer_vocab_size": 300, "cache_dir": str(tmp_path)}
+        prepared(module(**options))
+        assert sum(sizes) > 600_000
+        assert max(sizes) < 10_000 + texts.PIECE
 
 
 def test_pieces_of_one_document_are_one_document(tmp_path):
