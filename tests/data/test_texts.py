@@ -1,6 +1,7 @@
 """Text files are read in pieces, and a document of many pieces has the tokens of the whole."""
 
 import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
