@@ -47,6 +47,15 @@ class MeasuredTokenizer:
         """The lost characters in UTF-8."""
         return sum(n * len(character.encode()) for character, n in self.lost.items())
 
+    @property
+    def counts(self) -> dict[str, Any]:
+        """What was counted so far, to be written down and set again."""
+        return {"characters": self.characters, "lost": dict(self.lost)}
+
+    @counts.setter
+    def counts(self, counts: dict[str, Any]) -> None:
+        self.characters, self.lost = counts["characters"], Counter(counts["lost"])
+
     def encode(self, texts: Sequence[str], with_words: bool = False) -> list[Encoding]:
         """Encode texts without special tokens; only the ids are sure to be there, unless ``with_words``."""
         self.characters += sum(map(len, texts))

@@ -97,6 +97,17 @@ def raw_lines(stream: BinaryIO, encoding: str = UTF8, end: str = "\n") -> Iterat
         yield from lines
 
 
+def read_chunks(stream: BinaryIO, encoding: str = UTF8, size: int = 1 << 20) -> Iterator[str]:
+    """Yield the text of a stream, so many characters at a time; invalid bytes as lone surrogates."""
+    codec = codec_of(encoding)
+    is_utf8 = codec == "utf-8-sig"  # see raw_lines
+    with io.TextIOWrapper(stream, UTF8 if is_utf8 else codec, errors="surrogateescape", newline="") as text:
+        chunk = text.read(size)
+        yield chunk.removeprefix("\ufeff") if is_utf8 else chunk
+        while chunk := text.read(size):
+            yield chunk
+
+
 def read_lines(path: Path | None, *, strict: bool = True, encoding: str = UTF8) -> Iterator[str]:
     """Yield the lines of a file of text, which may be a ``.gz``, or of standard input, without their ends.
 

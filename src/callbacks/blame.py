@@ -12,6 +12,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils._pytree import tree_leaves
 
 from src.data.loader import target_counts
+from src.data.sampling import ResumableBatchSampler
 from src.distributed import gather_objects
 from src.tasks import Task
 from src.tasks.base import Batch
@@ -118,10 +119,9 @@ def location(task: Task) -> str:
     trainer, numbers = task.trainer, [number for number, _, _ in task.batches]
     text = f"epoch {trainer.current_epoch}, batch {', '.join(map(str, numbers))}"
     sampler = getattr(trainer.train_dataloader, "sampler", None)
-    if not hasattr(sampler, "batches"):
+    if not isinstance(sampler, ResumableBatchSampler):
         return text
-    batches = sampler.batches(sampler.data_epoch)  # type: ignore[union-attr]
-    rows = [int(row) for number in numbers for row in batches[number] if row >= 0]
+    rows = [int(row) for number in numbers for row in sampler.batch(sampler.data_epoch, number) if row >= 0]
     shown = ", ".join(map(str, rows[:16])) + (", ..." if len(rows) > 16 else "")
     rank = f" on rank {trainer.global_rank}" if trainer.world_size > 1 else ""
     return f"{text} (rows {shown} of the training split{rank})"

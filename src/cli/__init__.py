@@ -15,6 +15,7 @@ VERBS: Verbs = {
     "validate": ("src.cli.training_help:main", "evaluate a checkpoint on the validation split"),
     "test": ("src.cli.training_help:main", "evaluate a checkpoint on the test split"),
     "predict": ("src.cli.training_help:main", "write a checkpoint's predictions for the test split"),
+    "prepare": ("src.cli.training_help:main", "prepare the data of a configuration, without training"),
     "generate": ("src.cli.generate:generate", "continue prompts with a trained GPT"),
     "translate": ("src.cli.translate:translate", "translate with a trained Transformer"),
     "classify": ("src.cli.classify:classify", "find the labels of texts with a trained classifier"),

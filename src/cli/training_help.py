@@ -1,4 +1,4 @@
-"""fit, validate, test and predict, and their help, for which nothing heavy is imported without a configuration."""
+"""fit, validate, test, predict, prepare, and their help: nothing heavy is imported for it without a configuration."""
 
 import os
 import re
@@ -37,10 +37,16 @@ def main(arguments: list[str]) -> None:
         return
     from src.cli.training import main
 
+    # what is prepared is what fit is given
+    arguments = ["fit" if verb == "prepare" else verb, *rest]
     if asked:
         from src.cli.config_help import HelpCLI
 
         main(arguments, cli=HelpCLI)
+    elif verb == "prepare":
+        from src.cli.prepare import PreparingCLI
+
+        main(arguments, cli=PreparingCLI)
     else:
         main(arguments)
 

@@ -3,14 +3,13 @@
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from src.coverage import MeasuredTokenizer
@@ -20,7 +19,19 @@ from src.data.datamodule import TOKENIZER, TextDataModule
 from src.data.malformed import Malformed, malformed_reason
 from src.data.progress import announce, with_progress, working
 from src.data.sources import Parts, TableSource
-from src.data.store import IGNORED, BatchedRows, Key, Rows, open_rows, write_rows
+from src.data.store import (
+    IGNORED,
+    ArrayWriter,
+    BatchedRows,
+    Key,
+    Rows,
+    RowWriter,
+    ahead,
+    open_array,
+    open_rows,
+    token_dtype,
+)
+from src.data.texts import grouped
 from src.errors import InputError
 from src.tokenization import bert_ids, bert_row, bert_tokens, load_tokenizer, pad_pairs, train_wordpiece
 
@@ -28,9 +39,43 @@ MOVIE_REVIEWS = "movie_reviews"
 LABELS = "labels.json"
 FEW = 20  # rows, of which each may have a label of its own
 WORDPIECE = "wordpiece"
-GROUP = 1000  # rows that are encoded together, in parallel
 
-LabelledTexts = list[tuple[list[str], int]]  # the one or two texts of each row, and the number of its label
+LabelledText = tuple[list[str], int]  # the one or two texts of a row, and the number of its label
+
+
+@dataclass(frozen=True)
+class LabelledTexts(Iterable[LabelledText]):
+    """The rows of a split that have a text and a label, read anew at each iteration.
+
+    Those without are counted and told. Refused are a label that the training rows do not have, a split
+    without any row, and under ``strict`` also a row without text or label.
+    """
+
+    rows: Any
+    source: "LabelledSource"
+    split: str
+    names: list[str]
+
+    def __iter__(self) -> Iterator[LabelledText]:
+        source, where = self.source, f"the {self.split} split of {self.source.source}"
+        numbers = {name: i for i, name in enumerate(self.names)}
+        coded = hasattr(self.rows.features[source.label_column], "names")
+        malformed, kept = Malformed(where, source.reading), 0
+        for i, row in enumerate(self.rows, start=1):
+            texts, label = [row[name] for name in source.texts], row[source.label_column]
+            reason = malformed_reason([*texts, label if label is None else str(label)])
+            if reason is not None:
+                malformed.add(reason, f"row {i:,}")
+                continue
+            if not (coded or str(label) in numbers):
+                raise InputError(
+                    f"row {i} of {where} has the label {label!r}: the training rows have {', '.join(self.names[:20])}"
+                )
+            kept += 1
+            yield texts, int(label) if coded else numbers[str(label)]
+        malformed.announce()
+        if not kept:
+            raise InputError(f"{where} has no row with a text and a label")
 
 
 @dataclass(frozen=True)
@@ -46,12 +91,11 @@ class LabelledSource(TableSource):
     def labelled(self, cache_dir: Path) -> tuple[dict[str, LabelledTexts], list[str]]:
         """Read the rows of each split, and the names of the labels in the order of their numbers.
 
-        Refused are one label alone, a label that the training rows do not have, and under ``strict`` also a row without
-        text or label.
+        Refused is one label alone.
         """
         found = self.splits(cache_dir)
         names = self._label_names(found["train"])
-        return {split: self._rows_of(split, rows, names) for split, rows in found.items()}, names
+        return {split: LabelledTexts(rows, self, split, names) for split, rows in found.items()}, names
 
     def load(self, cache_dir: Path) -> Parts:
         from datasets import Dataset
@@ -76,26 +120,6 @@ class LabelledSource(TableSource):
         if FEW < len(train) < 2 * len(names):
             raise InputError(f"{column} has {len(names):,} labels in {len(train):,} rows: name another label_column")
         return names
-
-    def _rows_of(self, split: str, rows: Any, names: list[str]) -> LabelledTexts:
-        numbers = {name: i for i, name in enumerate(names)}
-        coded = hasattr(rows.features[self.label_column], "names")
-        malformed = Malformed(f"the {split} split of {self.source}", self.reading)
-        kept: LabelledTexts = []
-        for i, row in enumerate(with_progress(rows, f"reading {split} rows", len(rows)), start=1):
-            texts, label = [row[name] for name in self.texts], row[self.label_column]
-            reason = malformed_reason([*texts, label if label is None else str(label)])
-            if reason is not None:
-                malformed.add(reason, f"row {i:,}")
-                continue
-            if not (coded or str(label) in numbers):
-                where = f"row {i} of the {split} split of {self.source}"
-                raise InputError(f"{where} has the label {label!r}: the training rows have {', '.join(names[:20])}")
-            kept.append((texts, int(label) if coded else numbers[str(label)]))
-        malformed.announce()
-        if not kept:
-            raise InputError(f"the {split} split of {self.source} has no row with a text and a label")
-        return kept
 
 
 class LabelledRows(BatchedRows):
@@ -123,9 +147,9 @@ class LabelledRows(BatchedRows):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def length(self, key: Key) -> int:
-        """Count the tokens of a row."""
-        return len(self.rows[key[1]])
+    def lengths(self, epoch: int, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Count the tokens of rows."""
+        return self.rows.starts[indices + 1] - self.rows.starts[indices]
 
     def __getitems__(self, keys: list[Key]) -> dict[str, Tensor]:
         """Give a batch: ``input_ids``, ``attention_mask``, ``token_type_ids``, (batch, seq); ``labels`` and ``index``.
@@ -207,12 +231,19 @@ class ClassificationDataModule(TextDataModule):
         infos = {}
         for split, labelled in splits.items():
             measured = MeasuredTokenizer(tokenizer, f"the {split} split of {self.label}")
-            encoded = with_progress(_encode(measured, labelled), f"tokenising {split} rows", len(labelled))
-            rows = [bert_row(parts, self.seq_len, special) for parts in encoded]
-            write_rows(folder, split, (ids for ids, _ in rows))
-            np.save(folder / f"{split}.seconds.npy", np.array([second for _, second in rows]))
-            np.save(folder / f"{split}.labels.npy", np.array([label for _, label in labelled]))
-            infos[split] = {"rows": len(rows), "tokens": sum(len(ids) for ids, _ in rows), "labels": len(names)}
+            rows = with_progress(labelled, f"tokenising {split} rows", len(labelled.rows))
+            with (
+                RowWriter(folder, split, token_dtype(tokenizer)) as ids_of_rows,
+                ArrayWriter(folder / f"{split}.seconds.npy", np.int64) as seconds,
+                ArrayWriter(folder / f"{split}.labels.npy", np.int64) as labels,
+            ):
+                for parts, label in _encoded(measured, rows):
+                    ids, second = bert_row(parts, self.seq_len, special)
+                    ids_of_rows.append(ids)
+                    seconds.extend([second])
+                    labels.extend([label])
+            counts = {"rows": len(ids_of_rows), "tokens": ids_of_rows.values.length}
+            infos[split] = {**counts, "labels": len(names)}
             # told and not refused: a pretrained network cannot take another tokenizer than its own
             if losses := measured.losses():
                 announce(losses)
@@ -222,7 +253,8 @@ class ClassificationDataModule(TextDataModule):
         kind, vocab_size, cased = self.tokenizer_settings
         if kind != WORDPIECE:
             return load_tokenizer(kind)
-        texts = (text for row, _ in with_progress(train, "reading texts for the tokenizer", len(train)) for text in row)
+        rows = with_progress(train.rows, "reading texts for the tokenizer", len(train.rows))
+        texts = (row[name] for row in rows for name in train.source.texts if row[name])
         with working("making the tokenizer"):  # a vocabulary is chosen when all texts are read
             return train_wordpiece(texts, vocab_size, cased)
 
@@ -237,7 +269,7 @@ class ClassificationDataModule(TextDataModule):
         return [texts for texts, _ in splits[split]]
 
     def open_split(self, split: str) -> LabelledRows:
-        seconds, labels = (np.load(self.folder / f"{split}.{name}.npy") for name in ("seconds", "labels"))
+        seconds, labels = (open_array(self.folder, f"{split}.{name}") for name in ("seconds", "labels"))
         return LabelledRows(open_rows(self.folder, split), seconds, labels, self.seq_len, bert_ids(self.tokenizer))
 
     def targets(self, split: str) -> Targets:
@@ -245,10 +277,14 @@ class ClassificationDataModule(TextDataModule):
         return Targets(self.dataset(split).labels)
 
 
-def _encode(tokenizer: MeasuredTokenizer, labelled: LabelledTexts) -> Iterator[list[list[int]]]:
-    """Yield the ids of the one or two texts of each row."""
-    remaining = iter(labelled)
-    while group := list(islice(remaining, GROUP)):
-        columns = [tokenizer.encode(column) for column in zip(*(texts for texts, _ in group), strict=True)]
-        for parts in zip(*columns, strict=True):
-            yield [part.ids for part in parts]
+def _encoded(tokenizer: MeasuredTokenizer, rows: Iterable[LabelledText]) -> Iterator[tuple[list[list[int]], int]]:
+    """Yield the ids of the texts of each row, and its label; a group of rows at a time, in parallel."""
+
+    def encoded() -> Iterator[tuple[list[LabelledText], list[list[Encoding]]]]:
+        for group in grouped(rows, size=lambda row: sum(map(len, row[0]))):
+            columns = zip(*(texts for texts, _ in group), strict=True)
+            yield group, [tokenizer.encode(column) for column in columns]
+
+    for group, columns in ahead(encoded()):
+        for (_, label), *encodings in zip(group, *columns, strict=True):
+            yield [encoding.ids for encoding in encodings], label

@@ -1,24 +1,25 @@
 """Documents from anywhere, as splits: HuggingFace `datasets` with one column of text."""
 
 import json
-import re
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from src.data import embedded
 from src.data.malformed import DEFAULT, Malformed, Reading
-from src.data.progress import announce, with_progress
+from src.data.progress import with_progress
 from src.data.sources import check_columns, check_source, files_of, fingerprint, label_of, load_rows, locate
-from src.data.splits import SPLITS, cut_by_position, cut_rows, split_files, split_parts
+from src.data.splits import SPLITS, cut_rows, split_files, split_parts
+from src.data.streams import DocumentStream
+from src.data.texts import Piece, TextFiles, cut, cut_by_position, stream_documents
 from src.errors import InputError
-from src.files import UTF8, check_file, decode, encoding_name, is_text, open_binary, printable, unescaped
 
-Splits = dict[str, Any]  # split -> datasets.Dataset or datasets.IterableDataset
+# split -> rows: datasets.Dataset or datasets.IterableDataset, or text files, which are read in pieces
+Splits = dict[str, Any]
 
 EMBEDDED = "wikipedia"
+SHARD, MOST_SHARDS = 1000, 1024  # documents of a shard of a stream that is at hand, and how many shards it has
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class Corpus:
             one that ``Dataset.save_to_disk`` wrote; or the name of a dataset on the HuggingFace hub.
         document_separator: what separates the documents of a text file; ``\n`` for a line feed, with or without a
             carriage return.
-        streaming: read training documents as they are needed; the first ``holdout_documents`` are held out.
+        streaming: read training documents as they are needed; the first ``holdout_documents`` are held out, and so is
+            every further document that is equal to one of them. Of a text file, a document of more than a million
+            characters is read as several.
         reading: how files are read, and what is done about malformed rows.
     """
 
@@ -97,9 +100,8 @@ class Corpus:
             return self._checked({"train": Dataset.from_dict({self.text_column: rows})}, "the embedded corpus")
         located = locate(source)
         if located.kind == "text":
-            files = split_files(located.files, located.label)
-            texts = {split: [text for file in files[split] for text in self._texts(file)] for split in files}
-            found = {split: Dataset.from_dict({self.text_column: parts}) for split, parts in texts.items()}
+            by_split = split_files(located.files, located.label)
+            found = {split: self._texts(files) for split, files in by_split.items()}
         else:
             found = load_rows(
                 located,
@@ -112,30 +114,14 @@ class Corpus:
             )
         return self._checked(found, located.label)
 
-    def _texts(self, file: Path) -> list[str]:
-        """Read the documents of a text file, without those that are not in its encoding."""
-        encoding = self.reading.encoding or UTF8
-        check_file(file, is_text=self.document_separator is None, encoding=encoding)
-        try:
-            with open_binary(file) as opened:
-                content = decode(opened.read(), encoding)
-        except (OSError, EOFError, zlib.error):  # a damaged .gz
-            check_file(file, is_text=True)
-            raise
-        if self.document_separator is None:
-            return [content]
-        separator = re.escape(unescaped(self.document_separator)).replace("\\\n", "\r?\n")
-        parts = re.split(separator, content)
-        if len(parts) == 1:
-            announce(f"{file} has no document_separator {self.document_separator!r}: it is one document")
-        malformed, texts = Malformed(str(file), self.reading), []
-        for i, part in enumerate(parts, start=1):
-            if is_text(part):
-                texts.append(part)
-            else:
-                malformed.add(f"invalid {encoding_name(encoding)}", f"document {i:,}", printable(part))
-        malformed.announce(of=len(parts))
-        return texts
+    def _texts(self, files: list[Path]) -> Any:
+        """Open the documents of text files, without those that are not in the encoding."""
+        if not self.streaming:
+            return TextFiles.open(files, self.document_separator, self.reading)
+        from datasets import IterableDataset
+
+        shape = {"separator": self.document_separator, "reading": self.reading, "column": self.text_column}
+        return IterableDataset.from_generator(stream_documents, gen_kwargs={"files": files, **shape})
 
     def _checked(self, found: Splits, source: str) -> Splits:
         """Name the splits as usual, with the text column alone, named ``text``."""
@@ -143,6 +129,8 @@ class Corpus:
 
         splits = split_parts(found, source)
         for name, split in splits.items():
+            if isinstance(split, TextFiles):
+                continue
             check_columns(source, split, [self.text_column])
             if split.features and split.features[self.text_column] not in (Value("string"), Value("large_string")):
                 raise InputError(f"column {self.text_column!r} of {source} holds no text: name another text_column")
@@ -156,12 +144,14 @@ class Corpus:
 
     def _hold_out(self, splits: Splits) -> Splits:
         stream, n = splits["train"], self.holdout_documents
-        if hasattr(stream, "__len__"):  # a text file or the embedded corpus is in memory anyway
-            stream = stream.to_iterable_dataset()
-        for name, wanted in (("validation", self.validation_fraction), ("test", self.test_fraction)):
-            if name not in splits and wanted:
-                splits[name], stream = stream.take(n), stream.skip(n)
-        return {**splits, "train": stream}
+        if hasattr(stream, "__len__"):  # in memory, or on the disk
+            stream = stream.to_iterable_dataset(max(1, min(len(stream) // SHARD, MOST_SHARDS)))
+        fractions = {"validation": self.validation_fraction, "test": self.test_fraction}
+        missing = [name for name, wanted in fractions.items() if wanted and name not in splits]
+        for i, name in enumerate(missing):
+            splits[name] = stream.skip(i * n).take(n) if i else stream.take(n)
+        held_out = stream.take(n * len(missing))
+        return {**splits, "train": DocumentStream(stream, held_out, is_part=self.max_documents is not None)}
 
     def _cut(self, splits: Splits) -> Splits:
         fractions = self.validation_fraction, self.test_fraction
@@ -169,7 +159,7 @@ class Corpus:
         if not wanted:
             return splits
         if len(splits["train"]) * min(wanted.values()) < 1:
-            return {**splits, **cut_by_position(list(documents(splits["train"])), wanted)}
+            return {**splits, **cut_by_position(Pieces(splits["train"]), wanted)}
         return cut_rows(self.label, splits, *fractions)
 
 
@@ -178,16 +168,37 @@ def _files(source: str | list[str]) -> dict[Path, str]:
     return {} if source == EMBEDDED else files_of(source)
 
 
-def count(split: Any) -> int | None:
+def count(rows: Any) -> int | None:
     """Count the rows of a split; None for a stream, which does not know."""
-    return len(split) if hasattr(split, "__len__") else None
+    return len(rows) if hasattr(rows, "__len__") else None
 
 
-def documents(split: Any, malformed: Malformed | None = None) -> Iterator[str]:
-    """Yield the texts of a split that are not empty or null; tell ``malformed`` of the others."""
-    for i, row in enumerate(split, start=1):
-        text = row["text"]
-        if text and text.strip():
-            yield text
-        elif malformed is not None:
-            malformed.add("null" if text is None else "empty", f"row {i:,}")
+@dataclass(frozen=True)
+class Pieces(Iterable[Piece]):
+    """The pieces of the documents of a split, without those that are empty or null; ``malformed`` is told of these."""
+
+    rows: Iterable[dict[str, Any]]
+    malformed: Malformed | None = None
+
+    def __iter__(self) -> Iterator[Piece]:
+        number, is_first = 1, True
+        for row in self.rows:
+            text, is_last = row["text"], row.get("is_last", True)
+            if is_first and is_last and not (text and text.strip()):
+                if self.malformed is not None:
+                    self.malformed.add("null" if text is None else "empty", f"row {number:,}")
+            else:
+                *begun, end = cut(text)
+                yield from begun
+                yield Piece(end.text, is_last)
+            is_first, number = is_last, number + is_last
+
+
+def documents(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Yield the texts of a split that are not empty or null, each as a whole."""
+    parts: list[str] = []
+    for text, is_last in Pieces(rows):
+        parts.append(text)
+        if is_last:
+            yield "".join(parts)
+            parts = []

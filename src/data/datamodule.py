@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from src.arguments import arguments_of
-from src.atomic import checksums, damaged, replace_folder
+from src.atomic import checksums, damaged, replace_folder, write_text
 from src.coverage import MeasuredTokenizer
 from src.data.corpora import EMBEDDED, Corpus
 from src.data.loader import TokenCountingLoader
@@ -28,6 +28,7 @@ from src.data.malformed import Malformed, Reading
 from src.data.packing import StreamedBlocks
 from src.data.progress import announce, with_progress, working
 from src.data.sampling import BucketBatchSampler, EpochBatchSampler, ResumableBatchSampler
+from src.data.texts import Piece
 from src.errors import InputError
 from src.tokenization import make_tokenizer, tokenizer_text, vocabulary_size
 
@@ -132,14 +133,14 @@ class TextDataModule(L.LightningDataModule, ABC):
 
     def _prepare(self) -> None:
         aside = self.folder.with_name(f"{self.folder.name}.partial")
-        shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
-        aside.mkdir()
+        aside.mkdir(exist_ok=True)  # of a process that was killed: its journals say what of it counts
         try:
             info = {"splits": self.write_cache(aside), "files": checksums(aside)}
             (aside / INFO).write_text(json.dumps(info), encoding="utf-8")
             replace_folder(aside, self.folder)
-        finally:
+        except Exception:
             shutil.rmtree(aside, ignore_errors=True)
+            raise
 
     @contextmanager
     def measuring(self, split: str, tokenizer: Tokenizer, kind: str) -> Iterator[tuple[MeasuredTokenizer, Malformed]]:
@@ -215,8 +216,8 @@ class TextDataModule(L.LightningDataModule, ABC):
 
     def batch_sampler(self, rows: Any, *, train: bool) -> ResumableBatchSampler:
         """Shuffle for training, by length where rows have lengths; for evaluation, keep the order."""
-        if train and hasattr(rows, "length"):
-            return BucketBatchSampler(len(rows), self.batch_size, rows.length, seed=self.seed, **self._ranks())
+        if train and hasattr(rows, "lengths"):
+            return BucketBatchSampler(len(rows), self.batch_size, rows.lengths, seed=self.seed, **self._ranks())
         size = self.batch_size if train else self.eval_batch_size
         return EpochBatchSampler(len(rows), size, seed=self.seed, shuffle=train, **self._ranks())
 
@@ -232,13 +233,13 @@ class TextDataModule(L.LightningDataModule, ABC):
 
     def _evaluation_loader(self, split: str) -> DataLoader[Any]:
         rows = self.dataset(split)
-        return self._loader(rows, batch_sampler=self.batch_sampler(rows, train=False), collate_fn=_as_it_is)
+        return self._loader(rows, batch_sampler=self.batch_sampler(rows, train=False), collate_fn=as_it_is)
 
     def train_dataloader(self) -> TokenCountingLoader:
         """Give batches with ``target_tokens``, in another order each epoch."""
         rows = self.dataset("train")
         sampler = self.batch_sampler(rows, train=True)
-        return self._counting(self._loader(rows, batch_sampler=sampler, collate_fn=_as_it_is), sampler)
+        return self._counting(self._loader(rows, batch_sampler=sampler, collate_fn=as_it_is), sampler)
 
     def _counting(
         self, loader: DataLoader[Any], sampler: ResumableBatchSampler | StreamedBlocks
@@ -316,13 +317,17 @@ class DocumentDataModule(TextDataModule):
         given = tokenizer_text(self.tokenizer_kind)
         return [self.tokenizer_kind, given, self.tokenizer_vocab_size, self.tokenizer_cased]
 
-    def save_tokenizer(self, folder: Path, texts: Iterable[str], total: int | None = None) -> Tokenizer:
-        """Make the tokenizer of the first of some texts, about ``total``, and save it among what is prepared."""
+    def save_tokenizer(self, folder: Path, pieces: Iterable[Piece], total: int | None = None) -> Tokenizer:
+        """Make the tokenizer of the first of some pieces, about ``total``, and save it among what is prepared."""
+        path = folder / TOKENIZER
+        if path.is_file():  # of a process that was killed
+            return Tokenizer.from_file(str(path))
         total = min(total or TOKENIZER_DOCUMENTS, TOKENIZER_DOCUMENTS)
-        some = with_progress(islice(texts, TOKENIZER_DOCUMENTS), "reading texts for the tokenizer", total)
+        some = with_progress(islice(pieces, TOKENIZER_DOCUMENTS), "reading texts for the tokenizer", total)
+        texts = (piece.text for piece in some)
         with working("making the tokenizer"):  # a vocabulary is chosen when all texts are read
-            tokenizer = make_tokenizer(self.tokenizer_kind, self.tokenizer_vocab_size, some, self.tokenizer_cased)
-        tokenizer.save(str(folder / TOKENIZER))
+            tokenizer = make_tokenizer(self.tokenizer_kind, self.tokenizer_vocab_size, texts, self.tokenizer_cased)
+        write_text(path, tokenizer.to_str(pretty=True))
         return tokenizer
 
 
@@ -344,6 +349,6 @@ def _is_complete(folder: Path) -> bool:
         return False
 
 
-def _as_it_is(batch: Any) -> Any:
+def as_it_is(batch: Any) -> Any:
     """Data sets here give whole batches."""
     return batch

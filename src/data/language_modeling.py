@@ -1,26 +1,31 @@
 """Data for language modelling: any text, tokenised, packed into blocks."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from src.coverage import MeasuredTokenizer
 from src.data.baselines import MOST_STREAMED, MOST_TOKENS, Targets, extent
-from src.data.corpora import count, documents
-from src.data.datamodule import DocumentDataModule
+from src.data.corpora import Pieces, count
+from src.data.datamodule import DocumentDataModule, as_it_is
+from src.data.journal import Journal
 from src.data.loader import TokenCountingLoader
 from src.data.packing import PackedBlocks, StreamedBlocks, count_blocks
 from src.data.progress import with_progress
-from src.data.store import RowWriter, encode, open_rows, token_dtype
+from src.data.store import RowWriter, ahead, open_rows, token_dtype, with_end
+from src.data.streams import DocumentStream
+from src.data.texts import Piece, grouped
 from src.errors import InputError
 from src.tokenization import END_OF_TEXT, UNKNOWN, require_token
 
-SHUFFLE_BUFFER = 1000  # documents of a stream
 LOST = "bytes not represented"
 
 
@@ -28,7 +33,8 @@ class LMDataModule(DocumentDataModule):
     """Blocks of ``seq_len`` tokens out of documents that end with an end token, one after the other.
 
     Args:
-        streaming: tokenise training documents as they are needed instead of preparing them; there are no epochs then.
+        streaming: tokenise training documents as they are needed instead of preparing them, in each of ``num_workers``
+            processes some; there are no epochs then.
         holdout_documents: how many of its first documents a stream gives to each of validation and test.
         tokenizer: ``bpe``, ``unigram``, ``char``, ``byte``, or the path of a tokenizer.json.
         end_token: that a given tokenizer.json has; the trained ones have their own.
@@ -50,11 +56,8 @@ class LMDataModule(DocumentDataModule):
         super().__init__(tokenizer=tokenizer, tokenizer_cased=None, **kwargs)
         if seq_len < 1:
             raise InputError(f"seq_len is {seq_len}: it must be at least 1")
-        if streaming and self.num_workers > 1:
-            raise InputError(f"num_workers is {self.num_workers}: a stream is read by one worker at most")
         self.corpus = replace(self.corpus, streaming=streaming, holdout_documents=holdout_documents)
         self.end_token, self.seq_len, self.separate_documents = end_token, seq_len, separate_documents
-        self._stream: Any = None  # the training documents, where they are streamed
 
     @property
     def special_tokens(self) -> dict[str, str]:
@@ -78,20 +81,20 @@ class LMDataModule(DocumentDataModule):
 
     def write_cache(self, folder: Path) -> dict[str, dict[str, int]]:
         splits = self.corpus.splits(self.cache_dir)
-        tokenizer = self.save_tokenizer(folder, documents(splits["train"]), count(splits["train"]))
+        tokenizer = self.save_tokenizer(folder, Pieces(splits["train"]), count(splits["train"]))
         end_id = require_token(tokenizer, self.end_token, "end_token")
         infos = {}
         for split, rows in splits.items():
             if split == "train" and self.corpus.streaming:
-                if next(documents(rows), None) is None:
+                if next(iter(Pieces(rows)), None) is None:
                     raise InputError(
                         f"{self.label} leaves no documents to train on after {self.corpus.holdout_documents} for each "
                         "of validation and test: lower holdout_documents"
                     )
                 continue
             with self.measuring(split, tokenizer, self.tokenizer_kind) as (measured, malformed):
-                texts = with_progress(documents(rows, malformed), f"tokenising {split} documents", count(rows))
-                infos[split] = pack(measured, texts, end_id, folder, split)
+                pieces = with_progress(Pieces(rows, malformed), f"tokenising {split} documents", count(rows))
+                infos[split] = pack(measured, pieces, end_id, folder, split)
                 if not infos[split]["documents"]:
                     hint = ": lower holdout_documents" if self.corpus.streaming else ""
                     raise InputError(f"the {split} split of {self.label} has no document with any text{hint}")
@@ -112,16 +115,17 @@ class LMDataModule(DocumentDataModule):
     def train_dataloader(self) -> TokenCountingLoader:
         if not self.corpus.streaming:
             return super().train_dataloader()
-        stream = StreamedBlocks(
-            self._open_stream, self.tokenizer, self.end_id, self.seq_len, self.batch_size, **self._ranks()
-        )
-        return self._counting(self._loader(stream, batch_size=None), stream)
+        stream = self._streamed(workers=max(self.num_workers, 1), gather=_gather, **self._ranks())
+        return self._counting(self._loader(stream, batch_size=None, collate_fn=as_it_is), stream)
 
-    def _open_stream(self, number: int) -> Iterator[str]:
-        """Yield the training documents of a pass, shuffled within a buffer."""
-        if self._stream is None:
-            self._stream = self.corpus.splits(self.cache_dir)["train"]
-        return documents(self._stream.shuffle(seed=self.seed + number, buffer_size=SHUFFLE_BUFFER))
+    def _streamed(self, **readers: Any) -> StreamedBlocks:
+        batch = (self.tokenizer, self.end_id, self.seq_len, self.batch_size)
+        return StreamedBlocks(self.stream, *batch, seed=self.seed, **readers)
+
+    @cached_property
+    def stream(self) -> DocumentStream:
+        """The training documents, where they are streamed."""
+        return self.corpus.splits(self.cache_dir)["train"]
 
     def on_before_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """Add to a batch the number of each token's ``documents``, (batch, seq), where they are to be kept apart.
@@ -138,15 +142,15 @@ class LMDataModule(DocumentDataModule):
     def targets(self, split: str) -> Targets:
         """Give the targets of a split, each with the token before it; no more than is counted fast."""
         if split == "train" and self.corpus.streaming:
-            first: list[int] = []
-            texts = with_progress(self._open_stream(0), "counting the first documents of the stream")
-            tokenizer = MeasuredTokenizer(self.tokenizer, "the stream")
-            for _, document in encode(tokenizer, texts, self.end_id, group=100):
-                first += document
-                if len(first) > MOST_STREAMED:
-                    break
-            ids = np.array(first[: MOST_STREAMED + 1])
-            return Targets(ids[1:], ids[:-1], f"the first {len(ids) - 1:,} train tokens of the stream")
+            wanted = -(-MOST_STREAMED // (self.batch_size * self.seq_len))  # batches
+            batches = list(
+                with_progress(islice(self._streamed(), wanted), "counting the first documents of the stream")
+            )
+            contexts, ids = (
+                torch.cat([batch[name].flatten() for batch in batches]).numpy()[:MOST_STREAMED]
+                for name in ("input_ids", "labels")
+            )
+            return Targets(ids, contexts, f"the first {len(ids):,} train tokens of the stream")
         ids = self.dataset(split).ids
         part = extent(MOST_TOKENS, len(ids) - 1, f"{split} tokens")
         return Targets(ids[1 : MOST_TOKENS + 1], ids[:-1][:MOST_TOKENS], part)
@@ -163,12 +167,31 @@ class LMDataModule(DocumentDataModule):
         }
 
 
-def pack(tokenizer: MeasuredTokenizer, texts: Iterable[str], end_id: int, folder: Path, split: str) -> dict[str, int]:
+def pack(
+    tokenizer: MeasuredTokenizer, pieces: Iterable[Piece], end_id: int, folder: Path, split: str
+) -> dict[str, int]:
     """Write the ids of all documents, each with an end token behind it, and count them."""
-    n_bytes = 0
-    with RowWriter(folder, split, token_dtype(tokenizer.tokenizer)) as rows:
-        for text, ids in encode(tokenizer, texts, end_id):
-            rows.append(ids)
-            n_bytes += len(text.encode())
+    journal = Journal(folder / f"{split}.journal", tokenizer, n_arrays=2)
+    n_bytes = journal.counts.get("bytes", 0)
+    groups = (
+        (some, tokenizer.encode([piece.text for piece in some]), tokenizer.counts)
+        for some in grouped(journal.rest(pieces))
+    )
+    with RowWriter(folder, split, token_dtype(tokenizer.tokenizer), journal.lengths) as rows:
+        for some, encodings, measured in ahead(groups):
+            for piece, encoding in zip(some, encodings, strict=True):
+                rows.append(with_end(piece, encoding, end_id), is_last=piece.is_last)
+                n_bytes += len(piece.text.encode())
+            journal.note(len(some), measured, (rows.values, rows.starts), bytes=n_bytes)
+    journal.end()
     counts = {"documents": len(rows), "tokens": rows.values.length, "bytes": n_bytes, LOST: tokenizer.lost_bytes}
     return {what: n for what, n in counts.items() if n or what != LOST}
+
+
+def _gather(mine: Any) -> list[Any]:
+    """Gather an object of each process of a job, which all call it."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [mine]
+    found = [None] * dist.get_world_size()
+    dist.all_gather_object(found, mine)
+    return found

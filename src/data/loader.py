@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from src.data.packing import StreamedBlocks
 from src.data.sampling import ResumableBatchSampler
 from src.data.store import IGNORED
+from src.errors import InputError
 
 Batch = dict[str, Tensor]
 # what a loss is averaged over, by the name of its count in a batch -> the labels that are counted
@@ -56,7 +57,7 @@ class TokenCountingLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         # a generator, so that nothing is read before Lightning has set the epoch
-        batches = iter(self.loader)
+        batches = map(_accepted, iter(self.loader))
         position = self.sampler.position
         while window := list(islice(batches, self._rest_of_step(position - self.sampler.first))):
             targets = torch.stack([count_targets(batch) for batch in window]).sum(0) / self.accumulate
@@ -65,6 +66,8 @@ class TokenCountingLoader:
             for batch in window:
                 position += 1
                 self.sampler.position = position
+                if isinstance(self.sampler, StreamedBlocks):
+                    self.sampler.took(batch)
                 yield {**batch, **counts}
 
     def _rest_of_step(self, batch: int) -> int:
@@ -75,14 +78,20 @@ class TokenCountingLoader:
         left = max(self.batches_per_epoch() - batch, 0)
         return int(min(self.accumulate - batch % self.accumulate, left))
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """The epoch, where it began, and the position after the batches that were given out."""
-        return {"epoch": self.sampler.epoch, "first": self.sampler.first, "position": self.sampler.position}
+        return self.sampler.state_dict()
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the batches that were given out."""
-        self.sampler.epoch, self.sampler.position = state["epoch"], state["position"]
-        self.sampler.first = state.get("first", 0)
+        self.sampler.load_state_dict(state)
+
+
+def _accepted(batch: Batch) -> Batch:
+    """Raise what a worker of the loader could only hand on."""
+    if "refused" in batch:
+        raise InputError(str(batch["refused"]))
+    return batch
 
 
 def target_counts(batch: Batch) -> dict[str, Tensor]:

@@ -72,7 +72,12 @@ class Malformed:
             self._examples[reason].append(f"{where}{shown}")
 
     def announce(self, of: int | None = None) -> None:
-        """Tell how many there were, why, and where the first of them are; refuse more than ``max_malformed``.
+        """Tell how many there were, why, and where the first of them are; refuse more than ``max_malformed``."""
+        for line in self.report(of):
+            announce(line)
+
+    def report(self, of: int | None = None) -> list[str]:
+        """Say what :meth:`announce` tells, and begin to count anew.
 
         Args:
             of: rows that were read, where all that was counted here is unreadable.
@@ -89,8 +94,7 @@ class Malformed:
                 f"{left_out:,} of the {of:,} rows of {self.source} cannot be read: {'; '.join(told)}; mend them, set "
                 f"delimiter or encoding, or max_malformed above {self.reading.max_malformed:g}"
             )
-        for line in told:
-            announce(f"left out of {self.source}: {line}")
+        return [f"left out of {self.source}: {line}" for line in told]
 
 
 def malformed_reason(texts: Sequence[object]) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from src.data.baselines import MOST_PAIRS, MOST_TOKENS, Targets, extent
-from src.data.corpora import Corpus, documents
+from src.data.corpora import Corpus, Pieces
 from src.data.datamodule import TOKENIZER_DOCUMENTS, DocumentDataModule
 from src.data.masking import MaskedDocuments, MaskedPairs, MaskedRows, Masking
 from src.data.progress import with_progress
@@ -74,16 +74,16 @@ class MLMDataModule(DocumentDataModule):
         first, *others = (corpus.splits(self.cache_dir) for corpus in self.corpora)
         training = [splits["train"] for splits in (first, *others)]
         # as much of each source, so that the vocabulary is of all
-        some = [islice(documents(rows), TOKENIZER_DOCUMENTS // len(training)) for rows in training]
+        some = [islice(Pieces(rows), TOKENIZER_DOCUMENTS // len(training)) for rows in training]
         tokenizer = self.save_tokenizer(folder, chain(*some), sum(map(len, training)))
         bert_tokens(tokenizer)
         infos = {}
         for split, rows in first.items():
             with self.measuring(split, tokenizer, self.tokenizer_kind) as (measured, malformed):
                 parts = training if split == "train" else [rows]
-                texts = chain(*(documents(part, malformed) for part in parts))
-                texts = with_progress(texts, f"tokenising {split} documents", sum(map(len, parts)))
-                infos[split] = write_sentences(measured, texts, folder, split, self.least_sentences)
+                texts = chain(*(Pieces(part, malformed) for part in parts))
+                pieces = with_progress(texts, f"tokenising {split} documents", sum(map(len, parts)))
+                infos[split] = write_sentences(measured, pieces, folder, split, self.least_sentences)
         return infos
 
     # ---- loading

@@ -1,6 +1,7 @@
 """Rows with masked words (Devlin et al. 2018, section 3.1 and appendix A.1): sentence pairs, or whole documents."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from src.data.sentences import SentencePairs, SentenceTokens
+from src.data.seekable import uniforms
+from src.data.sentences import DRAWS, Pairs, SentencePairs, SentenceTokens
 from src.data.store import IGNORED, BatchedRows, Key
 from src.tokenization import pad_rows
 
@@ -110,6 +112,7 @@ class MaskedRows(BatchedRows):
     """
 
     has_pairs: bool
+    draws: int  # random numbers that the segments of a row are drawn by
 
     def __init__(
         self,
@@ -124,37 +127,39 @@ class MaskedRows(BatchedRows):
         self._special = np.array(sorted(special_ids.values()))
 
     @abstractmethod
-    def draw(self, index: int, rng: np.random.Generator) -> tuple[list[slice], int]:
-        """Draw the one or two segments of a row, as positions in ``data.tokens``, and its next-sentence label."""
+    def draw(self, indices: NDArray[np.int64], uniforms: NDArray[np.float64]) -> Pairs:
+        """Draw the one or two segments of rows by their indices and (rows, draws) random numbers from [0, 1)."""
 
-    def rng(self, key: Key) -> np.random.Generator:
-        """Make the random generator of a row."""
-        epoch, index = key
-        return np.random.default_rng([0, 0, index] if self.seed is None else [self.seed, epoch, index])
+    def segments(self, keys: Sequence[Key] | NDArray[np.int64]) -> Pairs:
+        """Draw the segments of rows by their keys: a function of the seed and these, many rows at a time."""
+        epochs, indices = np.array(keys, np.int64).reshape(-1, 2).T
+        if self.seed is None:
+            epochs = np.zeros_like(epochs)
+        return self.draw(indices, uniforms(self.seed or 0, epochs, indices, self.draws))
 
-    def length(self, key: Key) -> int:
-        """Count the tokens of a row, the special ones among them."""
-        segments, _ = self.draw(key[1], self.rng(key))
-        return 1 + sum(segment.stop - segment.start + 1 for segment in segments)
+    def lengths(self, epoch: int, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Count the tokens of rows, the special ones among them."""
+        starts, ends, _ = self.segments(np.stack([np.full_like(indices, epoch), indices], 1))
+        return 1 + (ends - starts + 1).sum(1)
 
-    def row(self, key: Key) -> Row:
-        """Make a row, masked."""
+    def row(self, key: Key, starts: NDArray[np.int64], ends: NDArray[np.int64], is_next: bool) -> Row:
+        """Make a row of its segments, masked."""
         cls, sep = self.special_ids["cls_token"], self.special_ids["sep_token"]
         if key[1] < 0:
             return Row(np.array([cls]), np.array([IGNORED]), np.array([0]))
-        rng = self.rng(key)
-        segments, label = self.draw(key[1], rng)
+        epoch, index = key
+        rng = np.random.default_rng([0, 0, index] if self.seed is None else [self.seed, epoch, index])
         ids, word_starts, types = [np.array([cls])], [np.array([True])], [np.array([0])]
-        for number, segment in enumerate(segments):
-            starts = self.data.word_starts[segment].astype(bool)
-            starts[0] = True  # a segment may begin within a word: what is left of that word counts as one
-            ids += [self.data.tokens[segment], np.array([sep])]
-            word_starts += [starts, np.array([True])]
-            types.append(np.full(len(starts) + 1, number))
+        for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            begins = self.data.word_starts[start:end].astype(bool)
+            begins[0] = True  # a segment may begin within a word: what is left of that word counts as one
+            ids += [self.data.tokens[start:end], np.array([sep])]
+            word_starts += [begins, np.array([True])]
+            types.append(np.full(len(begins) + 1, number))
         input_ids = np.concatenate(ids).astype(np.int64)
         maskable = ~np.isin(input_ids, self._special)
         masked, labels = self.masking.apply(input_ids, maskable, np.concatenate(word_starts), rng)
-        return Row(masked, labels, np.concatenate(types), label)
+        return Row(masked, labels, np.concatenate(types), int(not is_next))
 
     def __getitems__(self, keys: list[Key]) -> dict[str, Tensor]:
         """Give a batch.
@@ -165,7 +170,9 @@ class MaskedRows(BatchedRows):
             with 0, that of [CLS]; of pairs also ``next_sentence_label`` (batch,), 0 where B follows A and 1 where it
             does not.
         """
-        rows = [self.row(key) for key in keys]
+        # the row of a negative index has no segments, and is drawn as the first one would be
+        drawn = self.segments([(epoch, max(index, 0)) for epoch, index in keys])
+        rows = [self.row(key, *segments) for key, *segments in zip(keys, *drawn, strict=True)]
         pad_id, longest = self.special_ids["pad_token"], self.seq_len
         input_ids, attention_mask = pad_rows([row.input_ids for row in rows], pad_id, longest)
         masked_positions = np.zeros((len(rows), self.masking.most(input_ids.shape[1])), np.int64)
@@ -188,6 +195,7 @@ class MaskedPairs(MaskedRows):
     """Masked pairs ``[CLS] A [SEP] B [SEP]``, BERT's pretraining data; see :class:`MaskedRows` for the arguments."""
 
     has_pairs = True
+    draws = DRAWS
 
     def __init__(
         self, pairs: SentencePairs, seq_len: int, masking: Masking, special_ids: dict[str, int], seed: int | None = None
@@ -198,13 +206,13 @@ class MaskedPairs(MaskedRows):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def draw(self, index: int, rng: np.random.Generator) -> tuple[list[slice], int]:
-        first, second, is_next = self.pairs.draw(index, rng)
-        return [first, second], int(not is_next)
+    def draw(self, indices: NDArray[np.int64], uniforms: NDArray[np.float64]) -> Pairs:
+        return self.pairs.draw(indices, uniforms)
 
     def labels(self, most: int) -> NDArray[np.int64]:
         """Give the next-sentence labels of the first pairs of the first epoch, ``most`` of them at most."""
-        return np.array([self.draw(i, self.rng((0, i)))[1] for i in range(min(most, len(self)))], np.int64)
+        keys = [(0, i) for i in range(min(most, len(self)))]
+        return (~self.segments(keys).is_next).astype(np.int64)
 
 
 class MaskedDocuments(MaskedRows):
@@ -216,6 +224,7 @@ class MaskedDocuments(MaskedRows):
     """
 
     has_pairs = False
+    draws = 1
 
     def __init__(
         self,
@@ -234,11 +243,12 @@ class MaskedDocuments(MaskedRows):
     def __len__(self) -> int:
         return int(self.piece_of[-1])
 
-    def draw(self, index: int, rng: np.random.Generator) -> tuple[list[slice], int]:
-        document = int(np.searchsorted(self.piece_of, index, side="right")) - 1
-        begin, end = int(self.token_of[document]), int(self.token_of[document + 1])
+    def draw(self, indices: NDArray[np.int64], uniforms: NDArray[np.float64]) -> Pairs:
+        documents = np.searchsorted(self.piece_of, indices, side="right") - 1
+        begins, ends = self.token_of[documents], self.token_of[documents + 1]
         if self.seed is None:
-            begin += (index - int(self.piece_of[document])) * self.room
-        elif end - begin > self.room:
-            begin = int(rng.integers(begin, end - self.room + 1))
-        return [slice(begin, min(end, begin + self.room))], IGNORED
+            begins = begins + (indices - self.piece_of[documents]) * self.room
+        else:
+            begins = begins + (uniforms[:, 0] * (np.maximum(ends - begins - self.room, 0) + 1)).astype(np.int64)
+        ends = np.minimum(ends, begins + self.room)
+        return Pairs(begins[:, None], ends[:, None], np.ones(len(indices), bool))

@@ -1,19 +1,40 @@
 """Blocks of tokens for language modelling: out of a prepared text, or out of a stream that is larger than the disk."""
 
 from collections.abc import Callable, Iterator
-from itertools import count, islice
-from typing import Any
+from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from src.coverage import MeasuredTokenizer
 from src.data.store import IGNORED, BatchedRows, Key, encode
+from src.data.streams import DocumentStream
+from src.data.texts import cut
 from src.errors import InputError
+
+
+class Place(NamedTuple):
+    """Where a reader is in a stream.
+
+    Args:
+        number: of the pass over the documents.
+        block: the state before the block of documents that is read; None at the beginning of the pass.
+        document: in the order of the block.
+        offset: tokens of that document that were given out.
+    """
+
+    number: int = 0
+    block: str | None = None
+    document: int = 0
+    offset: int = 0
+
+
+Held = tuple[Place, NDArray[np.int64]]  # tokens of one document, and the place of the first of them
 
 # A stream has no end: it starts over. It has a length all the same, since Lightning reads a batch ahead of a loader
 # that has none, and the position in a checkpoint would be one batch too far.
@@ -78,76 +99,154 @@ class PackedBlocks(BatchedRows):
         }
 
 
-class StreamedBlocks(IterableDataset[dict[str, Tensor]]):
+class StreamedPiece(NamedTuple):
+    """A piece of a document, and where that stands in the stream."""
+
+    text: str
+    is_last: bool
+    place: Place
+
+
+class StreamedBlocks(IterableDataset[dict[str, Any]]):
     """Whole batches of blocks, tokenised as they are needed; the same interface as a resumable batch sampler.
 
-    Each rank takes every ``world_size``-th document. A resumed run reads the stream again up to its position.
+    Each worker of each rank is a reader of its own documents; a rank takes a batch of each of its workers in turn. With
+    its last batch a reader gives its place in the stream, where a resumed run goes on: no more is read again than the
+    documents that are shuffled together.
 
     Args:
-        open_stream: makes an iterator over the documents of a pass, given its number.
+        stream: the documents.
         tokenizer: of the documents.
         end_id: the token behind each document.
         seq_len: tokens a block.
         batch_size: blocks a batch.
+        seed: of the order.
+        workers: of each rank.
         rank: of this process among the data-parallel ones.
         world_size: how many of those there are.
+        gather: collects an object of each process, which all call it.
     """
 
     def __init__(
         self,
-        open_stream: Callable[[int], Iterator[str]],
+        stream: DocumentStream,
         tokenizer: Tokenizer,
         end_id: int,
         seq_len: int,
         batch_size: int,
+        *,
+        seed: int = 0,
+        workers: int = 1,
         rank: int = 0,
         world_size: int = 1,
+        gather: Callable[[Any], list[Any]] = lambda mine: [mine],
     ) -> None:
-        self.open_stream, self.tokenizer, self.end_id = open_stream, tokenizer, end_id
-        self.seq_len, self.batch_size = seq_len, batch_size
-        self.rank, self.world_size = rank, world_size
+        self.stream, self.tokenizer, self.end_id = stream, tokenizer, end_id
+        self.seq_len, self.batch_size, self.seed = seq_len, batch_size, seed
+        self.workers, self.rank, self.world_size, self.gather = workers, rank, world_size, gather
         self.epoch, self.position = 0, 0
         self.first = 0  # the position of the epoch's first batch
         self.overfit = False  # whether every epoch has the batches of the first one
+        self.places: dict[int, Place] = {}  # of the readers of this rank, after the batches that were given out
 
     def set_epoch(self, epoch: int) -> None:
         """Start an epoch where the last one ended; nothing if it is the current one, which may have been resumed."""
         if epoch != self.epoch:
-            self.position = 0 if self.overfit else self.position
+            if self.overfit:
+                self.position, self.places = 0, {}
             self.epoch, self.first = epoch, self.position
 
     def __len__(self) -> int:
         return ENDLESS
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        yield from islice(self._batches(), self.position, None)
+    def state_dict(self) -> dict[str, Any]:
+        """The places of all readers, beside the epoch, where it began, and the position; all ranks must call it."""
+        places = {reader: place._asdict() for of_rank in self.gather(self.places) for reader, place in of_rank.items()}
+        readers = self.world_size * self.workers
+        return {"epoch": self.epoch, "first": self.first, "position": self.position, "n": readers, "readers": places}
 
-    def _documents(self) -> Iterator[str]:
-        """Yield those of all passes, one after the other."""
-        for number in count():
-            documents = self.open_stream(number)
-            first = next(documents, None)
-            if first is None:
-                raise InputError("the stream has no documents to train on: lower holdout_documents or give more text")
-            yield first
-            yield from documents
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the batches that were given out."""
+        readers = self.world_size * self.workers
+        if state.get("n") != readers:
+            was = f"{state['n']} processes (ranks x workers)" if "n" in state else "an earlier version"
+            raise InputError(
+                f"the stream of the checkpoint was read by {was}, and would now be by {readers}: set trainer.devices "
+                "and data.num_workers as they were, or start a run from its weights by --model.pretrained"
+            )
+        self.epoch, self.first, self.position = state["epoch"], state["first"], state["position"]
+        mine = range(self.rank * self.workers, (self.rank + 1) * self.workers)
+        self.places = {i: Place(**state["readers"][i]) for i in mine if i in state["readers"]}
 
-    def _batches(self) -> Iterator[dict[str, Tensor]]:
-        mine = islice(self._documents(), self.rank, None, self.world_size)
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        info = get_worker_info()
+        # the first worker makes the next batch, whose turn it is
+        worker = (self.position + (info.id if info else 0)) % self.workers
+        reader = self.rank * self.workers + worker
+        try:
+            for batch, place in self._batches(reader, self.places.get(reader, Place())):
+                yield {**batch, "reader": (reader, place)}
+        except InputError as error:
+            if info is None:
+                raise
+            yield {"refused": str(error)}  # raised in a worker, it would come with a traceback
+
+    def took(self, batch: dict[str, Any]) -> None:
+        """Note where the reader of a batch is after it, and take that out of the batch."""
+        reader, place = batch.pop("reader")
+        self.places[reader] = place
+
+    def _pieces(self, reader: int, place: Place) -> Iterator[StreamedPiece]:
+        """Yield a reader's documents from a place on, pass after pass, shuffled within the blocks that are read."""
+        number, state, skip, _ = place
+        readers = self.world_size * self.workers
+        while True:
+            is_empty = state is None and not skip
+            for before, texts in self.stream.blocks(reader, readers, number, self.seed, state):
+                order = np.random.default_rng([self.seed, number, crc32((before or "").encode())]).permutation(
+                    len(texts)
+                )
+                for i in range(skip, len(texts)):
+                    is_empty, here = False, Place(number, before, i)
+                    yield from (StreamedPiece(text, is_last, here) for text, is_last in cut(texts[order[i]]))
+                skip = 0
+            if is_empty:
+                raise InputError(
+                    f"the stream has no documents to train on for reader {reader + 1} of {readers} (ranks x workers): "
+                    "lower holdout_documents or num_workers, or give more text"
+                )
+            number, state = number + 1, None
+
+    def _batches(self, reader: int, place: Place) -> Iterator[tuple[dict[str, Tensor], Place]]:
+        """Yield a reader's batches from a place on, each with the place behind it."""
         size = self.batch_size * self.seq_len
-        held: list[np.ndarray[Any, Any]] = []
-        held_tokens = 0
+        held: list[Held] = []
+        held_tokens, drop, here = 0, place.offset, place
         measured = MeasuredTokenizer(self.tokenizer, "the stream")
-        for _, ids in encode(measured, mine, self.end_id, group=100):
-            held.append(np.asarray(ids, np.int64))
+        for piece, ids in encode(measured, self._pieces(reader, place), self.end_id, group=100):
+            if piece.place[:3] != here[:3]:
+                here = piece.place
+            elif drop:  # what was given out of the document before
+                ids, drop = ids[drop:], max(drop - len(ids), 0)
+            held.append((here, np.asarray(ids, np.int64)))
             held_tokens += len(ids)
+            here = here._replace(offset=here.offset + len(ids))
             if held_tokens <= size:
                 continue
-            tokens = np.concatenate(held)
-            start = 0
+            tokens = np.concatenate([part for _, part in held])
+            start, shape = 0, (self.batch_size, self.seq_len)
             while start + size < len(tokens):
                 window = torch.from_numpy(tokens[start : start + size + 1].copy())
-                shape = self.batch_size, self.seq_len
-                yield {"input_ids": window[:-1].view(shape), "labels": window[1:].view(shape)}
                 start += size
-            held, held_tokens = [tokens[start:]], len(tokens) - start
+                held = _from(held, size)
+                yield {"input_ids": window[:-1].view(shape), "labels": window[1:].view(shape)}, held[0][0]
+            held_tokens = len(tokens) - start
+
+
+def _from(held: list[Held], size: int) -> list[Held]:
+    """Leave out the first ``size`` of some tokens."""
+    for i, (place, part) in enumerate(held):
+        if size < len(part):
+            return [(place._replace(offset=place.offset + size), part[size:]), *held[i + 1 :]]
+        size -= len(part)
+    return []

@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from src.data.seekable import SMALL, permute
 from src.data.store import Key
 
 PADDING = -1  # the index of a row without targets, where the rows do not divide evenly
-POOL = 32  # batches whose rows are sorted together
+POOL = 32  # batches that are made at once, and whose rows are sorted together
 
 
 class ResumableBatchSampler(Sampler[list[Key]], ABC):
@@ -36,9 +37,21 @@ class ResumableBatchSampler(Sampler[list[Key]], ABC):
         if epoch != self.epoch:
             self.epoch, self.position = epoch, 0
 
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, where it began, and the position."""
+        return {"epoch": self.epoch, "first": self.first, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on at a position."""
+        self.epoch, self.position, self.first = state["epoch"], state["position"], state.get("first", 0)
+
     @abstractmethod
     def batches(self, epoch: int) -> list[np.ndarray]:
         """Give the indices of each batch of this rank in an epoch, padded with -1."""
+
+    def batch(self, epoch: int, number: int) -> np.ndarray:
+        """Give the indices of one batch of this rank in an epoch."""
+        return self.batches(epoch)[number]
 
     @property
     def data_epoch(self) -> int:
@@ -71,25 +84,49 @@ class EpochBatchSampler(ResumableBatchSampler):
     def __init__(self, n_items: int, batch_size: int, *, shuffle: bool, **kwargs: int) -> None:
         super().__init__(**kwargs)
         self.n_items, self.batch_size, self.shuffle = n_items, batch_size, shuffle
+        self._order: tuple[int, np.ndarray] = -1, np.zeros(0, np.int64)  # the latest epoch's
 
-    def global_batches(self, epoch: int) -> np.ndarray:
-        """Give the indices of an epoch over all ranks, padded with -1: (batches, world_size, batch_size)."""
-        order = np.full(len(self) * self.batch_size * self.world_size, PADDING)
-        if self.shuffle:
-            order[: self.n_items] = np.random.default_rng([self.seed, epoch]).permutation(self.n_items)
-        else:
-            order[: self.n_items] = np.arange(self.n_items)
-        return order.reshape(len(self), self.world_size, self.batch_size)
+    def pool(self, epoch: int, start: int) -> np.ndarray:
+        """Give the batches of this rank from ``start``, a multiple of :data:`POOL`, to the next: (batches, batch_size).
+
+        Padded with -1.
+        """
+        return self._global_batches(epoch, start)[:, self.rank]
+
+    def _global_batches(self, epoch: int, start: int) -> np.ndarray:
+        """Give the rows of a pool of batches over all ranks, padded with -1: (batches, world_size, batch_size)."""
+        size = self.batch_size * self.world_size
+        stop = min(start + POOL, len(self))
+        positions = np.arange(start * size, min(stop * size, self.n_items))
+        rows = np.full((stop - start) * size, PADDING)
+        rows[: len(positions)] = self._shuffled(epoch, positions) if self.shuffle else positions
+        return rows.reshape(-1, self.world_size, self.batch_size)
+
+    def _shuffled(self, epoch: int, positions: np.ndarray) -> np.ndarray:
+        if self.n_items > SMALL:  # in each rank a permutation of all rows would be gigabytes
+            return permute(positions, self.n_items, self.seed, epoch)
+        if self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.n_items)
+        return self._order[1][positions]
 
     def batches(self, epoch: int) -> list[np.ndarray]:
-        return list(self.global_batches(epoch)[:, self.rank])
+        return [batch for start in range(0, len(self), POOL) for batch in self.pool(epoch, start)]
+
+    def batch(self, epoch: int, number: int) -> np.ndarray:
+        return self.pool(epoch, number // POOL * POOL)[number % POOL]
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, position = self.data_epoch, self.position
+        for start in range(position // POOL * POOL, len(self), POOL):
+            for batch in self.pool(epoch, start)[max(0, position - start) :]:
+                yield [(epoch, int(index)) for index in batch]
 
     def __len__(self) -> int:
         return -(-self.n_items // (self.batch_size * self.world_size))
 
 
 class BucketBatchSampler(EpochBatchSampler):
-    """Shuffled batches of equal size, sorted by length within each pool of :data:`POOL` batches.
+    """Shuffled batches of equal size, sorted by length within each pool of :data:`POOL` batches of all ranks.
 
     The batches of a pool come in random order. Lengths are asked for a pool at a time, so that an epoch of any size
     starts at once, and a resumed one sorts a single pool to find its place.
@@ -97,29 +134,19 @@ class BucketBatchSampler(EpochBatchSampler):
     Args:
         n_items: rows in the data set.
         batch_size: rows a batch and rank.
-        length: of the row at a key.
+        lengths: of rows, given the epoch and their indices.
         kwargs: seed, rank and world_size, as of :class:`ResumableBatchSampler`.
     """
 
-    def __init__(self, n_items: int, batch_size: int, length: Callable[[Key], int], **kwargs: int) -> None:
+    def __init__(
+        self, n_items: int, batch_size: int, lengths: Callable[[int, np.ndarray], np.ndarray], **kwargs: int
+    ) -> None:
         super().__init__(n_items, batch_size, shuffle=True, **kwargs)
-        self.length = length
+        self.lengths = lengths
 
-    def batches(self, epoch: int) -> list[np.ndarray]:
-        rows = self.global_batches(epoch)
-        return [batch for start in range(0, len(self), POOL) for batch in self._pool(rows, epoch, start)]
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        epoch, position = self.data_epoch, self.position
-        rows = self.global_batches(epoch)
-        for start in range(position // POOL * POOL, len(self), POOL):
-            for batch in self._pool(rows, epoch, start)[max(0, position - start) :]:
-                yield [(epoch, int(index)) for index in batch]
-
-    def _pool(self, rows: np.ndarray, epoch: int, start: int) -> np.ndarray:
-        """Make the batches of this rank in the pool that begins with batch ``start``: (batches, batch_size)."""
-        flat = rows[start : start + POOL].reshape(-1)
-        lengths = [0 if index == PADDING else self.length((epoch, int(index))) for index in flat]
+    def pool(self, epoch: int, start: int) -> np.ndarray:
+        flat = self._global_batches(epoch, start).reshape(-1)
+        lengths = np.where(flat == PADDING, 0, self.lengths(epoch, np.maximum(flat, 0)))
         in_order = flat[np.argsort(lengths, kind="stable")].reshape(-1, self.batch_size, self.world_size)
         order = np.random.default_rng([self.seed, epoch, start]).permutation(len(in_order))
         return in_order[order, :, self.rank]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import regex
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from src.coverage import MeasuredTokenizer
+from src.data.journal import Journal
 from src.data.progress import announce
-from src.data.store import ArrayWriter, RowWriter, open_array, open_rows, token_dtype
+from src.data.store import ArrayWriter, RowWriter, ahead, open_array, open_rows, token_dtype
+from src.data.texts import Piece, grouped
 from src.tokenization import UNSPACED
 
 # a full stop after these ends no sentence; single letters (initials) and numbers of a list are told apart by their form
@@ -25,6 +27,7 @@ ABBREVIATION = regex.compile(
     r"pp|p|ed|eds|fig|figs|ch|sec|inc|ltd|co|corp|dept|univ|est|approx|jan|feb|mar|apr|jun|jul|aug|sep|sept|"
     r"oct|nov|dec|u\.s|u\.k"
 )
+DRAWS = 6  # random numbers that a pair is drawn by
 # why a document with fewer than so many sentences is left out
 WHY = {1: "without any token", 2: "of fewer than two sentences (which end with . ! ? and their like, or with a line)"}
 # Where a sentence may end: its marks (of any script: UAX 29), closing quotes and brackets, and space, before what may
@@ -98,27 +101,44 @@ class SentenceTokens:
 
 
 def write_sentences(
-    tokenizer: MeasuredTokenizer, texts: Iterable[str], folder: Path, split: str, least: int = 2
+    tokenizer: MeasuredTokenizer, pieces: Iterable[Piece], folder: Path, split: str, least: int = 2
 ) -> dict[str, int]:
     """Write the sentences of a split, without the documents that have fewer than ``least``, and count them.
 
     The counts are ``documents``, ``sentences``, ``tokens``, ``too_short`` (documents left out) and ``lost_bytes``.
     """
-    too_short = 0
+    journal = Journal(folder / f"{split}.journal", tokenizer, n_arrays=4)
+    too_short, begin = (journal.counts.get(name, 0) for name in ("too_short", "begin"))
+    values, starts, words, ends = journal.lengths
     with (
-        RowWriter(folder, f"{split}.tokens", token_dtype(tokenizer.tokenizer)) as sentences,
-        ArrayWriter(folder / f"{split}.word_starts.npy", np.bool_) as word_starts,
-        ArrayWriter(folder / f"{split}.documents.npy", np.int64) as documents,
+        RowWriter(folder, f"{split}.tokens", token_dtype(tokenizer.tokenizer), (values, starts)) as sentences,
+        ArrayWriter(folder / f"{split}.word_starts.npy", np.bool_, words) as word_starts,
+        ArrayWriter(folder / f"{split}.documents.npy", np.int64, ends) as documents,
     ):
-        documents.extend([0])
-        for encodings in _encode(tokenizer, texts):
-            if len(encodings) < least:
-                too_short += 1
+        arrays = (sentences.values, sentences.starts, word_starts, documents)
+        if not documents.length:
+            documents.extend([0])
+        held: list[Encoding] = []  # the beginning of a document that may be too short
+        n_pieces = 0
+        for encodings, is_last, measured in _encode(tokenizer, journal.rest(pieces)):
+            n_pieces += 1
+            if measured is not None and not held:  # before the first piece of a group
+                journal.note(n_pieces - 1, measured, arrays, too_short=too_short, begin=begin)
+                n_pieces = 1
+            held += encodings
+            if len(sentences) > begin or len(held) >= least:
+                for encoding in held:
+                    sentences.append(encoding.ids)
+                    word_starts.extend(_word_starts(encoding))
+                held = []
+            if not is_last:
                 continue
-            for encoding in encodings:
-                sentences.append(encoding.ids)
-                word_starts.extend(_word_starts(encoding))
-            documents.extend([len(sentences)])
+            if len(sentences) > begin:
+                documents.extend([len(sentences)])
+            else:
+                too_short += 1
+            held, begin = [], len(sentences)
+    journal.end()
     n_documents = documents.length - 1
     if too_short:
         announce(f"left out of {tokenizer.where}: {too_short:,} of {n_documents + too_short:,} documents, {WHY[least]}")
@@ -131,20 +151,32 @@ def write_sentences(
     }
 
 
-def _encode(tokenizer: MeasuredTokenizer, texts: Iterable[str]) -> Iterator[list[Encoding]]:
-    """Yield the sentences of each document, without those of no token; in parallel, many at a time."""
-    remaining = iter(texts)
-    while group := list(islice(remaining, 100)):
-        split = [split_sentences(text) for text in group]
-        flat = iter(tokenizer.encode([s for sentences in split for s in sentences], with_words=True))
-        for sentences in split:
-            yield [encoding for encoding in islice(flat, len(sentences)) if encoding.ids]
+def _encode(
+    tokenizer: MeasuredTokenizer, pieces: Iterable[Piece]
+) -> Iterator[tuple[list[Encoding], bool, dict[str, Any] | None]]:
+    """Yield the sentences of each piece, without those of no token, and whether it is the last of its document.
+
+    With the first piece of a group come the tokenizer's counts before the group.
+    """
+
+    def encoded() -> Iterator[tuple[list[Piece], list[list[str]], list[Encoding], dict[str, Any]]]:
+        for group in grouped(pieces):
+            measured = tokenizer.counts
+            split = [split_sentences(piece.text) for piece in group]
+            flat = tokenizer.encode([s for sentences in split for s in sentences], with_words=True)
+            yield group, split, flat, measured
+
+    for group, split, encodings, measured in ahead(encoded()):
+        flat = iter(encodings)
+        for i, (piece, sentences) in enumerate(zip(group, split, strict=True)):
+            found = [encoding for encoding in islice(flat, len(sentences)) if encoding.ids]
+            yield found, piece.is_last, None if i else measured
 
 
-def _word_starts(encoding: Encoding) -> list[int]:
+def _word_starts(encoding: Encoding) -> list[bool]:
     """Mark the first token of each word of the tokenizer's, whatever marks its vocabulary uses."""
     words = encoding.word_ids
-    return [int(i == 0 or word is None or word != words[i - 1]) for i, word in enumerate(words)]
+    return [word is None or word != before for before, word in zip([None, *words], words, strict=False)]
 
 
 def read_sentences(folder: Path, split: str) -> SentenceTokens:
@@ -154,12 +186,18 @@ def read_sentences(folder: Path, split: str) -> SentenceTokens:
     return SentenceTokens(rows.values, word_starts, rows.starts, documents)
 
 
-class Pair(NamedTuple):
-    """Two segments as positions in ``tokens``, and whether the second follows the first in its document."""
+class Pairs(NamedTuple):
+    """Two segments each as positions in ``tokens``, and whether the second follows the first in its document.
 
-    first: slice
-    second: slice
-    is_next: bool
+    Args:
+        starts: (pairs, 2), the first token of each segment.
+        ends: (pairs, 2), the one after its last.
+        is_next: (pairs,).
+    """
+
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    is_next: NDArray[np.bool_]
 
 
 class SentencePairs:
@@ -196,35 +234,41 @@ class SentencePairs:
     def __len__(self) -> int:
         return self.count
 
-    def draw(self, index: int, rng: np.random.Generator) -> Pair:
-        """Draw pair ``index`` of the epoch that ``rng`` belongs to."""
-        low, high = index * self.boundaries // self.count, (index + 1) * self.boundaries // self.count
-        here = int(rng.integers(low, high))
-        document = self._document(here)
-        there = self._elsewhere(document, rng)
-        other = self._document(there)
-        room = int(rng.integers(2, self.room + 1)) if rng.random() < self.short_share else self.room
+    def draw(self, indices: NDArray[np.int64], uniforms: NDArray[np.float64]) -> Pairs:
+        """Draw pairs of an epoch.
+
+        Args:
+            indices: (pairs,), of the epoch.
+            uniforms: (pairs, DRAWS), random numbers from [0, 1): all that there is of chance.
+        """
+        for_here, for_there, for_short, for_room, for_split, for_next = uniforms.T
+        low, high = indices * self.boundaries // self.count, (indices + 1) * self.boundaries // self.count
+        here = low + _scaled(for_here, high - low)
+        document = self._documents(here)
+        # a boundary of any other document, all equally likely
+        begin, n_own = self.boundary_of[document], self.boundary_of[document + 1] - self.boundary_of[document]
+        there = _scaled(for_there, self.boundaries - n_own)
+        there += np.where(there < begin, 0, n_own)
+        other = self._documents(there)
+        room = np.where(for_short < self.short_share, 2 + _scaled(for_room, self.room - 1), self.room)
         # the length of A is spread about the half, since a segment of a few words tells nothing of what follows it
-        split = min(max(1, round(room * rng.uniform(0.25, 0.75))), room - 1)
-        end_of_first, alternative = self._token(here, document), self._token(there, other)
-        start_of_first = max(end_of_first - split, int(self.token_of[document]))
-        after = min(int(self.token_of[document + 1]) - end_of_first, int(self.token_of[other + 1]) - alternative)
-        is_next = bool(rng.random() < 0.5)
-        second = end_of_first if is_next else alternative
+        split = np.clip(np.rint(room * (0.25 + 0.5 * for_split)).astype(np.int64), 1, room - 1)
+        # a boundary stands before the token that its second sentence begins with
+        end_of_first = self.data.sentences[here + document + 1]
+        alternative = self.data.sentences[there + other + 1]
+        start_of_first = np.maximum(end_of_first - split, self.token_of[document])
+        after = np.minimum(self.token_of[document + 1] - end_of_first, self.token_of[other + 1] - alternative)
+        is_next = for_next < 0.5
+        second = np.where(is_next, end_of_first, alternative)
         # what A leaves free at the beginning of a document is B's
-        length = min(room - (end_of_first - start_of_first), after)
-        return Pair(slice(start_of_first, end_of_first), slice(second, second + length), is_next)
+        length = np.minimum(room - (end_of_first - start_of_first), after)
+        return Pairs(np.stack([start_of_first, second], 1), np.stack([end_of_first, second + length], 1), is_next)
 
-    def _elsewhere(self, document: int, rng: np.random.Generator) -> int:
-        """Draw a boundary of any other document, all equally likely."""
-        begin, end = int(self.boundary_of[document]), int(self.boundary_of[document + 1])
-        there = int(rng.integers(self.boundaries - (end - begin)))
-        return there if there < begin else there + end - begin
+    def _documents(self, boundaries: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Find the documents that boundaries stand in."""
+        return np.searchsorted(self.boundary_of, boundaries, side="right") - 1
 
-    def _document(self, boundary: int) -> int:
-        """Find the document that a boundary stands in."""
-        return int(np.searchsorted(self.boundary_of, boundary, side="right")) - 1
 
-    def _token(self, boundary: int, document: int) -> int:
-        """Find the token that a boundary stands before."""
-        return int(self.data.sentences[boundary + document + 1])
+def _scaled(uniforms: NDArray[np.float64], n: NDArray[np.int64] | int) -> NDArray[np.int64]:
+    """Make whole numbers from 0 to below ``n`` of numbers from [0, 1)."""
+    return (uniforms * n).astype(np.int64)

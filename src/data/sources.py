@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from src.data.malformed import DEFAULT, Reading
 from src.data.progress import announce
 from src.data.splits import cut_rows, split_files, split_parts
-from src.data.tables import check_names, readable_json, readable_table
+from src.data.tables import check_names, readable_json, readable_table, stream_rows
 from src.errors import InputError
 from src.files import check_file
 
@@ -174,6 +174,23 @@ def load_rows(
     if source.kind == "text":
         raise InputError(f"{source.label} has no columns: give .csv, .tsv, .json, .jsonl or .parquet files")
 
+    by_split = split_files(source.files, source.label)
+    if streaming and source.kind != "parquet":
+        from datasets import IterableDataset
+
+        for file in source.files:
+            check_file(file, is_text=False)
+        shape = {
+            "kind": source.kind,
+            "columns": columns,
+            "texts": columns if texts is None else texts,
+            "reading": reading,
+        }
+        return {
+            split: IterableDataset.from_generator(stream_rows, gen_kwargs={"files": files, **shape})
+            for split, files in by_split.items()
+        }
+
     def readable(file: Path) -> str:
         check_file(file, is_text=False)
         try:
@@ -185,7 +202,6 @@ def load_rows(
             raise InputError(f"the file {file} cannot be read: {error}") from error
         return glob.escape(str(found))  # `datasets` takes brackets for a pattern
 
-    by_split = split_files(source.files, source.label)
     data_files = {split: [readable(file) for file in files] for split, files in by_split.items()}
     builder = "json" if source.kind == "json" else "parquet"
     return _load_dataset(source.label, builder, cache_dir, data_files=data_files, streaming=streaming)

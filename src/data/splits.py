@@ -151,19 +151,3 @@ def cut_rows(
     more = f"; {repeated:,} rows repeat the text of another, and are where that is" if repeated else ""
     announce(f"held out of the {len(train):,} rows of {source}: {parts}{more}")
     return {**splits, **cut, "train": train.select(np.flatnonzero(np.isin(row_numbers, order)))}
-
-
-def cut_by_position(documents: list[str], wanted: dict[str, float]) -> dict[str, Any]:
-    """Take training text from the front of each document, then validation, then test."""
-    from datasets import Dataset
-
-    fractions = {"train": 1 - sum(wanted.values()), **wanted}
-    parts: dict[str, list[str]] = {name: [] for name in fractions}
-    for document in documents:
-        start, end_fraction = 0, 0.0
-        for name in fractions:
-            end_fraction += fractions[name]
-            end = int(round(len(document) * end_fraction, 6))
-            parts[name].append(document[start:end])
-            start = end
-    return {name: Dataset.from_dict({"text": texts}) for name, texts in parts.items()}

@@ -1,22 +1,26 @@
 """The token store: rows of any lengths in memory-mapped files, and the data sets that make batches of them."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.lib.format import dtype_to_descr, write_array_header_1_0
 from numpy.typing import DTypeLike, NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from src.coverage import MeasuredTokenizer
+from src.data.texts import GROUP, PieceLike, grouped
 from src.tokenization import vocabulary_size
+
+T = TypeVar("T")
 
 IGNORED = -100  # a label that is no target
 Key = tuple[int, int]  # (epoch, index); index -1 is a row without targets
@@ -40,22 +44,34 @@ class BatchedRows(Dataset[dict[str, Tensor]], ABC):
 
 
 class ArrayWriter(AbstractContextManager["ArrayWriter"]):
-    """Write an array of one dimension that grows at its end, as a ``.npy`` file."""
+    """Write an array of one dimension that grows at its end, as a ``.npy`` file.
 
-    def __init__(self, path: Path, dtype: DTypeLike) -> None:
-        self.dtype, self.length = np.dtype(dtype), 0
-        self._file = path.open("wb")
+    Args:
+        path: of the file.
+        dtype: of the array.
+        length: values of a file that is there already, which stay; what is behind them is cut off.
+    """
+
+    def __init__(self, path: Path, dtype: DTypeLike, length: int = 0) -> None:
+        self.dtype, self.length = np.dtype(dtype), length
+        self._file = path.open("r+b" if length else "wb")
         self._write_header()
+        self._file.truncate(self._file.seek(length * self.dtype.itemsize, os.SEEK_CUR))
 
     def _write_header(self) -> None:
         # numpy leaves room in it for a length of any size, so that it can be written again over the first one
         header = {"descr": dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.length,)}
         write_array_header_1_0(self._file, header)
 
-    def extend(self, values: Sequence[int] | NDArray[np.integer]) -> None:
+    def extend(self, values: Sequence[int] | NDArray[np.generic]) -> None:
         """Append values."""
         self._file.write(np.asarray(values, self.dtype).tobytes())
         self.length += len(values)
+
+    def sync(self) -> None:
+        """Put what was written on the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def __exit__(self, *error: object) -> None:
         self._file.seek(0)
@@ -64,17 +80,23 @@ class ArrayWriter(AbstractContextManager["ArrayWriter"]):
 
 
 class RowWriter(AbstractContextManager["RowWriter"]):
-    """Write rows end to end into ``NAME.npy``, and where each begins into ``NAME.starts.npy``."""
+    """Write rows end to end into ``NAME.npy``, and where each begins into ``NAME.starts.npy``.
 
-    def __init__(self, folder: Path, name: str, dtype: DTypeLike) -> None:
-        self.values = ArrayWriter(folder / f"{name}.npy", dtype)
-        self.starts = ArrayWriter(folder / f"{name}.starts.npy", np.int64)
-        self.starts.extend([0])
+    Args:
+        lengths: of both, where they are there already and go on; see :class:`ArrayWriter`.
+    """
 
-    def append(self, row: Sequence[int]) -> None:
-        """Add a row."""
+    def __init__(self, folder: Path, name: str, dtype: DTypeLike, lengths: tuple[int, ...] = (0, 0)) -> None:
+        self.values = ArrayWriter(folder / f"{name}.npy", dtype, lengths[0])
+        self.starts = ArrayWriter(folder / f"{name}.starts.npy", np.int64, lengths[1])
+        if not self.starts.length:
+            self.starts.extend([0])
+
+    def append(self, row: Sequence[int], *, is_last: bool = True) -> None:
+        """Add a row, or a part of one where it is not the last part."""
         self.values.extend(row)
-        self.starts.extend([self.values.length])
+        if is_last:
+            self.starts.extend([self.values.length])
 
     def __len__(self) -> int:
         return self.starts.length - 1
@@ -82,13 +104,6 @@ class RowWriter(AbstractContextManager["RowWriter"]):
     def __exit__(self, *error: object) -> None:
         self.values.__exit__(*error)
         self.starts.__exit__(*error)
-
-
-def write_rows(folder: Path, name: str, rows: Iterable[Sequence[int]], dtype: DTypeLike = np.int64) -> None:
-    """Write rows that are at hand, as a :class:`RowWriter` does."""
-    with RowWriter(folder, name, dtype) as writer:
-        for row in rows:
-            writer.append(row)
 
 
 @dataclass(frozen=True)
@@ -126,10 +141,24 @@ def token_dtype(tokenizer: Tokenizer) -> type[np.unsignedinteger]:
 
 
 def encode(
-    tokenizer: MeasuredTokenizer, texts: Iterable[str], end_id: int, group: int = 1000
-) -> Iterator[tuple[str, list[int]]]:
-    """Yield each document with its ids and the end token; ``group`` at a time, in parallel."""
-    remaining = iter(texts)
-    while some := list(islice(remaining, group)):
-        for text, encoding in zip(some, tokenizer.encode(some), strict=True):
-            yield text, [*encoding.ids, end_id]
+    tokenizer: MeasuredTokenizer, pieces: Iterable[PieceLike], end_id: int, group: int = GROUP
+) -> Iterator[tuple[Any, list[int]]]:
+    """Yield each piece with its ids, an end token behind the last of a document; a group at a time, in parallel."""
+    for some, encodings in ahead(
+        (some, tokenizer.encode([piece.text for piece in some])) for some in grouped(pieces, group)
+    ):
+        yield from ((piece, with_end(piece, encoding, end_id)) for piece, encoding in zip(some, encodings, strict=True))
+
+
+def with_end(piece: PieceLike, encoding: Encoding, end_id: int) -> list[int]:
+    """Give the ids of a piece, with the end token behind the last of a document."""
+    return [*encoding.ids, end_id] if piece.is_last else encoding.ids
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield items of which the next one is made in a thread meanwhile: tokenising and writing take turns no more."""
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = thread.submit(next, items, None)
+            yield item

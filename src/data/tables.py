@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from src.data.malformed import Reading, Row, clean_copy, encoding_of
+from src.data.malformed import Malformed, Reading, Row, clean_copy, encoding_of
 from src.data.progress import announce, with_progress
 from src.errors import InputError
 from src.files import UTF8, encoding_name, is_text, open_binary, printable, raw_lines, unescaped, without_end
@@ -28,6 +28,7 @@ DELIMITERS = (",", ";", "\t", "|")
 ROWS = 1000  # written at once
 SHOWN = 60  # characters of a name
 FIRST_ROWS = 20  # that tell how a table is likely written
+SURVEYED = 10_000  # of a table that is streamed, to tell how it is written
 # what of cp1252 is beyond ASCII in Western European prose: where a file has anything else, it is another encoding
 WESTERN = re.compile(r"[ -~\sàâäáãåæçèéêëìíîïñòóôöõøœùúûüßÀÂÄÁÃÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÖÕØŒÙÚÛÜ„“”‘’–—…€«»°§©®£¡¿]*")
 
@@ -78,8 +79,12 @@ def _write_parquet(header: list[str], file: BinaryIO, rows: Iterator[Row]) -> No
             )
 
 
-def _dialect(file: Path, columns: tuple[str, ...], reading: Reading) -> Dialect:
-    """Choose delimiter, quotes and encoding: as asked, or as ending and header say; what is not usual is told."""
+def _dialect(file: Path, columns: tuple[str, ...], reading: Reading, most: int | None = None) -> Dialect:
+    """Choose delimiter, quotes and encoding: as asked, or as ending and header say; what is not usual is told.
+
+    Args:
+        most: rows that are looked at; all if None.
+    """
     encoding = encoding_of(file, reading)
     with open_binary(file) as opened:
         start = opened.read(1 << 16)
@@ -100,9 +105,9 @@ def _dialect(file: Path, columns: tuple[str, ...], reading: Reading) -> Dialect:
     header = headers[dialect]
     if not fitting and header.reason is None:
         check_names(str(file), header.value, columns, of_table=True)
-    survey = _survey(file, dialect)
+    survey = _survey(file, dialect, most)
     if replace(dialect, quoted=True) in fitting[1:]:
-        other = _survey(file, replace(dialect, quoted=True))
+        other = _survey(file, replace(dialect, quoted=True), most)
         if other.bad < survey.bad or (other.bad == survey.bad and other.is_written):
             dialect, survey = replace(dialect, quoted=True), other
             announce(f"{file} is read with quotes around fields, which are no part of them")
@@ -145,10 +150,10 @@ class _Survey:
         return self.is_exact and self.quoted > 0 and (not self.long or self.quoted * 2 > self.rows)
 
 
-def _survey(file: Path, dialect: Dialect) -> _Survey:
+def _survey(file: Path, dialect: Dialect, most: int | None) -> _Survey:
     found = _Survey()
     letters: Counter[bool] = Counter()
-    for row in with_progress(table_rows(file, dialect), f"looking through {file.name}"):
+    for row in with_progress(islice(table_rows(file, dialect), most), f"looking through {file.name}"):
         found.rows += 1
         found.bad += row.reason is not None
         if '"' in row.raw and dialect.quoted:
@@ -319,3 +324,38 @@ def _json_reason(value: Any, raw: str, texts: tuple[str, ...]) -> str | None:
         return "wrong type"
     # nothing but an escape can be half a character
     return "lone surrogate" if "\\ud" in raw.lower() and not is_text(json.dumps(value, ensure_ascii=False)) else None
+
+
+# ---- streams
+
+
+def stream_rows(
+    files: list[Path], kind: str, columns: tuple[str, ...], texts: tuple[str, ...], reading: Reading
+) -> Iterator[dict[str, Any]]:
+    """Yield some columns of the rows of tables or of JSON without looking ahead; of a table's dialect :data:`SURVEYED`
+    rows tell.
+
+    Malformed rows are left out, and told at the end of each file.
+    """
+    for file in files:
+        malformed, count, is_first = Malformed(str(file), reading), 0, True
+        for count, row in enumerate(_rows(file, kind, columns, texts, reading), start=1):  # noqa: B007
+            if row.reason is None:
+                fields = _fields(row.value)
+                # the first row tells which columns there are
+                yield fields if is_first else {column: fields.get(column) for column in columns}
+                is_first = False
+            else:
+                malformed.add(row.reason, f"row {row.number:,}", printable(row.raw))
+        for line in malformed.report(of=count):
+            print(line)
+
+
+def _rows(file: Path, kind: str, columns: tuple[str, ...], texts: tuple[str, ...], reading: Reading) -> Iterator[Row]:
+    if kind == "json":
+        encoding = encoding_of(file, reading)
+        yield from _json_rows(file, _json_list(file, columns, encoding), texts, encoding)
+        return
+    rows = table_rows(file, _dialect(file, columns, reading, SURVEYED))
+    header = next(rows).value
+    yield from (row._replace(value=dict(zip(header, row.value, strict=False))) for row in rows)

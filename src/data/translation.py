@@ -4,14 +4,14 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import islice, tee
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from src.coverage import MeasuredTokenizer
@@ -21,7 +21,8 @@ from src.data.malformed import Malformed
 from src.data.parallel import EMBEDDED, Pair, Pairs, ParallelCorpus
 from src.data.progress import with_progress, working
 from src.data.sampling import ResumableBatchSampler, TokenBatchSampler
-from src.data.store import IGNORED, BatchedRows, Key, Rows, RowWriter, encode, open_rows, token_dtype
+from src.data.store import IGNORED, BatchedRows, Key, Rows, RowWriter, ahead, open_rows, token_dtype
+from src.data.texts import grouped
 from src.errors import InputError
 from src.tokenization import END_OF_TEXT, make_tokenizer, require_token, tokenizer_text, vocabulary_size
 
@@ -35,11 +36,15 @@ def encode_pairs(
     pairs: Iterable[Pair], tokenizers: Sequence[MeasuredTokenizer], ends: Sequence[int]
 ) -> Iterator[EncodedPair]:
     """Yield each pair with the ids of its source and of its target, end tokens included."""
-    left, right = tee(pairs)
-    sides = (source for source, _ in left), (target for _, target in right)
-    encoded = map(encode, tokenizers, sides, ends)
-    for (source, source_ids), (target, target_ids) in zip(*encoded, strict=True):
-        yield (source, target), (source_ids, target_ids)
+
+    def encoded() -> Iterator[tuple[list[Pair], list[list[Encoding]]]]:
+        for group in grouped(pairs, size=lambda pair: len(pair[0]) + len(pair[1])):
+            sides = zip(*group, strict=True)
+            yield group, [tokenizer.encode(side) for tokenizer, side in zip(tokenizers, sides, strict=True)]
+
+    for group, (sources, targets) in ahead(encoded()):
+        for pair, source, target in zip(group, sources, targets, strict=True):
+            yield pair, ([*source.ids, ends[0]], [*target.ids, ends[1]])
 
 
 class TranslationPairs(BatchedRows):

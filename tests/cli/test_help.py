@@ -68,7 +68,7 @@ def test_an_unknown_verb(run):
     assert "choose one of fit, validate" in err
 
 
-@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict", "prepare"])
 def test_without_a_configuration_the_trainers_verbs_name_those_to_choose_from(run, verb):
     status, out, _ = run(verb, "--help")
     assert status == 0

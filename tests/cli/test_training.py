@@ -68,6 +68,19 @@ def test_the_last_step_of_a_limited_epoch_has_the_whole_gradient(run, config, tm
     assert losses == pytest.approx([losses[0]] * 4, rel=0.1)
 
 
+def test_what_was_prepared_beforehand_is_what_is_trained_on(run, config, tmp_path):
+    status, out, err = run("prepare", "--config", config, "--model.config.d_model", 1 << 40)  # no network is made
+    assert status == 0, err
+    assert re.search(r"\ntrain: 54 documents, .* blocks\nvalidation: 3 documents", out)
+    assert not (tmp_path / "logs").exists()
+    status, out, err = run("fit", "--config", config, "--trainer.max_steps", 1)
+    assert status == 0, err
+    assert "preparing" not in out
+    status, _, err = run("prepare", "--config", config, "--data.seq_len", 100_000)
+    assert status == 2
+    assert re.fullmatch(r"error: the train split has .* tokens, fewer than one block.*\n", err)
+
+
 def test_a_new_run_never_writes_into_an_old_one(run, config, tmp_path):
     assert run("fit", "--config", config, "--trainer.max_steps", 2)[0] == 0
     folder = tmp_path / "logs/tiny/version_0"

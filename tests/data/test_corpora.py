@@ -187,7 +187,7 @@ BAD_FILES = {
     "unknown.docx": (b"text", ".parquet"),
     "numbers.jsonl": (b'{"text": 1}\n', "wrong type (row 1"),
     "nulls.jsonl": (b'{"text": null}\n', "'text'"),
-    "columns.csv": (b"title,body\na,b\n", "title, body"),
+    "columns.csv": (b"title,body\na,b\n", "'title', 'body'"),
 }
 
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.data.sampling import PADDING, EpochBatchSampler
+from src.data.seekable import permute
 
 items, sizes, worlds = st.integers(1, 200), st.integers(1, 17), st.integers(1, 5)
 
@@ -68,3 +69,37 @@ def test_the_length_is_that_of_the_whole_epoch():
 def test_a_shuffled_epoch_is_not_in_order():
     order = [index for batch in batches(1000, 10) for _, index in batch]
     assert abs(np.corrcoef(order, np.arange(1000))[0, 1]) < 0.1
+
+
+@given(st.integers(1, 3000), st.integers(0, 5), st.integers(0, 3))
+def test_a_seekable_permutation_is_one(n, seed, epoch):
+    whole = permute(np.arange(n), n, seed, epoch)
+    assert sorted(whole.tolist()) == list(range(n))
+    positions = np.arange(n)[::7]
+    assert (permute(positions, n, seed, epoch) == whole[::7]).all()
+
+
+def test_a_seekable_permutation_looks_random():
+    """Where each number goes, and where its neighbour goes, in many permutations: as often as by chance."""
+    n, runs = 100, 400
+    found = np.array([permute(np.arange(n), n, seed, 1) for seed in range(runs)])
+    counts = np.array([np.bincount(column, minlength=n) for column in found.T])
+    chi_square = ((counts - runs / n) ** 2 / (runs / n)).sum() / (n - 1) ** 2
+    assert 0.9 < chi_square < 1.1
+    steps = np.bincount((np.diff(found, axis=1) % n).ravel(), minlength=n)[1:]
+    assert abs(steps / steps.mean() - 1).max() < 0.25  # five standard deviations
+    assert len({row.tobytes() for row in found}) == runs
+
+
+def test_of_many_rows_no_more_is_permuted_than_a_pool(monkeypatch):
+    """10^11 rows, of which a permutation would be 800 GB: any batch of any of many ranks is there at once."""
+    sampler = EpochBatchSampler(10**11, 8, shuffle=True, seed=3, rank=700, world_size=1024)
+    sampler.set_epoch(2)
+    sampler.position = 10_000_000
+    batch = next(iter(sampler))
+    assert len({index for _, index in batch}) == 8
+    assert [index for _, index in batch] == sampler.batch(2, 10_000_000).tolist()
+    monkeypatch.setattr("src.data.sampling.SMALL", 0)
+    keys = [key for rank in range(3) for batch in batches(100, 7, rank=rank, world_size=3) for key in batch]
+    assert sorted(index for _, index in keys if index != PADDING) == list(range(100))
+    assert batches(100, 7, position=9) == batches(100, 7)[9:]

@@ -128,8 +128,8 @@ def test_an_epoch_draws_new_pairs_and_masks_and_evaluation_does_not(make):
 
 def test_the_mask_of_the_same_pair_differs_between_epochs(make):
     rows = make(mask_rate=0.3).dataset("train")
-    pair = rows.pairs.draw(0, np.random.default_rng(0))
-    rows.pairs.draw = lambda index, rng: pair
+    pair = rows.segments([(0, 0)])
+    rows.pairs.draw = lambda indices, uniforms: pair
     labels = [rows[epoch, 0]["labels"] for epoch in range(4)]
     assert len({tuple(row.tolist()) for row in labels}) == 4
 
@@ -147,13 +147,14 @@ def test_workers_change_nothing(make):
         assert all(torch.equal(rows, other[name]) for name, rows in alone.items())
 
 
-def length(key):
-    return int(np.random.default_rng(key[1]).integers(1, 100))
+LENGTHS = np.random.default_rng(0).integers(1, 100, 1003)
 
 
 def test_buckets_hold_each_row_once_whatever_the_ranks():
     def sampler(rank=0, world_size=1, batch_size=4):
-        return BucketBatchSampler(1003, batch_size, length, seed=3, rank=rank, world_size=world_size)
+        return BucketBatchSampler(
+            1003, batch_size, lambda epoch, rows: LENGTHS[rows], seed=3, rank=rank, world_size=world_size
+        )
 
     one = sampler(batch_size=8).batches(2)
     two = [np.concatenate(pair) for pair in zip(sampler(0, 2).batches(2), sampler(1, 2).batches(2), strict=True)]
@@ -162,7 +163,7 @@ def test_buckets_hold_each_row_once_whatever_the_ranks():
     resumed = sampler(batch_size=8)
     resumed.epoch, resumed.position = 2, 53
     assert [[index for _, index in batch] for batch in resumed] == [batch.tolist() for batch in one[53:]]
-    lengths = [[length((2, i)) for i in batch if i >= 0] for batch in one]
+    lengths = [[LENGTHS[i] for i in batch if i >= 0] for batch in one]
     padding = 1 - sum(map(sum, lengths)) / sum(max(batch) * len(batch) for batch in lengths)
     assert padding < 0.03  # half of it in batches at random
     means = [np.mean(batch) for batch in lengths[:32]]
@@ -236,11 +237,10 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> MLMDataModule:
 
 def segments(module: MLMDataModule, epochs: range):
     """A, B and whether B follows, of all pairs of some epochs."""
-    pairs = module.dataset("train").pairs
-    for epoch in epochs:
-        for i in range(len(pairs)):
-            pair = pairs.draw(i, np.random.default_rng([0, epoch, i]))
-            yield pairs.data.tokens[pair.first], pairs.data.tokens[pair.second], pair.is_next
+    rows = module.dataset("train")
+    tokens = rows.data.tokens
+    for starts, ends, is_next in zip(*rows.segments([(e, i) for e in epochs for i in range(len(rows))]), strict=True):
+        yield tokens[starts[0] : ends[0]], tokens[starts[1] : ends[1]], bool(is_next)
 
 
 def counts(tokens: np.ndarray, n: int) -> np.ndarray:

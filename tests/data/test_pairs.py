@@ -1,11 +1,14 @@
 """Sentence pairs: what they are cut from, that they are balanced, that only their relation gives them away."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.data.sentences import SentencePairs, SentenceTokens
+from src.data.seekable import uniforms
+from src.data.sentences import DRAWS, SentencePairs, SentenceTokens
 
 
 def documents(lengths: list[list[int]]) -> SentenceTokens:
@@ -24,8 +27,19 @@ def n_tokens(pair) -> int:
     return pair.first.stop - pair.first.start + pair.second.stop - pair.second.start
 
 
-def draw(pairs: SentencePairs, epoch: int = 0):
-    return [pairs.draw(i, np.random.default_rng((0, epoch, i))) for i in range(len(pairs))]
+class Pair(NamedTuple):
+    first: slice
+    second: slice
+    is_next: bool
+
+
+def draw(pairs: SentencePairs, epoch: int = 0) -> list[Pair]:
+    indices = np.arange(len(pairs))
+    drawn = pairs.draw(indices, uniforms(0, np.full_like(indices, epoch), indices, DRAWS))
+    return [
+        Pair(slice(*first), slice(*second), bool(is_next))
+        for (first, second), is_next in zip(np.stack(drawn[:2], 2).tolist(), drawn.is_next, strict=True)
+    ]
 
 
 LENGTHS = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=12), min_size=2, max_size=8).filter(

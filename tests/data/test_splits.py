@@ -125,7 +125,7 @@ def test_every_reader_takes_the_splits_of_a_folder(tmp_path, shape):
     splits = Corpus(str(folder), reading=reading).splits(tmp_path / "cache")
     assert {split: len(list(documents(rows))) for split, rows in splits.items()} == expected
     labelled, names = LabelledSource(str(folder), None, ("text",), 0.1, 0.1, reading).labelled(tmp_path)
-    assert {split: len(rows) for split, rows in labelled.items()} == expected
+    assert {split: len(list(rows)) for split, rows in labelled.items()} == expected
     assert names == ["a", "b"]
     assert sorted(text for (text,), _ in labelled["validation"]) == [f"row {i}" for i in ROWS["val"]]
 

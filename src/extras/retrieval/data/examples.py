@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,12 +13,11 @@ from numpy.typing import NDArray
 
 from src.coverage import MeasuredTokenizer
 from src.data.malformed import Malformed, malformed_reason
-from src.data.progress import with_progress
 from src.data.sentences import SentenceTokens, read_sentences, write_sentences
 from src.data.sources import TableSource
-from src.data.store import open_rows, token_dtype, write_rows
+from src.data.store import RowWriter, open_rows, token_dtype
+from src.data.texts import Piece, grouped
 
-GROUP = 1000  # texts that are encoded together, in parallel
 MIN_QUERY = 5  # tokens: what is shorter, as a heading, asks for nothing
 
 
@@ -77,9 +77,11 @@ def cut_passages(data: SentenceTokens, passage_len: int) -> NDArray[np.int64]:
     return np.array(found, np.int64).reshape(-1, 2)
 
 
-def write_cloze(tokenizer: MeasuredTokenizer, texts: Iterable[str], folder: Path, split: str, passage_len: int) -> None:
+def write_cloze(
+    tokenizer: MeasuredTokenizer, pieces: Iterable[Piece], folder: Path, split: str, passage_len: int
+) -> None:
     """Write the sentences and passages of a split."""
-    write_sentences(tokenizer, texts, folder, split)
+    write_sentences(tokenizer, pieces, folder, split)
     np.save(folder / f"{split}.passages.npy", cut_passages(read_sentences(folder, split), passage_len))
 
 
@@ -162,18 +164,32 @@ class RankingSource(TableSource):
 def write_ranking(
     tokenizer: MeasuredTokenizer, rows: Iterable[tuple[str, str, list[str]]], folder: Path, split: str
 ) -> None:
-    """Write the tokens of a split's queries and of its passages, each passage once however many rows name it."""
-    queries, row_passages = [], []
-    numbers: dict[str, int] = {}
-    for query, positive, negatives in rows:
-        queries.append(query)
-        row_passages.append([numbers.setdefault(text, len(numbers)) for text in (positive, *negatives)])
-    write_rows(folder, f"{split}.rows", row_passages)
-    for name, texts in (("queries", queries), ("passages", list(numbers))):
-        groups = [texts[i : i + GROUP] for i in range(0, len(texts), GROUP)]
-        shown = with_progress(groups, f"tokenising {split} {name}")
-        ids = (encoding.ids for group in shown for encoding in tokenizer.encode(group))
-        write_rows(folder, f"{split}.{name}", ids, token_dtype(tokenizer.tokenizer))
+    """Write the tokens of a split's queries and of its passages, each passage once however many rows name it.
+
+    What stays in memory of a passage is a hash of 16 bytes.
+    """
+    numbers: dict[bytes, int] = {}
+    dtype = token_dtype(tokenizer.tokenizer)
+    with (
+        RowWriter(folder, f"{split}.rows", np.int64) as row_passages,
+        RowWriter(folder, f"{split}.queries", dtype) as queries,
+        RowWriter(folder, f"{split}.passages", dtype) as passages,
+    ):
+
+        def number(text: str) -> int:
+            digest = blake2b(text.encode(), digest_size=16).digest()
+            if digest not in numbers:
+                numbers[digest] = len(numbers)
+                new.append(text)
+            return numbers[digest]
+
+        for group in grouped(rows, size=lambda row: len(row[0]) + len(row[1]) + sum(map(len, row[2]))):
+            new: list[str] = []
+            for _, positive, negatives in group:
+                row_passages.append([number(text) for text in (positive, *negatives)])
+            for writer, texts in ((queries, [query for query, _, _ in group]), (passages, new)):
+                for encoding in tokenizer.encode(texts):
+                    writer.append(encoding.ids)
 
 
 class LabelledRanking(Examples):

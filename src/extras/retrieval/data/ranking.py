@@ -4,11 +4,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from src.data.corpora import EMBEDDED, documents
+from src.data.corpora import EMBEDDED, Pieces
 from src.data.datamodule import DocumentDataModule
 from src.data.progress import with_progress
 from src.data.sentences import read_sentences
 from src.data.store import open_array
+from src.data.texts import Piece
 from src.errors import InputError
 from src.extras.retrieval.data.examples import (
     Examples,
@@ -98,17 +99,17 @@ class RankingDataModule(DocumentDataModule):
     def write_cache(self, folder: Path) -> dict[str, dict[str, int]]:
         splits = (self.labelled or self.corpus).splits(self.cache_dir)
         per_row = 1 if self.labelled is None else 2
-        tokenizer = self.save_tokenizer(folder, self._texts(splits["train"]), per_row * len(splits["train"]))
+        tokenizer = self.save_tokenizer(folder, self._pieces(splits["train"]), per_row * len(splits["train"]))
         bert_tokens(tokenizer)
         infos = {}
         for split, rows in splits.items():
             with self.measuring(split, tokenizer, self.tokenizer_kind) as (measured, malformed):
                 if self.labelled is None:
-                    texts = with_progress(documents(rows, malformed), f"tokenising {split} documents", len(rows))
-                    write_cloze(measured, texts, folder, split, self.passage_len)
+                    pieces = with_progress(Pieces(rows, malformed), f"tokenising {split} documents", len(rows))
+                    write_cloze(measured, pieces, folder, split, self.passage_len)
                 else:
                     labelled = with_progress(
-                        self.labelled.labelled(rows, malformed), f"reading {split} rows", len(rows)
+                        self.labelled.labelled(rows, malformed), f"tokenising {split} rows", len(rows)
                     )
                     write_ranking(measured, labelled, folder, split)
             examples = self._examples(folder, split)
@@ -120,11 +121,11 @@ class RankingDataModule(DocumentDataModule):
                 write_bm25(tokens, vocabulary_size(tokenizer), folder, split)
         return infos
 
-    def _texts(self, rows: Any) -> Iterable[str]:
+    def _pieces(self, rows: Any) -> Iterable[Piece]:
         """Give what a tokenizer is trained on."""
         if self.labelled is None:
-            return documents(rows)
-        return (text for query, own, others in self.labelled.labelled(rows) for text in (query, own, *others))
+            return Pieces(rows)
+        return (Piece(text) for query, own, others in self.labelled.labelled(rows) for text in (query, own, *others))
 
     # ---- reading
 
