@@ -22,15 +22,18 @@ from tests.distributed.probes import Calls
 STRATEGIES = [path.stem for path in sorted((ROOT / "configs/strategy").glob("*.yaml"))]
 
 
-def of_a_strategy(name: str, config: Path, root: Path) -> Counter[str]:
+def of_strategies(names: list[str], root: Path) -> dict[str, Counter[str]]:
     """Count in the last of several steps of `fit`, none of which is logged; of the rank that calls most."""
-    probe = {"class_path": "tests.distributed.probes.Collectives", "init_args": {"folder": str(root / name)}}
-    more = ["--config", f"configs/strategy/{name}.yaml", "--trainer.devices=2", "--allow_class_paths=tests"]
-    more += [f"--trainer.callbacks={json.dumps([probe])}", "--trainer.max_steps=4", "--trainer.limit_val_batches=0"]
-    more += ["--trainer.accumulate_grad_batches=1", "--trainer.log_every_n_steps=100"]
-    run_job(root / "job" / name, [fit(config, root / "logs" / name, "gpt", 1, *more)])
-    ranks = [Counter(json.loads((root / name / f"{rank}.json").read_text())[-1]) for rank in (0, 1)]
-    return max(ranks, key=Counter.total)
+    config, commands = write_config("gpt", root), []
+    for name in names:
+        probe = {"class_path": "tests.distributed.probes.Collectives", "init_args": {"folder": str(root / name)}}
+        more = ["--config", f"configs/strategy/{name}.yaml", "--trainer.devices=2", "--allow_class_paths=tests"]
+        more += [f"--trainer.callbacks={json.dumps([probe])}", "--trainer.max_steps=4", "--trainer.limit_val_batches=0"]
+        more += ["--trainer.accumulate_grad_batches=1", "--trainer.log_every_n_steps=100"]
+        commands.append(fit(config, root / "logs" / name, "gpt", 1, *more))
+    run_job(root / "job", commands, timeout=900)
+    ranks = {name: [json.loads((root / name / f"{rank}.json").read_text())[-1] for rank in (0, 1)] for name in names}
+    return {name: max(map(Counter, calls), key=Counter.total) for name, calls in ranks.items()}
 
 
 def of_a_plain_loop(root: Path) -> Counter[str]:
@@ -62,9 +65,7 @@ def main() -> None:
     """Print a row for each."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        config = write_config("gpt", root)
-        rows = {"a plain loop with DDP": of_a_plain_loop(root)}
-        rows |= {name: of_a_strategy(name, config, root) for name in STRATEGIES}
+        rows = {"a plain loop with DDP": of_a_plain_loop(root), **of_strategies(STRATEGIES, root)}
     for name, calls in rows.items():
         listed = ", ".join(f"{count} {call.strip('_')}" for call, count in sorted(calls.items()))
         print(f"| {name} | {calls.total()} | {listed} |")

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from src.architectures import architectures
 from src.checkpoint import load_trained, read_checkpoint
-from tests.distributed.collectives import of_a_plain_loop, of_a_strategy
+from tests.distributed.collectives import of_a_plain_loop, of_strategies
 from tests.distributed.jobs import HALFWAY, STEPS, fit, losses, run_job, write_config
 
 KINDS = ("gpt", "bert", "transformer")
@@ -193,8 +193,7 @@ def test_fsdp_reduces_gradients_once_a_step_and_gathers_the_rest_of_the_network_
 @pytest.mark.slow
 def test_a_step_makes_two_collectives_more_than_a_plain_loop(tmp_path):
     """The count of targets, and the guard's look at all losses."""
-    config = write_config("gpt", tmp_path)
-    plain, ours = of_a_plain_loop(tmp_path), of_a_strategy("ddp", config, tmp_path)
+    plain, ours = of_a_plain_loop(tmp_path), of_strategies(["ddp"], tmp_path)["ddp"]
     assert plain.total() > 0
     assert ours.total() <= plain.total() + 2, (plain, ours)
 

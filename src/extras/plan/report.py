@@ -24,7 +24,8 @@ class Outcome:
         checkpointing: whether that takes activation checkpointing.
         days: of training.
         compute: seconds of a step, without what is sent.
-        communication: seconds that sending takes at the data sheet's rate, some of which computing hides.
+        sent: bytes that a device sends in a step.
+        communication: seconds that this takes at the data sheet's rate, some of which computing hides.
     """
 
     estimate: Estimate
@@ -32,6 +33,7 @@ class Outcome:
     checkpointing: bool
     days: float
     compute: float
+    sent: float
     communication: float
 
 
@@ -52,8 +54,9 @@ def outcome(run: Run, found: Estimate, device: Device, machine: int, tokens: flo
     # rows are sent within a tensor-parallel group, or from stage to stage
     group = layout.tensor if layout.stages == 1 else layout.devices
     between = device.link if group <= machine else device.network
+    sent = found.sent + batch * found.sent_row
     communication = found.sent / shared + batch * found.sent_row / between
-    return Outcome(found, rows, checkpointing, days, compute, communication)
+    return Outcome(found, rows, checkpointing, days, compute, sent, communication)
 
 
 def warnings(run: Run, made: Outcome, machine: int) -> list[str]:
@@ -137,7 +140,7 @@ def show(
         (
             f"{one.estimate.layout}{' *' if one.estimate.layout == chosen else ''}",
             f"{one.rows:,}{' checkpointed' if one.checkpointing else ''}" if one.rows else "none",
-            f"{(one.estimate.sent + one.rows * one.estimate.sent_row) / GB:,.2f}",
+            f"{one.sent / GB:,.2f}",
             f"{one.communication:,.3f} / {one.compute:,.3f} s",
             *((f"{one.days:,.2f}", f"{one.days * 24 * devices:,.0f}") if one.rows else ("", "")),
             f"{one.days * 24 * devices * price:,.0f}" if price is not None and one.rows else "",

@@ -41,8 +41,12 @@ def gpt2():
     return facts(GPT2)
 
 
-def test_counts_are_those_of_the_papers(gpt2):
-    llama = facts(LLAMA)
+@pytest.fixture(scope="module")
+def llama():
+    return facts(LLAMA)
+
+
+def test_counts_are_those_of_the_papers(gpt2, llama):
     assert llama.n_parameters == 6_738_415_616  # of the released weights
     assert gpt2.n_parameters == 124_439_808
     # 6 for each parameter of a product and 12 L T C for attention (Chowdhery et al. 2022, appendix B)
@@ -81,20 +85,19 @@ def test_memory_is_that_of_a_measured_run(gpt2):
     assert (fixed + 32 * found.row) / GIB == pytest.approx(13.5, rel=0.15)
 
 
-def hours(config, device, devices, tokens, mfu, strategy):
-    run = Run(facts(config), "bf16-mixed", None, False, ("DDPStrategy", {}))
-    found = estimate(run.facts, Layout(strategy, devices), DEVICES[device].gigabytes * GB)
-    made = outcome(run, found, DEVICES[device], 8, tokens, mfu)
+def hours(facts, devices, tokens, mfu, strategy):
+    run, device = Run(facts, "bf16-mixed", None, False, ("DDPStrategy", {})), DEVICES["a100-80"]
+    found = estimate(facts, Layout(strategy, devices), device.gigabytes * GB)
+    made = outcome(run, found, device, 8, tokens, mfu)
     assert made.rows > 0
     assert not made.checkpointing
     return made.days * 24
 
 
-def test_published_runs_took_as_long():
+def test_published_runs_took_as_long(gpt2, llama):
     """Llama 2 7B with the utilisation of an earlier run; GPT-2 with that stated for the run itself: see scale.md."""
-    device = DEVICES["a100-80"]
-    assert hours(LLAMA, "a100-80", 1024, 2e12, device.mfu, "fsdp") * 1024 == pytest.approx(184_320, rel=0.15)
-    assert hours(GPT2, "a100-80", 8, 10e9, 0.60, "ddp") == pytest.approx(1.5, rel=0.15)
+    assert hours(llama, 1024, 2e12, DEVICES["a100-80"].mfu, "fsdp") * 1024 == pytest.approx(184_320, rel=0.15)
+    assert hours(gpt2, 8, 10e9, 0.60, "ddp") == pytest.approx(1.5, rel=0.15)
 
 
 @pytest.mark.parametrize(("size", "ranks"), [("0.1B", 64)])
@@ -134,7 +137,7 @@ def test_a_plan_is_printed_without_the_data_or_the_devices(run, monkeypatch):
 
 def test_a_poor_choice_is_warned_of(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    shape = {"n_layers": 32, "d_model": 4096, "n_heads": 32, "max_seq_len": 2048}
+    shape = {"n_layers": 8, "d_model": 8192, "n_heads": 32, "max_seq_len": 2048}
     options = [f"--model.config.{name}={value}" for name, value in shape.items()]
     command = ["plan", "--config", "configs/paper/gpt2_small.yaml", *options, "--data.seq_len=2048"]
     command += ["--config", "configs/strategy/tensor_parallel.yaml", "--devices", 16]
