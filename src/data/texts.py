@@ -222,6 +222,9 @@ class PartOfEach:
     def __init__(self, rows: Iterable[Piece], bounds: NDArray[np.int64]) -> None:
         self.rows, self.bounds = rows, bounds
 
+    def __len__(self) -> int:
+        return len(self.bounds)
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         document, position = 0, 0
         for text, is_last in self.rows:

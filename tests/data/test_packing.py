@@ -13,6 +13,7 @@ from src.coverage import MeasuredTokenizer
 from src.data.language_modeling import pack
 from src.data.packing import PackedBlocks
 from src.data.store import IGNORED, RowWriter, open_rows
+from src.data.texts import Piece
 from src.errors import InputError
 from src.tokenization import byte_tokenizer
 
@@ -86,7 +87,8 @@ def test_a_text_shorter_than_a_block_is_refused_with_both_numbers(seed):
 
 def packed(tmp_path: Path, tokenizer: Tokenizer, texts) -> tuple[list[int], dict[str, int], np.dtype]:
     """What is on the disk, the counts, and the type of the ids."""
-    counts = pack(MeasuredTokenizer(tokenizer, "here"), texts, 0, tmp_path, "train")
+    pieces = [Piece(text, True) for text in texts]
+    counts = pack(MeasuredTokenizer(tokenizer, "here"), pieces, 0, tmp_path, "train")
     ids = np.load(tmp_path / "train.npy")
     return ids.tolist(), counts, ids.dtype
 

@@ -94,6 +94,6 @@ def predict(model: BERTClassifier, rows: Sequence[Row], pad_id: int, batch_size:
 
 
 def _tensors(rows: Sequence[Row], pad_id: int, model: BERTClassifier) -> dict[str, Tensor]:
-    """Make a batch; its padding to a multiple of 8 may go beyond the last position."""
-    device, longest = model.classifier.weight.device, model.config.max_seq_len
-    return {name: torch.from_numpy(array[:, :longest]).to(device) for name, array in pad_pairs(rows, pad_id).items()}
+    """Make a batch."""
+    arrays = pad_pairs(rows, pad_id, model.config.max_seq_len)
+    return {name: torch.from_numpy(array).to(model.classifier.weight.device) for name, array in arrays.items()}

@@ -41,7 +41,7 @@ def translation(
     """
     content = read_checkpoint(checkpoint)
     trained = load_writer(content, checkpoint, "translate")
-    translator = Translator(trained, Tokenizer.from_str(content["source_tokenizer"]), search)
+    translator = Translator(*trained, Tokenizer.from_str(content["source_tokenizer"]), **vars(search))
     sources, references = _read(test_set, language_pair)
     others = None
     if baseline:
