@@ -58,8 +58,8 @@ def check_names(source: str, names: Iterable[str], columns: Iterable[str], of_ta
     for column in columns:
         if column not in names:
             shown = ", ".join(repr(name[:SHOWN]) for name in names)
-            hint = "; its first line must be the names of its columns" if of_table else ""
-            raise InputError(f"{source} has no column {column!r}: it has {shown}{hint}")
+            which = "its first line, which must name the columns," if of_table else "it"
+            raise InputError(f"{source} has no column {column!r}: {which} has {shown}")
 
 
 def _write_parquet(header: list[str], file: BinaryIO, rows: Iterator[Row]) -> None:

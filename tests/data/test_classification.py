@@ -85,8 +85,8 @@ def test_pairs_with_tabs_between_them(tmp_path):
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        ({"header": ""}, r"no column 'Überschrift': it has 'Das Essen .*', 'gut'; its first line must be the names"),
-        ({"header": "Text;Urteil"}, r"no column 'Überschrift': it has 'Text', 'Urteil'; its first line"),
+        ({"header": ""}, r"no column 'Überschrift': its first line, .*, has 'Das Essen .*', 'gut'"),
+        ({"header": "Text;Urteil"}, r"no column 'Überschrift': its first line, .*, has 'Text', 'Urteil'"),
         ({"rows": [(text, "gut") for text, _ in ROWS]}, r"column 'Urteil' of .* has the labels \['gut'\]: two are"),
         ({"rows": [(t, f"{i}") for i, (t, _) in enumerate(ROWS)]}, "has 96 labels in 96 rows: name another label"),
         ({"rows": [("Gleich", "gut"), ("Gleich", "schlecht")] * 9}, "has 1 different rows: none is left to train on"),

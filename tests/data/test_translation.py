@@ -114,7 +114,7 @@ def test_one_table_of_pairs(name, tmp_path):
         (
             "pairs.tsv",
             "eins\tone\nzwei\ttwo\n",
-            "no column 'de': it has 'eins', 'one'; its first line must be the names",
+            "no column 'de': its first line, which must name the columns, has 'eins', 'one'",
         ),
         ("pairs.txt", "eins\tone\n", "pairs.txt is no table of pairs: name a .tsv"),
         ("none.tsv", None, "none.tsv is no file or folder: name a .tsv"),
