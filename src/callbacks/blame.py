@@ -121,7 +121,7 @@ def location(task: Task) -> str:
     if not hasattr(sampler, "batches"):
         return text
     batches = sampler.batches(sampler.data_epoch)  # type: ignore[union-attr]
-    rows = [int(row) for number in numbers for row in batches[number] if row >= 0]
+    rows = [int(row) for number in numbers for row in batches[number + sampler.first] if row >= 0]
     shown = ", ".join(map(str, rows[:16])) + (", ..." if len(rows) > 16 else "")
     rank = f" on rank {trainer.global_rank}" if trainer.world_size > 1 else ""
     return f"{text} (rows {shown} of the training split{rank})"

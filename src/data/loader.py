@@ -75,14 +75,18 @@ class TokenCountingLoader:
         left = max(self.batches_per_epoch() - batch, 0)
         return int(min(self.accumulate - batch % self.accumulate, left))
 
-    def state_dict(self) -> dict[str, int]:
-        """The epoch, where it began, and the position after the batches that were given out."""
-        return {"epoch": self.sampler.epoch, "first": self.sampler.first, "position": self.sampler.position}
+    @property
+    def done(self) -> int:
+        """How many batches of the epoch were given out, as this run counts them."""
+        return self.sampler.position - self.sampler.first
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after the batches that were given out."""
-        self.sampler.epoch, self.sampler.position = state["epoch"], state["position"]
-        self.sampler.first = state.get("first", 0)
+    def state_dict(self) -> dict[str, Any]:
+        """The position after the batches that were given out."""
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the very next row, also on other ranks and in batches of another size."""
+        self.sampler.load_state_dict(state)
 
 
 def target_counts(batch: Batch) -> dict[str, Tensor]:

@@ -116,6 +116,23 @@ class StreamedBlocks(IterableDataset[dict[str, Tensor]]):
             self.position = 0 if self.overfit else self.position
             self.epoch, self.first = epoch, self.position
 
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the stream."""
+        position = {"epoch": self.epoch, "first": self.first, "position": self.position}
+        return {**position, "division": [self.world_size, self.batch_size]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the batches that were given out."""
+        now = [self.world_size, self.batch_size]
+        was = state.get("division", now)
+        if was != now:
+            raise InputError(
+                f"the checkpoint has read its stream on {was[0]} data-parallel processes in batches of {was[1]}, each "
+                f"its own documents, and this run is to on {now[0]} in batches of {now[1]}, where documents would be "
+                "skipped or repeated: keep both, or start from the weights by --model.pretrained"
+            )
+        self.epoch, self.first, self.position = state["epoch"], state.get("first", 0), state["position"]
+
     def __len__(self) -> int:
         return ENDLESS
 
