@@ -9,7 +9,7 @@ from src.distributed.collectives import (
 )
 from src.distributed.mesh import MeshStrategy
 from src.distributed.pipeline import PipelineStrategy
-from src.distributed.saving import AtomicCheckpointIO
+from src.distributed.saving import AtomicCheckpointIO, with_checkpoint_io
 from src.distributed.zero import ZeroStrategy
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "data_parallel_size",
     "gather_objects",
     "unsharded_model",
+    "with_checkpoint_io",
 ]
