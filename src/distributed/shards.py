@@ -97,14 +97,12 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         known: dict[tuple[str, str], Any] = {(kind.__module__, kind.__qualname__): kind for kind in CLASSES}
-        found = known.get((module, name))
-        if found is None and module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            found = getattr(torch, name)
-        if (module, name) == ("torch.serialization", "_get_layout"):
-            found = _get_layout
-        if found is None:
+        known["torch.serialization", "_get_layout"] = _get_layout
+        known["builtins", "getattr"] = lambda _, member: _MEM_FORMAT_ENCODING[member]  # as an Enum's are pickled
+        dtype = getattr(torch, name, None) if module == "torch" else None
+        if (module, name) not in known and not isinstance(dtype, torch.dtype):
             raise pickle.UnpicklingError(f"it holds {module}.{name}")
-        return found
+        return known.get((module, name), dtype)
 
 
 class _Reader(FileSystemReader):
