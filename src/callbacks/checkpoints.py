@@ -244,7 +244,8 @@ class ExactResume(L.Callback):
         if trainer.state.fn != "fit":
             return
         assert isinstance(pl_module, Task)
-        _count_batches_anew(checkpoint["loops"]["fit_loop"], pl_module.data)
+        if "loops" in checkpoint:
+            _count_batches_anew(checkpoint["loops"]["fit_loop"], pl_module.data)
         of_ranks = checkpoint.get("processes", [])
         if len(of_ranks) == trainer.world_size:
             self._held = of_ranks[trainer.global_rank]

@@ -17,7 +17,9 @@ RANKS = {"ddp": 2, "fsdp": 2, "tensor_parallel": 1, "pipeline": 1}  # how many p
 
 def spread(config: Path, logs: Path, name: str, *more: str) -> list[str]:
     strategy = ["--config", f"configs/strategy/{name}.yaml", "--trainer.devices", "2"]
-    return fit(config, logs, "gpt", RANKS[name], *strategy, "--trainer.callbacks=null", *more)
+    probe = {"class_path": "tests.distributed.probes.Gathered", "init_args": {"folder": str(logs / "gathered")}}
+    probes = [f"--trainer.callbacks={json.dumps([probe])}" if name != "ddp" else "--trainer.callbacks=null"]
+    return fit(config, logs, "gpt", RANKS[name], *strategy, *probes, "--allow_class_paths=tests", *more)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def halfway(logs: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def saved(alone, config, tmp_path_factory):
-    """Shards that two processes have written under FSDP, and a pipeline that has gone on from them and written its own."""
+    """Shards of two processes under FSDP, and those of a pipeline that has gone on from them."""
     logs = tmp_path_factory.mktemp("sharded")
     commands = [spread(config, logs / "fsdp", "fsdp", *SHARDS)]
     commands += [spread(config, logs / "pipeline", "pipeline", *SHARDS, "--ckpt_path", str(halfway(logs / "fsdp")))]
@@ -89,6 +91,29 @@ def test_what_is_written_meanwhile_is_complete(saved, alone):
         assert read_header(folder / "last.ckpt")["global_step"] == STEPS
         shard = "__0_0.distcp"  # of two names
         assert (folder / "last.ckpt" / shard).samefile(folder / "10.ckpt" / shard)
+
+
+@pytest.mark.parametrize("name", ["fsdp", "pipeline"])
+def test_the_first_process_alone_gathers_the_network(saved, name):
+    """For samples and attention maps; the other one holds a tensor at most meanwhile."""
+    first, second = (json.loads((saved / name / f"gathered/{rank}.json").read_text()) for rank in (0, 1))
+    assert first["copy"] > 0
+    assert second["copy"] == 0
+    assert second["largest"] < first["copy"] / 4
+
+
+@pytest.mark.slow
+def test_a_kill_while_a_checkpoint_is_written_meanwhile_leaves_the_one_before(config, alone, tmp_path):
+    folder = tmp_path / "logs/gpt/version_0/checkpoints"
+    command = spread(config, tmp_path / "logs", "fsdp", *SHARDS, "--checkpoint.every_n_train_steps=2")
+    kill = {"folder": str(folder), "rank": 1, "step": 4}
+    kill = {"class_path": "tests.distributed.probes.KillWhileSaving", "init_args": kill}
+    with pytest.raises(AssertionError, match="exit statuses"):
+        run_job(tmp_path / "killed", [[*command, f"--trainer.callbacks={json.dumps([kill])}"]])
+    assert (folder / "4.ckpt.part").is_dir()
+    run_job(tmp_path / "resumed", [[*command, "--resume", "auto"]])
+    assert losses(tmp_path / "logs/gpt/version_0") == pytest.approx(alone, abs=1e-4)
+    assert "resuming from" in (tmp_path / "resumed/rank0.log").read_text()
 
 
 def test_the_shards_of_others_run_no_code(saved, run, tmp_path):
