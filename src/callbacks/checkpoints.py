@@ -122,6 +122,8 @@ class Checkpoints(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if trainer.fit_loop._should_accumulate():  # a run that goes on from here would lose the gradients so far
+            return
         if validation_follows(trainer):
             self._waiting = (outputs, None, batch_idx)
         else:
