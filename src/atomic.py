@@ -52,6 +52,32 @@ def replace_folder(aside: Path, path: Path) -> None:
     remove(old)
 
 
+def link(path: Path, name: Path) -> None:
+    """Give a file or folder that is complete a second name, atomically where that is of a file, or of nothing."""
+    aside = name.with_name(f"{name.name}.part")
+    remove(aside)
+    if path.is_dir():
+        shutil.copytree(path, aside, copy_function=_link)
+        replace_folder(aside, name)
+    elif name.is_dir():
+        _link(path, aside)
+        replace_folder(aside, name)
+    else:
+        _link(path, aside)
+        aside.replace(name)
+        remove(aside)  # which is still there if both names were of one file before
+        _sync(name.parent)
+
+
+def _link(path: str | Path, name: str | Path) -> None:
+    """Make a hard link, or a copy on a file system without them."""
+    try:
+        os.link(path, name)
+    except OSError:
+        shutil.copy2(path, name)
+        _sync(Path(name))
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder, if there is one."""
     if path.is_dir():

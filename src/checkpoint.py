@@ -5,7 +5,9 @@ import pickle
 import sys
 import zipfile
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -31,6 +33,7 @@ REQUIRED_KEYS = {
 }
 HEADER = "meta.pt"  # in the folder of a sharded checkpoint: all but weights and optimizer state
 AVERAGED = "averaged.pt"  # in that folder: averaged weights, where those that are trained lie in the shards
+WEIGHTS = ("state_dict", "plain_weights", "optimizer_states")  # what a header is without
 CHECKSUMS = "checksums.json"  # in that folder: the size and the CRC of each of its files, by their names
 
 M = TypeVar("M", bound=nn.Module)
@@ -44,8 +47,13 @@ class Trained(NamedTuple, Generic[M]):
     special_tokens: dict[str, str]
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint. Only tensors and plain types are read: no code in the file can run."""
+def read_checkpoint(path: str | Path, mapped: bool = False) -> dict[str, Any]:
+    """Read a checkpoint. Only tensors and plain types are read: no code in the file can run.
+
+    Args:
+        path: of the file.
+        mapped: leave the tensors on the disk until they are used. Their bytes are not checked: see :func:`check_bytes`.
+    """
     path = Path(path)
     if path.is_dir():
         sharded = (path / HEADER).is_file()
@@ -56,21 +64,47 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         )
     if not path.is_file():
         raise InputError(f"there is no checkpoint {path}")
-    try:
-        # a flipped byte would load as a wrong weight: only the archive's own checksums notice it
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged:
-            raise InputError(f"checkpoint {path} is damaged (checksum of {damaged}): use another one")
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
-        raise InputError(f"checkpoint {path} is truncated or damaged: use another one") from error
-    except pickle.UnpicklingError as error:
-        raise InputError(f"checkpoint {path} holds more than tensors and plain values: it is not loaded") from error
+    if not mapped:
+        check_bytes(path)
+    checkpoint = _load(path, mapped)
     check_content(checkpoint, path, REQUIRED_KEYS)
     _repair_average(checkpoint, path)
     check_tied(checkpoint, path)
     return checkpoint
+
+
+def _load(path: Path, mapped: bool) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except (EOFError, OSError, RuntimeError) as error:
+        raise InputError(f"checkpoint {path} is truncated or damaged: use another one") from error
+    except pickle.UnpicklingError as error:
+        raise InputError(f"checkpoint {path} holds more than tensors and plain values: it is not loaded") from error
+
+
+def check_bytes(path: Path) -> None:
+    """Refuse a checkpoint of one file or of shards whose bytes are not as they were written.
+
+    A flipped byte would load as a wrong weight. All of it is read, once by a process: not again until it is changed.
+    """
+    if path.is_dir():
+        check_shards(path)
+    else:
+        _check_archive(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _check_archive(path: Path, written: int, names: str = "") -> None:
+    """Compare the archive's own checksums of what is in it, or of what has a name that ends so."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if info.filename.endswith(names):
+                    with archive.open(info) as file:
+                        while file.read(1 << 24):
+                            pass
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
+        raise InputError(f"checkpoint {path} is truncated or damaged: use another one") from error
 
 
 def check_content(checkpoint: Any, path: Path, keys: Iterable[str]) -> None:
@@ -185,29 +219,52 @@ def _check_network(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """Read what a checkpoint holds beside its weights; it may also be the folder of a sharded one."""
+    """Read what a checkpoint holds beside its weights, without these; it may also be the folder of a sharded one.
+
+    So it takes no longer for larger networks. It checks that what it reads, and the sizes of all files, are as they
+    were written; and that the weights fit the network, by their names and shapes.
+    """
     path = Path(path)
     if not path.is_dir():
-        return read_checkpoint(path)
+        return _file_header(path)
     if not (path / HEADER).is_file():
         raise InputError(f"{path} is a folder, and not that of a sharded checkpoint: name a file or folder below it")
-    check_shards(path)
-    try:
-        header = torch.load(path / HEADER, map_location="cpu", weights_only=True)
-    except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path / HEADER} is truncated or damaged: use another checkpoint") from error
+    expected = _checksums(path)
+    name = damaged(path, expected, since=sys.maxsize) or damaged(path, {HEADER: expected.get(HEADER, [0, 0])})
+    if name:
+        raise _damaged_shards(path, name)
+    header = _load(path / HEADER, mapped=False)
     check_content(header, path, [key for key in REQUIRED_KEYS if key != "state_dict"])
     return header
 
 
-def check_shards(folder: Path) -> None:
-    """Refuse a sharded checkpoint whose files are not as they were written; each is read once."""
-    try:
-        name = damaged(folder, json.loads((folder / CHECKSUMS).read_text(encoding="utf-8")))
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"checkpoint {folder} is incomplete: it has no {CHECKSUMS}; use another one") from error
+def _file_header(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"there is no checkpoint {path}")
+    _check_archive(path, path.stat().st_mtime_ns, "data.pkl")  # all but the content of the tensors
+    checkpoint = _load(path, mapped=True)
+    check_content(checkpoint, path, REQUIRED_KEYS)
+    # copies of the few tensors, since what is mapped keeps a file that is replaced on the disk
+    return deepcopy({key: value for key, value in checkpoint.items() if key not in WEIGHTS})
+
+
+def check_shards(folder: Path, rank: int = 0, world_size: int = 1) -> None:
+    """Refuse a sharded checkpoint whose files are not as they were written; of several ranks each reads some."""
+    names = sorted(expected := _checksums(folder))
+    name = damaged(folder, {name: expected[name] for name in names[rank::world_size]})
     if name:
-        raise InputError(f"checkpoint {folder} is incomplete or damaged ({name}): use another one")
+        raise _damaged_shards(folder, name)
+
+
+def _checksums(folder: Path) -> dict[str, list[int]]:
+    try:
+        return dict(json.loads((folder / CHECKSUMS).read_text(encoding="utf-8")).items())
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"checkpoint {folder} is incomplete: it has no {CHECKSUMS}; use another one") from error
+
+
+def _damaged_shards(folder: Path, name: str) -> InputError:
+    return InputError(f"checkpoint {folder} is incomplete or damaged ({name}): use another one")
 
 
 def load_trained(path: str | Path, model_class: type[M]) -> Trained[M]:

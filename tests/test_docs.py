@@ -10,7 +10,7 @@ from torch import nn
 
 import src.optim
 from src.nn import ACTIVATIONS, GATED, FeedForward, activation
-from src.optim.optimizers import orthogonalize
+from src.optim.orthogonalize import orthogonalize
 
 DOCS = Path(__file__).parents[1] / "docs"
 PLAIN = [name for name in ACTIVATIONS if name not in GATED]

@@ -121,7 +121,8 @@ def location(task: Task) -> str:
     sampler = getattr(trainer.train_dataloader, "sampler", None)
     if not isinstance(sampler, ResumableBatchSampler):
         return text
-    rows = [int(row) for number in numbers for row in sampler.batch(sampler.data_epoch, number) if row >= 0]
+    batches = (sampler.batch(sampler.data_epoch, number + sampler.first) for number in numbers)
+    rows = [int(row) for batch in batches for row in batch if row >= 0]
     shown = ", ".join(map(str, rows[:16])) + (", ..." if len(rows) > 16 else "")
     rank = f" on rank {trainer.global_rank}" if trainer.world_size > 1 else ""
     return f"{text} (rows {shown} of the training split{rank})"

@@ -9,9 +9,13 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint
 
-from src.distributed import MeshStrategy, gather_objects
+from src.data import TextDataModule
+from src.distributed import AtomicCheckpointIO, MeshStrategy, ZeroStrategy, gather_objects
+from src.errors import InputError
 from src.predictions import write_table
 from src.tasks import Task
+
+LAST = "last.ckpt"
 
 
 def ends(trainer: L.Trainer) -> bool:
@@ -35,16 +39,26 @@ def validation_follows(trainer: L.Trainer) -> bool:
 def save_last(trainer: L.Trainer) -> Path:
     """Save ``last.ckpt`` now, and return its path; every process must call it."""
     run = Path(trainer.strategy.broadcast(trainer.default_root_dir))  # the first rank's: see `run_folder`
-    path = run / "checkpoints" / "last.ckpt"
+    path = run / "checkpoints" / LAST
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.save_last:
             callback.last_model_path = str(path)  # which it overwrites, instead of numbering another beside it
     trainer.save_checkpoint(path)
+    wait_until_saved(trainer)
     return path
+
+
+def wait_until_saved(trainer: L.Trainer) -> None:
+    """Wait for what is written while training goes on; raise what went wrong with it."""
+    io = trainer.strategy.checkpoint_io
+    if isinstance(io, AtomicCheckpointIO) and io.asynchronous:
+        io.wait()
+        trainer.strategy.barrier()  # else a process would look for what another one is still to rename
 
 
 def last_checkpoint(trainer: L.Trainer) -> Path | None:
     """Find the newest checkpoint of this run, or the one that it was resumed from."""
+    wait_until_saved(trainer)
     names = [
         getattr(c, name, "") for c in trainer.checkpoint_callbacks for name in ("last_model_path", "best_model_path")
     ]
@@ -58,14 +72,58 @@ class Checkpoints(ModelCheckpoint):
     A run that is resumed from a checkpoint of such a step is taken to have validated there: if the run was killed in
     that validation, its metrics, and a best checkpoint that it may have found, would be missing.
 
-    After the validation that a run ends with, ``last.ckpt`` is of the last step, whatever the interval of saving.
+    After the validation that a run ends with, ``last.ckpt`` is of the last step, whatever the interval of saving. Where
+    the best checkpoint is the last one too, it is written once and has two names (a hard link).
+
+    Args:
+        async_save: write a copy of what is saved while training goes on, which takes memory for one. A run that is
+            killed meanwhile has the checkpoint before.
+        kwargs: of Lightning's ModelCheckpoint.
     """
 
     _waiting: tuple[Any, ...] | None = None  # arguments of the end of the step
+    _saved: tuple[str, dict[str, Any]] | None = None  # the newest checkpoint, and at which moment of the run
+
+    def __init__(self, async_save: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.async_save = async_save
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if not self.async_save:
+            return
+        if isinstance(trainer.strategy, ZeroStrategy) or not isinstance(
+            io := trainer.strategy.checkpoint_io, AtomicCheckpointIO
+        ):
+            raise InputError(
+                "checkpoint.async_save: ZeRO, or a CheckpointIO of your own, saves by itself: leave it out"
+            )
+        io.asynchronous = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Say where the last checkpoint is in the best one too, which may be the same file."""
+        state = super().state_dict()
+        if self.save_last and self.dirpath:
+            state["last_model_path"] = self.last_model_path or str(Path(self.dirpath) / LAST)
+        return state
+
+    def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
+        moment, io = trainer.fit_loop.state_dict(), trainer.strategy.checkpoint_io
+        saved, when = self._saved or ("", {})
+        if when != moment or saved == filepath or not isinstance(io, AtomicCheckpointIO):
+            super()._save_checkpoint(trainer, filepath)
+            self._saved = filepath, moment
+            return
+        if trainer.is_global_zero:
+            io.link_checkpoint(Path(saved), Path(filepath))
+        trainer.strategy.barrier()
+        self._last_checkpoint_saved = filepath
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if trainer.fit_loop._should_accumulate():  # a run that goes on from here would lose the gradients so far
+            return
         if validation_follows(trainer):
             self._waiting = (outputs, None, batch_idx)
         else:
@@ -80,7 +138,8 @@ class Checkpoints(ModelCheckpoint):
             save_last(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Do nothing: the run has its last checkpoint; one that is saved here would count its epoch as finished."""
+        """Save nothing: the run has its last checkpoint; one that is saved here would count its epoch as finished."""
+        wait_until_saved(trainer)
 
 
 class EndWithValidation(L.Callback):
@@ -184,8 +243,13 @@ class ExactResume(L.Callback):
             logger.save()
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn != "fit":
+            return
+        assert isinstance(pl_module, Task)
+        if "loops" in checkpoint:
+            _count_batches_anew(checkpoint["loops"]["fit_loop"], pl_module.data)
         of_ranks = checkpoint.get("processes", [])
-        if trainer.state.fn == "fit" and len(of_ranks) == trainer.world_size:
+        if len(of_ranks) == trainer.world_size:
             self._held = of_ranks[trainer.global_rank]
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -198,6 +262,18 @@ class ExactResume(L.Callback):
             pl_module.collected[name] = list(values.to(device).unbind())
         restore_random_states(self._held["random"], device)
         self._held = None
+
+
+def _count_batches_anew(loop: dict[str, Any], data: TextDataModule) -> None:
+    """Let Lightning count the batches of the epoch as this run divides it, among its ranks and by its batch size."""
+    for state in loop["state_dict"].get("combined_loader", []):
+        loader = data.train_dataloader()
+        loader.load_state_dict(state)
+        progress = loop["epoch_loop.batch_progress"]
+        more = loader.done - (state["position"] - state.get("first", 0))
+        for counts in (progress["total"], progress["current"]):
+            for name in counts:
+                counts[name] += more
 
 
 class Predictions(BasePredictionWriter):

@@ -92,7 +92,7 @@ class AttentionMaps(L.Callback):
             return
         model = unsharded_model(pl_module)  # by every rank
         writers = tensorboards(trainer) if trainer.is_global_zero else []
-        if not writers or not self._inputs:
+        if not writers or not self._inputs or model is None:
             return
         with trainer.precision_plugin.val_step_context():
             maps = attention_maps(model, self._inputs)
@@ -145,6 +145,8 @@ class TokenEmbeddings(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Task)
         model = unsharded_model(pl_module)  # by every rank
+        if model is None:
+            return
         for writer in tensorboards(trainer) if trainer.is_global_zero else []:
             for name, module in model.named_modules():
                 ids, tokenizer = EMBEDDINGS.get(name.rpartition(".")[2], ("", ""))

@@ -18,41 +18,29 @@ def consolidate(checkpoint: Path, output: Path) -> None:
     """
     # with torch, for which help does not wait
     import torch
-    from torch.distributed.checkpoint.api import CheckpointException
 
-    from src.checkpoint import AVERAGED, read_header, save_checkpoint
+    from src.checkpoint import AVERAGED, check_bytes, read_header, save_checkpoint
 
     if not checkpoint.is_dir():
         raise InputError(f"{checkpoint} is no folder: only sharded checkpoints are consolidated")
+    from src.distributed.shards import OPTIMIZERS, read_weights  # with Lightning, which nothing else here needs
+
     header = read_header(checkpoint)
+    header.pop(OPTIMIZERS, None)
+    check_bytes(checkpoint)
     try:
-        weights = _zero_weights(checkpoint) if (checkpoint / "checkpoint").is_dir() else _mesh_weights(checkpoint)
+        is_zero = (checkpoint / "checkpoint").is_dir()
+        weights = _zero_weights(checkpoint) if is_zero else read_weights(checkpoint, header)
         content = {**header, "state_dict": _with_tied(weights, header)}
         if (checkpoint / AVERAGED).is_file():
             content["plain_weights"] = content["state_dict"]
             content["state_dict"] = torch.load(checkpoint / AVERAGED, map_location="cpu", weights_only=True)
     except InputError:
         raise
-    except (Exception, CheckpointException) as error:  # whatever the libraries meet in a damaged shard
+    except Exception as error:  # whatever the libraries meet in a damaged shard
         raise InputError(f"{checkpoint} is incomplete or damaged ({type(error).__name__}): use another one") from error
     save_checkpoint(content, output)
     print(f"wrote {output}")
-
-
-def _mesh_weights(folder: Path) -> dict[str, "Tensor"]:
-    """Read the weights in the shards that :class:`MeshStrategy` writes, without the state of the optimizer."""
-    import torch
-    from torch.distributed.checkpoint import FileSystemReader, load
-    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-
-    reader, prefix = FileSystemReader(folder), "state_dict."
-    weights = {
-        name: torch.empty(stored.size, dtype=stored.properties.dtype)
-        for name, stored in reader.read_metadata().state_dict_metadata.items()
-        if name.startswith(prefix) and isinstance(stored, TensorStorageMetadata)
-    }
-    load(weights, storage_reader=reader, no_dist=True)
-    return {name.removeprefix(prefix): weight for name, weight in weights.items()}
 
 
 def _zero_weights(folder: Path) -> dict[str, "Tensor"]:
@@ -61,7 +49,7 @@ def _zero_weights(folder: Path) -> dict[str, "Tensor"]:
         from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
     except ImportError as error:
         raise InputError(f"{folder} was written by DeepSpeed, which is not installed: see the README") from error
-    from src.distributed.saving import plain_deepspeed  # with Lightning, which nothing else here needs
+    from src.distributed.saving import plain_deepspeed
 
     with plain_deepspeed():
         return get_fp32_state_dict_from_zero_checkpoint(str(folder), tag="checkpoint")

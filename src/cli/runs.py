@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from src.checkpoint import read_header
+from src.checkpoint import check_bytes, read_header
 from src.cli.messages import values_of
 from src.errors import InputError
 
@@ -53,7 +53,8 @@ def is_to_resume(arguments: list[str]) -> bool:
 def newest_checkpoint(arguments: list[str]) -> Path | None:
     """Find the newest complete checkpoint of the newest run of a command line's experiment that has one.
 
-    A damaged one that is passed over is named in a warning.
+    A damaged one that is passed over is named in a warning. The first of several processes alone reads the weights for
+    that: all of them load what it has chosen.
     """
     folder = Path(str(_setting("trainer.default_root_dir", "logs", arguments))).expanduser()
     experiment = folder / str(_setting("experiment", "run", arguments))
@@ -61,6 +62,8 @@ def newest_checkpoint(arguments: list[str]) -> Path | None:
         for path in _candidates(run / "checkpoints"):
             try:
                 header = read_header(path)
+                if "loops" in header and not rank_zero_only.rank:  # type: ignore[attr-defined]
+                    check_bytes(path)
             except InputError as error:
                 rank_zero_only(print)(f"warning: passed over: {error}")
                 continue

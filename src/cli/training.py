@@ -39,7 +39,7 @@ from src.callbacks import (
     Throughput,
     print_results,
 )
-from src.checkpoint import read_checkpoint
+from src.checkpoint import read_header
 from src.cli.check_strategy import check_strategy
 from src.cli.class_names import allow_class_paths, check_order
 from src.cli.config_overrides import OF_THE_VERB, changes, config_of, header_of
@@ -48,7 +48,7 @@ from src.cli.messages import called_as, one_line, quieten, values_of
 from src.cli.records import SaveConfig
 from src.cli.runs import is_to_resume, newest_checkpoint, run_folder
 from src.discovery import parts
-from src.distributed import AtomicCheckpointIO
+from src.distributed import with_checkpoint_io
 from src.errors import InputError
 from src.hardware import native_precision
 from src.manifest import differences, manifest
@@ -203,7 +203,7 @@ class TrainingCLI(LightningCLI):
         self.check()
         trainer = self.config[self.verb].trainer
         plugins, given = (as_list(self.config_init[self.verb].trainer[name]) for name in ("plugins", "callbacks"))
-        settings: dict[str, Any] = {**kwargs, "plugins": [*plugins, AtomicCheckpointIO()]}
+        settings: dict[str, Any] = {**kwargs, "plugins": with_checkpoint_io(plugins)}
         if trainer.precision is None and not any(isinstance(plugin, Precision) for plugin in plugins):
             # into the configuration too, so that the run's record says what it was
             settings["precision"] = trainer.precision = native_precision(trainer.accelerator)
@@ -282,7 +282,7 @@ class TrainingCLI(LightningCLI):
         """Refuse a checkpoint that is not for this network, tokenizer and data, or has done more steps than asked."""
         if self.checkpoint is None:
             if self.verb == "fit" and self.model.pretrained:
-                self.model.check_pretrained(read_checkpoint(self.model.pretrained), self.datamodule)
+                self.model.check_pretrained(read_header(self.model.pretrained), self.datamodule)
             return
         self.model.check_checkpoint(self.checkpoint, self.datamodule)
         if self.verb != "fit":

@@ -59,7 +59,7 @@ class TokenCountingLoader:
         # a generator, so that nothing is read before Lightning has set the epoch
         batches = map(_accepted, iter(self.loader))
         position = self.sampler.position
-        while window := list(islice(batches, self._rest_of_step(position - self.sampler.first))):
+        while window := list(islice(batches, self._rest_of_step(self.done))):
             targets = torch.stack([count_targets(batch) for batch in window]).sum(0) / self.accumulate
             means = self.mean_over_ranks(targets.float()).clamp(min=1e-6)  # a step without any target has no gradient
             counts = dict(zip(_counted(window[0]), means.unbind(), strict=True))
@@ -78,12 +78,17 @@ class TokenCountingLoader:
         left = max(self.batches_per_epoch() - batch, 0)
         return int(min(self.accumulate - batch % self.accumulate, left))
 
+    @property
+    def done(self) -> int:
+        """How many batches of the epoch were given out, as this run counts them."""
+        return self.sampler.position - self.sampler.first
+
     def state_dict(self) -> dict[str, Any]:
-        """The epoch, where it began, and the position after the batches that were given out."""
+        """The position after the batches that were given out."""
         return self.sampler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the batches that were given out."""
+        """Go on with the very next row, also on other ranks and in batches of another size."""
         self.sampler.load_state_dict(state)
 
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ POOL = 32  # batches that are made at once, and whose rows are sorted together
 class ResumableBatchSampler(Sampler[list[Key]], ABC):
     """Batches of an epoch from a position on; seeking is one assignment.
 
-    Every rank has the same number of batches, and over all ranks each row stands in exactly one of them.
+    Every rank has the same number of batches, and over all ranks each row stands in exactly one of them. A run that
+    goes on with other ranks or larger batches divides the rows anew that the epoch has not had yet.
 
     Args:
         seed: of the order.
@@ -29,29 +31,47 @@ class ResumableBatchSampler(Sampler[list[Key]], ABC):
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
         self.position = 0  # the batch to start with
-        self.first = 0  # the position of the epoch's first batch
+        # the position of the epoch's first batch; negative where batches before position 0 were divided otherwise
+        self.first = 0
+        self.taken: list[tuple[list[int], int]] = []  # divisions of the epoch before this one, and the steps of each
         self.overfit = False  # whether every epoch has the batches of the first one
 
     def set_epoch(self, epoch: int) -> None:
         """Start an epoch at its first batch; nothing if it is the current one, which may have been resumed midway."""
         if epoch != self.epoch:
-            self.epoch, self.position = epoch, 0
+            self.epoch, self.position, self.first, self.taken = epoch, 0, 0, []
 
-    def state_dict(self) -> dict[str, int]:
-        """The epoch, where it began, and the position."""
-        return {"epoch": self.epoch, "first": self.first, "position": self.position}
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the epoch, with all that decides which rows were before it."""
+        position = {"epoch": self.epoch, "first": self.first, "position": self.position}
+        return {**position, "division": self.division, "taken": self.taken}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on at a position."""
-        self.epoch, self.position, self.first = state["epoch"], state["position"], state.get("first", 0)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the rows behind a position, also where they are divided otherwise than those before it."""
+        self.epoch, self.position = state["epoch"], state["position"]
+        self.first, self.taken = state.get("first", 0), list(state.get("taken", []))
+        division = state.get("division", self.division)  # which older checkpoints do not say
+        if division != self.division:
+            self.taken.append((division, self.position))
+            # counted from the end, so that an epoch has the same number of batches wherever it was divided anew
+            self.position, self.first = 0, self.n_left(self.data_epoch) - len(self)
+
+    @property
+    @abstractmethod
+    def division(self) -> list[int]:
+        """The numbers on which it depends which rows are in the same step."""
 
     @abstractmethod
     def batches(self, epoch: int) -> list[np.ndarray]:
-        """Give the indices of each batch of this rank in an epoch, padded with -1."""
+        """Give the indices of each batch of this rank in an epoch, or in what is left of it, padded with -1."""
 
     def batch(self, epoch: int, number: int) -> np.ndarray:
-        """Give the indices of one batch of this rank in an epoch."""
+        """Give the indices of one of them."""
         return self.batches(epoch)[number]
+
+    def n_left(self, epoch: int) -> int:
+        """Count them."""
+        return len(self.batches(epoch))
 
     @property
     def data_epoch(self) -> int:
@@ -63,9 +83,16 @@ class ResumableBatchSampler(Sampler[list[Key]], ABC):
         for batch in self.batches(epoch)[self.position :]:
             yield [(epoch, int(index)) for index in batch]
 
+    @abstractmethod
     def __len__(self) -> int:
         """Count the batches of the whole epoch, wherever it starts."""
-        return len(self.batches(self.data_epoch))
+
+
+class _Left(NamedTuple):
+    """What is left of an epoch: some rows, and then those of its order from a position on."""
+
+    rows: np.ndarray
+    position: int
 
 
 class EpochBatchSampler(ResumableBatchSampler):
@@ -86,21 +113,51 @@ class EpochBatchSampler(ResumableBatchSampler):
         self.n_items, self.batch_size, self.shuffle = n_items, batch_size, shuffle
         self._order: tuple[int, np.ndarray] = -1, np.zeros(0, np.int64)  # the latest epoch's
 
-    def pool(self, epoch: int, start: int) -> np.ndarray:
+    @property
+    def division(self) -> list[int]:
+        return [self.batch_size * self.world_size]
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        return [batch for start in range(0, self.n_left(epoch), POOL) for batch in self._pool_of_rank(epoch, start)]
+
+    def batch(self, epoch: int, number: int) -> np.ndarray:
+        return self._pool_of_rank(epoch, number // POOL * POOL)[number % POOL]
+
+    def n_left(self, epoch: int) -> int:
+        rows, position = self._left(epoch)
+        return -(-(len(rows) + self.n_items - position) // self.division[0])
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, position = self.data_epoch, self.position
+        for start in range(position // POOL * POOL, self.n_left(epoch), POOL):
+            for batch in self._pool_of_rank(epoch, start)[max(0, position - start) :]:
+                yield [(epoch, int(index)) for index in batch]
+
+    def __len__(self) -> int:
+        return -(-self.n_items // self.division[0])
+
+    def _pool_of_rank(self, epoch: int, start: int) -> np.ndarray:
         """Give the batches of this rank from ``start``, a multiple of :data:`POOL`, to the next: (batches, batch_size).
 
         Padded with -1.
         """
-        return self._global_batches(epoch, start)[:, self.rank]
+        return self._of_rank(self._pool(self._left(epoch), epoch, start, *self.division))
 
-    def _global_batches(self, epoch: int, start: int) -> np.ndarray:
-        """Give the rows of a pool of batches over all ranks, padded with -1: (batches, world_size, batch_size)."""
-        size = self.batch_size * self.world_size
-        stop = min(start + POOL, len(self))
-        positions = np.arange(start * size, min(stop * size, self.n_items))
-        rows = np.full((stop - start) * size, PADDING)
-        rows[: len(positions)] = self._shuffled(epoch, positions) if self.shuffle else positions
-        return rows.reshape(-1, self.world_size, self.batch_size)
+    def _of_rank(self, pool: np.ndarray) -> np.ndarray:
+        """Choose this rank's rows: (batches, world_size * batch_size) to (batches, batch_size)."""
+        return pool[:, self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
+
+    def _pool(self, left: _Left, epoch: int, start: int, size: int) -> np.ndarray:
+        """Give the pool that begins with a global batch of ``size`` rows, padded with -1: (batches, size)."""
+        rows = self._rows(left, epoch, start * size, (start + POOL) * size)
+        return np.concatenate([rows, np.full(-len(rows) % size, PADDING)]).reshape(-1, size)
+
+    def _rows(self, left: _Left, epoch: int, start: int, stop: int) -> np.ndarray:
+        """Give the rows from one position to another in what is left of an epoch."""
+        n = len(left.rows)
+        positions = left.position + np.arange(max(start - n, 0), max(stop - n, 0))
+        positions = positions[positions < self.n_items]
+        return np.concatenate([left.rows[start:stop], self._shuffled(epoch, positions) if self.shuffle else positions])
 
     def _shuffled(self, epoch: int, positions: np.ndarray) -> np.ndarray:
         if self.n_items > SMALL:  # in each rank a permutation of all rows would be gigabytes
@@ -109,20 +166,17 @@ class EpochBatchSampler(ResumableBatchSampler):
             self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.n_items)
         return self._order[1][positions]
 
-    def batches(self, epoch: int) -> list[np.ndarray]:
-        return [batch for start in range(0, len(self), POOL) for batch in self.pool(epoch, start)]
+    def _left(self, epoch: int) -> _Left:
+        """Find what an epoch has not had under other divisions."""
+        left = _Left(np.zeros(0, np.int64), 0)
+        for (size,), steps in self.taken:
+            left = self._rest(left, epoch, size, steps)
+        return left
 
-    def batch(self, epoch: int, number: int) -> np.ndarray:
-        return self.pool(epoch, number // POOL * POOL)[number % POOL]
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        epoch, position = self.data_epoch, self.position
-        for start in range(position // POOL * POOL, len(self), POOL):
-            for batch in self.pool(epoch, start)[max(0, position - start) :]:
-                yield [(epoch, int(index)) for index in batch]
-
-    def __len__(self) -> int:
-        return -(-self.n_items // (self.batch_size * self.world_size))
+    def _rest(self, left: _Left, epoch: int, size: int, steps: int) -> _Left:
+        """Leave out the first global batches of a size."""
+        n = size * steps
+        return _Left(left.rows[n:], min(left.position + max(n - len(left.rows), 0), self.n_items))
 
 
 class BucketBatchSampler(EpochBatchSampler):
@@ -144,12 +198,21 @@ class BucketBatchSampler(EpochBatchSampler):
         super().__init__(n_items, batch_size, shuffle=True, **kwargs)
         self.lengths = lengths
 
-    def pool(self, epoch: int, start: int) -> np.ndarray:
-        flat = self._global_batches(epoch, start).reshape(-1)
+    def _of_rank(self, pool: np.ndarray) -> np.ndarray:
+        return pool[:, self.rank :: self.world_size]
+
+    def _pool(self, left: _Left, epoch: int, start: int, size: int) -> np.ndarray:
+        flat = super()._pool(left, epoch, start, size).reshape(-1)
         lengths = np.where(flat == PADDING, 0, self.lengths(epoch, np.maximum(flat, 0)))
-        in_order = flat[np.argsort(lengths, kind="stable")].reshape(-1, self.batch_size, self.world_size)
-        order = np.random.default_rng([self.seed, epoch, start]).permutation(len(in_order))
-        return in_order[order, :, self.rank]
+        in_order = flat[np.argsort(lengths, kind="stable")].reshape(-1, size)
+        return in_order[np.random.default_rng([self.seed, epoch, start]).permutation(len(in_order))]
+
+    def _rest(self, left: _Left, epoch: int, size: int, steps: int) -> _Left:
+        start = steps // POOL * POOL  # of the pool that was begun
+        rows = self._rows(left, epoch, start * size, (start + POOL) * size)
+        rows = rows[~np.isin(rows, self._pool(left, epoch, start, size)[: steps - start])]
+        behind = super()._rest(left, epoch, size, start + POOL)
+        return _Left(np.concatenate([rows, behind.rows]), behind.position)
 
 
 class TokenBatchSampler(ResumableBatchSampler):
@@ -172,24 +235,35 @@ class TokenBatchSampler(ResumableBatchSampler):
 
     def __init__(self, lengths: NDArray[np.integer], max_tokens: int, *, shuffle: bool, **kwargs: int) -> None:
         super().__init__(**kwargs)
-        self.shuffle = shuffle
+        self.max_tokens, self.shuffle = max_tokens, shuffle
         source, target = lengths.astype(np.int64).T
         longer = np.maximum(source, target)
         self._keys = (np.where(longer % 2, source - target, target - source), longer)
-        self._cuts = _cut(np.sort(longer), max_tokens)
+        self._cuts = _cut(np.sort(longer), max_tokens)  # of all rows
+
+    @property
+    def division(self) -> list[int]:
+        return [self.world_size, self.max_tokens]
 
     def batches(self, epoch: int) -> list[np.ndarray]:
-        rng = np.random.default_rng([self.seed, epoch])
         rows = np.arange(len(self._keys[0]))
+        for division, steps in self.taken:
+            taken = [batch for step in self._steps(rows, epoch, *division)[:steps] for batch in step]
+            rows = rows[~np.isin(rows, np.concatenate([rows[:0], *taken]))]
+        return [step[self.rank] for step in self._steps(rows, epoch, *self.division)]
+
+    def _steps(self, rows: np.ndarray, epoch: int, world_size: int, max_tokens: int) -> list[list[np.ndarray]]:
+        """Divide rows among steps, each of a batch for every rank."""
+        is_whole = len(rows) == len(self._keys[0]) and max_tokens == self.max_tokens
+        rng = np.random.default_rng([self.seed, epoch])
         if self.shuffle:
             rows = rng.permutation(rows)
         rows = rows[np.lexsort([key[rows] for key in self._keys])]
-        batches = np.split(rows, self._cuts) if len(rows) else []
-        steps = np.arange(len(self)) * self.world_size + self.rank
-        if self.shuffle:
-            steps = rng.permutation(steps)
-        padding = np.array([PADDING])
-        return [batches[step] if step < len(batches) else padding for step in steps]
+        cuts = self._cuts if is_whole else _cut(self._keys[1][rows], max_tokens)
+        batches = np.split(rows, cuts) if len(rows) else []
+        batches += [np.array([PADDING])] * (-len(batches) % world_size)
+        steps = [batches[start : start + world_size] for start in range(0, len(batches), world_size)]
+        return [steps[i] for i in rng.permutation(np.arange(len(steps)))] if self.shuffle else steps
 
     def __len__(self) -> int:
         batches = len(self._cuts) + 1 if len(self._keys[0]) else 0

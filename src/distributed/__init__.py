@@ -10,7 +10,7 @@ from src.distributed.collectives import (
 )
 from src.distributed.mesh import MeshStrategy
 from src.distributed.pipeline import PipelineStrategy
-from src.distributed.saving import AtomicCheckpointIO
+from src.distributed.saving import AtomicCheckpointIO, with_checkpoint_io
 from src.distributed.zero import ZeroStrategy
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "gather_objects",
     "mean_over_ranks",
     "unsharded_model",
+    "with_checkpoint_io",
 ]

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -20,6 +20,13 @@ def gather_objects(mine: Any, group: Any = None) -> list[Any]:
     found = [None] * dist.get_world_size(group)
     dist.all_gather_object(found, mine, group=group)
     return found
+
+
+def gather_to_first(mine: Any, group: Any) -> list[Any]:
+    """Gather an object of each process of a group on its first one, by rank; the others get none."""
+    found = [None] * dist.get_world_size(group) if dist.get_rank(group) == 0 else None
+    dist.gather_object(mine, found, dst=dist.get_global_rank(group, 0), group=group)
+    return found or []
 
 
 def mean_over_ranks(tensor: Tensor) -> Tensor:
@@ -84,20 +91,32 @@ def clip_by_global_norm(parameters: Iterable[nn.Parameter], max_norm: float | No
     return total
 
 
-def unsharded_model(task: L.LightningModule) -> nn.Module:
-    """Make the network with all its weights on this process, in evaluation mode: to decode with, not to train.
+def unsharded_model(task: L.LightningModule, on: Literal["first", "replicas", "all"] = "first") -> nn.Module | None:
+    """Make the network with all its weights on one process, in evaluation mode: to decode with, not to train.
 
     Decoding takes another number of steps on each rank, so it must not wait for the others at every layer. Every rank
     must call this, and each then goes on by itself. Where a rank holds the whole network anyway, that is what it gets;
     else a copy is made of it, for as long as the caller keeps it.
+
+    Args:
+        task: whose network it is.
+        on: the ranks that get it: the first one, the first of each group that reads the same rows, or all. The others
+            get None, and hold no more of the weights meanwhile than one tensor.
     """
     strategy: Any = task.trainer.strategy
+    model: nn.Module = task.model  # type: ignore[assignment]
     if not getattr(strategy, "is_sharded", False):
-        model: nn.Module = task.model  # type: ignore[assignment]
         return model
-    weights = strategy.full_state_dict()
-    devices = [task.device] if task.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.device(task.device):  # initial weights draw random numbers
-        model = task.build_model()  # type: ignore[operator]
-    model.load_state_dict(weights)
-    return model.eval()
+    # of the groups across those that read the same rows, rank 0 is in that of their first ranks
+    leads = 0 in dist.get_process_group_ranks(data_parallel_group(strategy))
+    wanted = {"first": strategy.global_rank == 0, "replicas": leads, "all": True}[on]
+    weights: dict[str, Tensor] = {}
+    if wanted:
+        devices = [task.device] if task.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), torch.device(task.device):  # initial weights draw random numbers
+            model = task.build_model()  # type: ignore[operator]
+        weights = model.state_dict()
+    for name, weight in strategy.full_weights():
+        if wanted:
+            weights[name].copy_(weight)
+    return model.eval() if wanted else None

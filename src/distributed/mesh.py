@@ -8,20 +8,23 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
+import torch.distributed as dist
 from lightning.fabric.utilities.device_dtype_mixin import _update_properties
 from lightning.fabric.utilities.distributed import _destroy_dist_connection
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, distribute_module
 from torch.distributed.tensor.parallel import ParallelStyle, parallelize_module
+from torch.optim import Optimizer
 from torchmetrics import Metric
 
+from src.checkpoint import read_checkpoint, read_header
 from src.distributed.materialize import materialize
 from src.distributed.plans import check_tensor_parallel, tensor_plan
-from src.distributed.saving import atomic_folder
+from src.distributed.saving import checked, save_shards
+from src.distributed.shards import OPTIMIZERS, group_names, load_shards, named_state
 from src.errors import InputError
 from src.nn import Block, CrossAttention, SelfAttention
 
@@ -105,6 +108,7 @@ class MeshStrategy(ModelParallelStrategy):
         self._data_parallel_size, self._tensor_parallel_size = self.sizes(world_size)
         super().setup_environment()
         atexit.register(_destroy_dist_connection)
+        self._writers = dist.new_group(backend="gloo") if self._save_distributed_checkpoint else None
 
     def setup(self, trainer: L.Trainer) -> None:
         if not self._sharded:  # a run that fits and then validates is set up twice
@@ -176,17 +180,43 @@ class MeshStrategy(ModelParallelStrategy):
         finally:
             model.set_requires_gradient_sync(True)
 
+    # ---- checkpoints: one file by the first process, or a folder by all
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        if not self._save_distributed_checkpoint:
+            return super().lightning_module_state_dict()
+        return self.lightning_module.state_dict()  # type: ignore[union-attr]
+
+    def optimizer_state(self, optimizer: Optimizer) -> Any:
+        if not self._save_distributed_checkpoint:
+            return super().optimizer_state(optimizer)
+        optimizer = getattr(optimizer, "_optimizer", optimizer)  # Lightning's is around it
+        return named_state(optimizer.state_dict(), group_names(self.lightning_module, optimizer))  # type: ignore[arg-type]
+
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         if not self._save_distributed_checkpoint:
             super().save_checkpoint(checkpoint, filepath, storage_options)
             return
-        with atomic_folder(Path(self.broadcast(filepath)), self.barrier) as aside:
-            super().save_checkpoint(checkpoint, aside, storage_options)
+        save_shards(checkpoint, Path(self.broadcast(filepath)), self.checkpoint_io, self._writers)
 
-    def full_state_dict(self) -> dict[str, Tensor]:
-        """Gather all weights of the network on every rank; every rank must call this."""
-        model: nn.Module = self.lightning_module.model  # type: ignore[union-attr, assignment]
-        return dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)))  # type: ignore[arg-type]
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        path = checked(checkpoint_path)
+        if not path.is_dir():
+            read_checkpoint(path, mapped=True)  # which refuses what does not fit together
+            return super().load_checkpoint(path, weights_only)
+        if OPTIMIZERS not in read_header(path):  # as Lightning wrote it, until this project did
+            return super().load_checkpoint(path, weights_only)
+        return load_shards(path, self.lightning_module, self.optimizers)  # type: ignore[arg-type]
+
+    def teardown(self) -> None:
+        self.checkpoint_io.teardown()
+        super().teardown()
+
+    def full_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Gather the weights of the network by name, one at a time; every rank must take all of them."""
+        for name, weight in self.lightning_module.model.state_dict().items():  # type: ignore[union-attr, union-attr]
+            weight = weight.to(self.root_device)  # with cpu_offload
+            yield name, weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 
 class _Replicated(ParallelStyle):

@@ -1,12 +1,13 @@
 """Pipeline parallelism: a network cut into stages, one or more a process, that work on micro-batches in turn."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.optimizer import _optimizers_to_device
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
@@ -15,17 +16,17 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
 from torch.optim import Optimizer
 
-from src.distributed.collectives import gather_objects
+from src.checkpoint import read_checkpoint
+from src.distributed.collectives import gather_objects, gather_to_first
 from src.distributed.materialize import materialize
-from src.distributed.saving import named_state, numbered_state
-from src.distributed.stages import ScheduledLoss, cost, keep, n_parameters, partition, steps_of
+from src.distributed.saving import checked, save_shards
+from src.distributed.shards import group_names, load_shards, named_state, numbered_state
+from src.distributed.stages import Batch, ScheduledLoss, cost, keep, n_parameters, partition, split, steps_of
 from src.errors import InputError
 from src.models.network import run
 from src.optim import parameter_groups
 
-Batch = dict[str, Tensor]
 State = tuple[Tensor, ...]
-IGNORED = -100  # the label of a row that only fills up a micro-batch
 
 
 class _Stage(nn.Module):
@@ -53,9 +54,12 @@ class PipelineStrategy(DDPStrategy):
             turn, with as many micro-batches in memory as there are stages (Narayanan et al. 2019); ``Interleaved1F1B``
             with several stages a process and so shorter waits (Narayanan et al. 2021).
         stages_per_process: more than one with ``Interleaved1F1B`` only.
+        save_distributed_checkpoint: a folder to which each process writes its stages; else one file, as without this
+            strategy.
         process_group_backend: ``gloo`` on CPUs and ``nccl`` on GPUs if None.
     """
 
+    restore_checkpoint_after_setup = True  # before, the network is on the meta device
     is_sharded = True  # a process holds parts of the weights only
     builds_on_meta = True
 
@@ -65,11 +69,13 @@ class PipelineStrategy(DDPStrategy):
         micro_batches: int = 4,
         schedule: Literal["GPipe", "1F1B", "Interleaved1F1B"] = "1F1B",
         stages_per_process: int = 1,
+        save_distributed_checkpoint: bool = False,
         process_group_backend: str | None = None,
     ) -> None:
         super().__init__(process_group_backend=process_group_backend)
         self.pipeline_size, self.micro_batches = pipeline_size, micro_batches
         self.schedule_name, self.stages_per_process = schedule, stages_per_process
+        self.save_distributed_checkpoint = save_distributed_checkpoint
         self._cut: list[range] | None = None
         self._scheduled: tuple[tuple[torch.Size, ...], Any] | None = None
 
@@ -110,15 +116,11 @@ class PipelineStrategy(DDPStrategy):
         self.group, self.replicas = self.mesh["pp"].get_group(), self.mesh["dp"].get_group()
         self.size, self.pipeline_rank = size, self.mesh["pp"].get_local_rank()
         self.n_stages = size * self.stages_per_process
+        self._writers = dist.new_group(backend="gloo") if self.save_distributed_checkpoint else None
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
         return {"num_replicas": self.mesh["dp"].size(), "rank": self.mesh["dp"].get_local_rank()}
-
-    @property
-    def restore_checkpoint_after_setup(self) -> bool:
-        """Yes: before, the network is on the meta device."""
-        return True
 
     @property
     def task(self) -> Any:
@@ -202,7 +204,7 @@ class PipelineStrategy(DDPStrategy):
 
     def losses(self, batch: Batch, counts: dict[str, Tensor]) -> dict[str, Tensor]:
         """Compute the parts of the loss on every process of the pipeline; their backward gives all gradients."""
-        self._parts, self._counts = self._split(batch), counts
+        self._parts, self._counts = split(batch, self.micro_batches), counts
         self._losses: list[Tensor] = []
         parameters = [p for p in self.task.model.parameters() if p.requires_grad]
         held = [p.grad for p in parameters]
@@ -221,20 +223,6 @@ class PipelineStrategy(DDPStrategy):
         first_part, *others = self._broadcast_losses()
         values = [ScheduledLoss.apply(first_part, gradients, *parameters), *others]
         return dict(zip(self.task.averaged_over, values, strict=True))
-
-    def _split(self, batch: Batch) -> list[Batch]:
-        """Cut into equal parts by rows, filled up with rows that have no labels."""
-        rows = len(batch["input_ids"])
-        size = -(-rows // self.micro_batches)
-        missing = size * self.micro_batches - rows
-        parts: list[Batch] = [{} for _ in range(self.micro_batches)]
-        for name, tensor in batch.items():
-            if tensor.dim() and missing:
-                more = tensor[-1:].expand(missing, *tensor.shape[1:])
-                tensor = torch.cat([tensor, torch.full_like(more, IGNORED) if "label" in name else more])
-            for i, part in enumerate(parts):
-                part[name] = tensor[i * size : (i + 1) * size] if tensor.dim() else tensor
-        return parts
 
     def _schedule(self) -> Any:
         """Take a schedule for batches of this shape: its stages have room for no other."""
@@ -307,39 +295,55 @@ class PipelineStrategy(DDPStrategy):
             torch._foreach_mul_([gradient for _, gradient in named], scale)
         return norm
 
-    # ---- checkpoints: one file, as without this strategy
+    # ---- checkpoints: one file by the first process, as without this strategy, or a folder by all
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
+        if self.save_distributed_checkpoint:
+            state: dict[str, Any] = self.task.state_dict()
+            return state
+        return self._gathered()
+
+    def _gathered(self) -> dict[str, Tensor]:
+        """Gather the state on the first process of the pipeline, in the CPU's memory; the others get nothing."""
         mine = {name: tensor.cpu() for name, tensor in self.task.state_dict().items()}
-        gathered = {name: tensor for part in gather_objects(mine, self.group) for name, tensor in part.items()}
-        return {name: gathered[name] for name in self._keys}
+        found = {name: tensor for part in gather_to_first(mine, self.group) for name, tensor in part.items()}
+        return {name: found[name] for name in self._keys if name in found}
 
-    def full_state_dict(self) -> dict[str, Tensor]:
-        """Gather all weights of the network on every process; every process must call this."""
+    def full_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Gather the weights of the network by name, on the first process of the pipeline; all must call this."""
         prefix = "model."
-        weights = self.lightning_module_state_dict().items()
-        return {name.removeprefix(prefix): w for name, w in weights if name.startswith(prefix)}
+        return ((name.removeprefix(prefix), w) for name, w in self._gathered().items() if name.startswith(prefix))
 
-    def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
-        mine = self.task.state_dict()
-        self.task.load_state_dict({name: checkpoint["state_dict"][name] for name in mine}, strict=strict)
-
-    def _local_groups(self, optimizer: Optimizer) -> list[list[str]]:
-        names = {id(p): name for name, p in self.task.named_parameters()}
-        return [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
-
-    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        if isinstance(optimizer, LightningOptimizer):
-            optimizer = optimizer._optimizer
+    def optimizer_state(self, optimizer: Optimizer) -> Any:
+        optimizer = getattr(optimizer, "_optimizer", optimizer)  # Lightning's is around it
+        mine = named_state(optimizer.state_dict(), group_names(self.task, optimizer))
+        if self.save_distributed_checkpoint:
+            return mine
         states: dict[str, Any] = {}
         settings: dict[str, Any] = {}
-        mine = named_state(optimizer.state_dict(), self._local_groups(optimizer))
-        for found, groups in gather_objects(mine, self.group):
+        for found, groups in gather_to_first(mine, self.group):
             states |= found
             settings |= groups
-        return numbered_state(states, settings, self._groups)
+        return numbered_state(states, settings, self._groups) if settings else {}
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        if self.save_distributed_checkpoint:
+            save_shards(checkpoint, Path(self.broadcast(filepath)), self.checkpoint_io, self._writers)
+        else:
+            super().save_checkpoint(checkpoint, filepath, storage_options)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        path = checked(checkpoint_path)
+        if not path.is_dir():
+            return read_checkpoint(path, mapped=True)
+        return {**load_shards(path, self.task, self.optimizers), "optimizer_states": []}  # which are loaded
+
+    def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
+        if "state_dict" in checkpoint:
+            mine = self.task.state_dict()
+            self.task.load_state_dict({name: checkpoint["state_dict"][name] for name in mine}, strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Any) -> None:
-        for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+        for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=False):
             states, settings = named_state(saved, self._groups)
-            optimizer.load_state_dict(numbered_state(states, settings, self._local_groups(optimizer)))
+            optimizer.load_state_dict(numbered_state(states, settings, group_names(self.task, optimizer)))

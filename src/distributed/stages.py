@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from src.models.network import Network, Step
 
+Batch = dict[str, Tensor]
+IGNORED = -100  # the label of a row that only fills up a micro-batch
+
 
 def steps_of(model: Network) -> list[Step]:
     """List a network's steps for what they are made of, on a row of one token."""
@@ -56,6 +59,21 @@ def _least_most(length: int, n: int, weight: Callable[[int, int], float]) -> tup
     for row in reversed(best):
         cuts.append(row[cuts[-1]][1])
     return best[-1][length][0], cuts[::-1]
+
+
+def split(batch: Batch, n: int) -> list[Batch]:
+    """Cut a batch into ``n`` equal parts by rows, filled up with rows that have no labels."""
+    rows = len(batch["input_ids"])
+    size = -(-rows // n)
+    missing = size * n - rows
+    parts: list[Batch] = [{} for _ in range(n)]
+    for name, tensor in batch.items():
+        if tensor.dim() and missing:
+            more = tensor[-1:].expand(missing, *tensor.shape[1:])
+            tensor = torch.cat([tensor, torch.full_like(more, IGNORED) if "label" in name else more])
+        for i, part in enumerate(parts):
+            part[name] = tensor[i * size : (i + 1) * size] if tensor.dim() else tensor
+    return parts
 
 
 def keep(model: Network, kept: Sequence[Step]) -> None:

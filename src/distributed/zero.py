@@ -17,7 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from src.checkpoint import AVERAGED, HEADER
-from src.distributed.saving import atomic_folder, plain_deepspeed
+from src.distributed.saving import atomic_folder, checked, plain_deepspeed
 from src.errors import InputError
 
 # these look at matrices, or at all parameters together: ZeRO gives an optimizer flat partitions of them
@@ -142,16 +142,14 @@ class ZeroStrategy(DeepSpeedStrategy):
         """Whether a process holds parts of the weights only."""
         return self.stage == 3
 
-    def full_state_dict(self) -> dict[str, Tensor]:
-        """Gather all weights of the network on every rank; every rank must call this."""
+    def full_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Gather the weights of the network by name, one at a time; every rank must take all of them."""
         import deepspeed
 
         model: nn.Module = self.lightning_module.model  # type: ignore[union-attr, assignment]
-        weights = {}
         for name, tensor in model.state_dict(keep_vars=True).items():
             with deepspeed.zero.GatheredParameters([tensor] if isinstance(tensor, nn.Parameter) else []):
-                weights[name] = tensor.detach().float().clone()
-        return weights
+                yield name, tensor.detach()
 
     # ---- checkpoints
 
@@ -169,6 +167,12 @@ class ZeroStrategy(DeepSpeedStrategy):
                     torch.save(checkpoint["state_dict"], aside / AVERAGED)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        checkpoint_path = checked(checkpoint_path)
+        if not (checkpoint_path / "checkpoint").is_dir():
+            raise InputError(
+                f"{checkpoint_path} was not saved under ZeRO, which goes on from its own checkpoints alone: start a "
+                f"run from its weights by --model.pretrained {checkpoint_path}"
+            )
         zero = getattr(self.model, "optimizer", None)
         if zero is not None and not hasattr(zero, "_restore_from_bit16_weights"):
             # to evaluate a stage 3 checkpoint, deepspeed asks this of an engine that has no optimizer

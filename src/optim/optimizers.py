@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import SGD, AdamW, Optimizer
 
 from src.errors import InputError
+from src.optim.orthogonalize import orthogonalize, orthogonalize_sharded
 
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
 
@@ -152,35 +154,25 @@ class Muon(_Optimizer):
             self._adamw.param_groups = [group for group in self.param_groups if not group["hidden"]]
             self._adamw.state = self.state
             self._adamw.step()
+        sharded: list[tuple[Tensor, DTensor, dict[str, Any]]] = []
         for group in self.param_groups:
             for weight in group["params"]:
                 if group["hidden"] and weight.grad is not None:
-                    self._step_matrix(weight, weight.grad, group)
+                    direction = self._direction(weight, weight.grad, group["momentum"])
+                    if isinstance(direction, DTensor):
+                        sharded.append((weight, direction, group))
+                    else:
+                        self._step_matrix(weight, orthogonalize(direction), group)
+        found = orthogonalize_sharded([direction for _, direction, _ in sharded])
+        for (weight, _, group), orthogonal in zip(sharded, found, strict=True):
+            self._step_matrix(weight, orthogonal, group)
 
-    def _step_matrix(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+    def _direction(self, weight: Tensor, gradient: Tensor, momentum: float) -> Tensor:
         state = self.state[weight]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
-        momentum = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
-        direction = orthogonalize(torch.lerp(gradient, momentum, group["momentum"]))
+        return torch.lerp(gradient, state["momentum_buffer"].lerp_(gradient, 1 - momentum), momentum)
+
+    def _step_matrix(self, weight: Tensor, direction: Tensor, group: dict[str, Any]) -> None:
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.add_(direction.to(weight.dtype), alpha=-group["lr"] * 0.2 * math.sqrt(max(weight.shape)))
-
-
-def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Bring a matrix's singular values near 1 (0.6 to 1.2) by Newton-Schulz iterations (Jordan et al. 2024).
-
-    In bfloat16 on a GPU; in float32 on a CPU, most of which only emulate bfloat16 (40 times slower, measured on Zen 3).
-
-    Args:
-        matrix: (rows, columns).
-        steps: iterations of the quintic polynomial.
-    """
-    a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrix.to(torch.bfloat16 if matrix.is_cuda else torch.float32)
-    wide = x if x.size(0) <= x.size(1) else x.T  # the smaller Gram matrix
-    wide = wide / wide.norm().clamp(min=1e-7)
-    for _ in range(steps):
-        gram = wide @ wide.T
-        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
-    return wide if x.size(0) <= x.size(1) else wide.T

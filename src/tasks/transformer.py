@@ -129,14 +129,19 @@ class TransformerModule(Task):
         return self.data.tokenizer.decode_batch(ids)
 
     def _collect(self, batch: Batch, beam: int) -> None:
+        if self._unsharded is None:  # another rank translates these rows
+            return
         texts = self.translate(batch, beam)
         self._translations |= {i: text for i, text in zip(batch["index"].tolist(), texts, strict=True) if i >= 0}
 
     def on_validation_epoch_start(self) -> None:
         """Have the whole network at hand to translate with: see :func:`unsharded_model`."""
-        self._unsharded = unsharded_model(self)
+        self._unsharded = unsharded_model(self, on="replicas")
 
-    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_predict_epoch_start(self) -> None:
+        self._unsharded = unsharded_model(self, on="all")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.evaluate(batch)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from src.callbacks import throughput
+from src.distributed import unsharded_model
 from src.nn import Block, Dropout, SelfAttention, cross_entropy
 
 
@@ -29,6 +30,19 @@ class Kill(L.Callback):
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_rank == self.rank and trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KillWhileSaving(L.Callback):
+    """SIGKILL one process after a step, while a checkpoint is being written to a folder."""
+
+    def __init__(self, folder: str, rank: int, step: int) -> None:
+        self.folder, self.rank, self.step = Path(folder), rank, step
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        if (trainer.global_rank, trainer.global_step) == (self.rank, self.step):
+            while not any(self.folder.glob("*.part")):
+                pass
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -102,6 +116,23 @@ def _status(name: str) -> int:
     found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found
     return int(found[1]) * 1024
+
+
+class Gathered(L.Callback):
+    """Write what a process holds of a network that is gathered on the first one, in bytes, to ``FOLDER/RANK.json``.
+
+    Of the copy, and of the largest tensor meanwhile.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        model = unsharded_model(pl_module)
+        largest = max((held([weight]) for _, weight in trainer.strategy.full_weights()), default=0)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        found = {"copy": held(model.parameters()) if model else 0, "largest": largest}
+        (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(found))
 
 
 class Softmaxes(L.Callback):

@@ -13,7 +13,7 @@ from src.errors import InputError
 from src.models import GPT, GPTConfig
 from src.nn import ACTIVATIONS
 from src.optim import Lion, Momentum, Muon, Nesterov, parameter_groups
-from src.optim.optimizers import orthogonalize
+from src.optim.orthogonalize import orthogonalize
 from tests.distributed.jobs import losses, write_config
 
 

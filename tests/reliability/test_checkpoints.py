@@ -131,6 +131,30 @@ def test_best_and_last_are_kept_and_no_more(run, tmp_path):
     assert names == {"last.ckpt", *(f"{3 * (i + 1)}.ckpt" for i in best)}
 
 
+@pytest.mark.parametrize("how", ["sync", "async", "plugin"])
+def test_the_best_that_is_the_last_is_written_once_and_stays_so_when_the_run_goes_on(run, tmp_path, how):
+    """Also where it is written while training goes on, as this project or Lightning names that."""
+    plugins = [{"class_path": "lightning.pytorch.plugins.AsyncCheckpointIO"}] if how == "plugin" else []
+    changes = {"trainer__plugins": plugins, "checkpoint__every_n_train_steps": None, "checkpoint__save_top_k": 1}
+    changes["model__init_args__schedule"] = {"class_path": "Constant"}  # the same for 6 steps as for 12
+    path = config("gpt", tmp_path, **changes)
+    more = ["--checkpoint.monitor=val/loss", "--checkpoint.filename=best"]
+    more += ["--checkpoint.async_save=true"] if how == "async" else []
+    folder = tmp_path / "logs/gpt/version_0/checkpoints"
+    for steps in (6, 12):
+        status, _, err = run("fit", "--config", path, "--resume", "auto", "--trainer.max_steps", steps, *more)
+        assert status == 0, err
+        assert {file.name for file in folder.iterdir()} <= {"best.ckpt", "best-v1.ckpt", "last.ckpt"}
+        best = next(folder.glob("best*.ckpt"))
+        assert read_header(folder / "last.ckpt")["global_step"] == steps
+        if read_header(best)["global_step"] == steps:
+            assert best.samefile(folder / "last.ckpt")
+    assert len(list(folder.iterdir())) == 2
+    whole = tmp_path / "whole"
+    assert run("fit", "--config", path, "--trainer.default_root_dir", whole, *more)[0] == 0
+    assert_same(final(folder.parent), final(whole / "gpt/version_0"))
+
+
 def test_a_file_that_cannot_be_finished_leaves_what_was_there(tmp_path):
     path = tmp_path / "a"
     path.write_text("before")

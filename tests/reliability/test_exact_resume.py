@@ -1,5 +1,8 @@
 """A run that was interrupted anywhere ends as the uninterrupted one, to the last bit."""
 
+import json
+from collections import Counter
+
 import pytest
 import torch
 import yaml
@@ -58,6 +61,33 @@ def test_the_scale_of_half_precision_goes_on(run, tmp_path, monkeypatch):
     check_resumed(run, whole, (4,))
     again = torch.load(tmp_path / "logs/gpt/version_1/checkpoints/last.ckpt")
     assert again["MixedPrecision"] == torch.load(whole / "checkpoints/last.ckpt")["MixedPrecision"]
+
+
+@pytest.mark.parametrize(("size", "accumulate"), [(8, 1), (5, 3)])
+def test_an_epoch_goes_on_in_batches_of_another_size_with_each_row_once(run, tmp_path, size, accumulate):
+    """Two epochs, the first one interrupted after two steps of two batches of 16 rows."""
+    path = config("gpt", tmp_path, trainer__max_epochs=2, model__init_args__schedule={"class_path": "Constant"})
+    command = ["fit", "--config", path, "--allow_class_paths", "tests", "--trainer.limit_val_batches", 0]
+
+    def seen(name, *more):
+        probe = {"class_path": "tests.distributed.probes.Batches", "init_args": {"folder": str(tmp_path / name)}}
+        status, _, err = run(*command, f"--trainer.callbacks={json.dumps([probe])}", *more)
+        assert status == 0, err
+        ids = json.loads((tmp_path / name / "0.json").read_text())
+        rows = [tuple(ids[i : i + 16]) for i in range(0, len(ids), 16)]
+        return Counter(rows)
+
+    whole = seen("whole", "--trainer.max_steps", -1)
+    first = seen("first", "--trainer.max_steps", 2, "--trainer.max_epochs", -1)
+    assert sum(first.values()) == 2 * 2 * 16
+    last = tmp_path / "logs/gpt/version_1/checkpoints/last.ckpt"
+    more = [f"--data.batch_size={size}", f"--trainer.accumulate_grad_batches={accumulate}", "--trainer.max_steps=-1"]
+    rest = seen("rest", "--ckpt_path", last, *more)
+    together = first + rest
+    assert together.keys() == whole.keys()
+    padding = [row for row in together if together[row] != whole[row]]
+    assert len(padding) <= 2  # the first row of an epoch fills up its last batch
+    assert sum(together.values()) - sum(whole.values()) < 2 * size
 
 
 def test_one_seed_is_one_run_and_another_seed_another(run, tmp_path):
