@@ -4,107 +4,54 @@ Shape letters: B batch, T tokens, C = d_model, V = vocab_size.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from itertools import repeat
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from src.models.config import attention_span, check, self_attention
 from src.models.network import Network, Step
 from src.nn import (
+    POSITIONS,
     Block,
+    BlockConfig,
     Dropout,
     Head,
     KVCache,
-    LearnedPositions,
     Mask,
-    NormPlacement,
     SelfAttention,
-    SinusoidalPositions,
+    make_norm,
     position_ids,
 )
 
 
-class Positions(NamedTuple):
-    """A position encoding.
-
-    Args:
-        table: makes what gives a vector for each position, to be added to the token's, from max_seq_len and d_model.
-        attention: the self-attention, where that is what knows the positions.
-    """
-
-    table: Callable[[int, int], nn.Module] | None = None
-    attention: Callable[..., SelfAttention] = SelfAttention
-
-
-POSITIONS = {
-    "learned": Positions(LearnedPositions),  # GPT-2
-    "sinusoidal": Positions(SinusoidalPositions),
-    "rotary": Positions(attention=partial(SelfAttention, rotary=True)),
-    "alibi": Positions(),  # by the attention span
-}
-
-
 @dataclass(frozen=True)
-class GPTConfig:
-    """The shape of a GPT. The defaults are GPT-2's smallest, 124M parameters.
+class GPTConfig(BlockConfig):
+    """The shape of a GPT. The defaults are GPT-2's smallest, 124M parameters; `docs/modern.md` has today's choices.
 
     Args:
         vocab_size: number of tokens; a run takes it from its tokenizer.
         max_seq_len: how many positions there are, and so the longest context.
-        d_model: width of the residual stream.
-        n_heads: attention heads; divides d_model.
         n_layers: blocks.
-        d_ff: width of the feed-forward network; 4 x d_model if None.
-        activation: of the feed-forward network.
-        dropout: of the embeddings and of each sub-layer's output.
-        attention_dropout: of the attention weights.
-        norm: before each sub-layer (``pre``, GPT-2) or after it (``post``, the first GPT).
-        bias: whether linear layers and norms have one.
         tie_embeddings: whether the output layer is the token embedding transposed.
-        positions: ``learned`` (GPT-2) or ``sinusoidal`` embeddings; ``rotary`` or ``alibi`` within attention; or
-            another name in :data:`POSITIONS`.
-        attention: how it is computed: a name in :data:`src.nn.kernels.KERNELS`.
-        window: how many tokens before it each token sees, one number or one a block; all if None.
-        dilation: every so many-th token is seen, and the window spans so many times as far; one number or one a head.
-
-    Raises:
-        ValueError: for a shape that cannot work.
     """
 
     vocab_size: int = 50257
     max_seq_len: int = 1024
+    _: KW_ONLY
+    n_layers: int = 12
+    tie_embeddings: bool = True
     d_model: int = 768
     n_heads: int = 12
-    n_layers: int = 12
-    d_ff: int | None = None
     activation: str = "gelu_tanh"
     dropout: float = 0.1
     attention_dropout: float = 0.1
-    norm: NormPlacement = "pre"
-    bias: bool = True
-    tie_embeddings: bool = True
-    positions: str = "learned"
-    attention: str = "dense"
-    window: int | list[int] | None = None
-    dilation: int | list[int] = 1
-
-    def __post_init__(self) -> None:
-        check(self)
-        if self.positions not in POSITIONS:
-            raise ValueError(f"positions is {self.positions!r}: choose one of {', '.join(POSITIONS)}")
-        if self.positions == "rotary" and self.d_model // self.n_heads % 2:
-            raise ValueError(
-                f"positions 'rotary' turns pairs: d_model / n_heads is {self.d_model // self.n_heads}, odd"
-            )
 
     @property
     def context(self) -> int | None:
-        """The longest context; None where any goes: no position is looked up, and no distance exceeds the window."""
-        return self.max_seq_len if POSITIONS[self.positions].table or self.window is None else None
+        """The longest context; None where any goes: no position is looked up, and no distance exceeds a window."""
+        windows = [self.window_of(layer) for layer in range(self.n_layers)]
+        return self.max_seq_len if POSITIONS[self.positions].table or None in windows else None
 
 
 class GPT(Network):
@@ -118,21 +65,10 @@ class GPT(Network):
         self.position_embedding = table(config.max_seq_len, config.d_model) if table else None
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(
-            Block(
-                config.d_model,
-                config.n_heads,
-                config.d_ff or 4 * config.d_model,
-                config.activation,
-                config.dropout,
-                config.attention_dropout,
-                config.norm,
-                bias=config.bias,
-                attention=self_attention(config, i, attention),
-            )
-            for i in range(config.n_layers)
+            Block(config, i, attention=attention or SelfAttention) for i in range(config.n_layers)
         )
         # the last block of a post-norm stack has normed its output already
-        self.final_norm = nn.LayerNorm(config.d_model, bias=config.bias) if config.norm == "pre" else nn.Identity()
+        self.final_norm = make_norm(config) if config.norm == "pre" else nn.Identity()
         self.head = Head(config.d_model, config.vocab_size, bias=False)
         self._init_weights()
         if config.tie_embeddings:
@@ -152,7 +88,7 @@ class GPT(Network):
 
         With a window a block keeps no more than that: the cache of any number of tokens has one size.
         """
-        spans = [attention_span(self.config, i).tokens for i in range(self.config.n_layers)]
+        spans = [self.config.span(layer).tokens for layer in range(self.config.n_layers)]
         return [KVCache(max_len or self.config.context, tokens) for tokens in spans]
 
     def embed(

@@ -67,8 +67,15 @@ def attend(
     trained = torch.is_grad_enabled() and q.requires_grad
     slow = trained and q.device.type == "cpu" and q.dtype == torch.bfloat16
     if slow and math.prod(q.shape[:-1]) * k.shape[-2] <= MOST_PAIRS:
+        k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])
         return matmul_attention(q, k, v, attn_mask, dropout_p, is_causal)
-    return scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal)
+    grouped = k.shape[1] != q.shape[1]
+    return scaled_dot_product_attention(q, k, v, attn_mask, dropout_p, is_causal, enable_gqa=grouped)
+
+
+def repeat_heads(x: Tensor, n_heads: int) -> Tensor:
+    """Keys or values of grouped queries, (B, G, S, D), once for each head of queries: (B, H, S, D)."""
+    return x if x.shape[1] == n_heads else x.repeat_interleave(n_heads // x.shape[1], 1)
 
 
 def matmul_attention(

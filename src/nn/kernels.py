@@ -1,12 +1,13 @@
 """Implementations of attention by name: one interface, and each of the others equals `dense`.
 
-Each takes queries, keys and values (B, H, T, D) of the same T tokens, a :class:`Mask`, the layer's `AttentionSpan` and
-the fraction of attention weights to drop, and returns (B, H, T, D). In decoding it is called with one more argument,
-the positions of the keys, which then are those of the cache and of the T tokens.
+Each takes queries (B, H, T, D), keys and values (B, G, T, D) of the same T tokens, a :class:`Mask`, the layer's
+`AttentionSpan` and the fraction of attention weights to drop, and returns (B, H, T, D). Each of the G heads of keys
+serves H / G neighbouring heads of queries. In decoding it is called with one more argument, the positions of the keys,
+which then are those of the cache and of the T tokens.
 """
 
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from importlib.util import find_spec
 from typing import Any
 
@@ -63,7 +64,8 @@ def flash(q: Tensor, k: Tensor, v: Tensor, mask: Mask, span: AttentionSpan, drop
     """
     try:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-            return dense(q, k, v, mask, span, dropout, attend=scaled_dot_product_attention)
+            grouped = partial(scaled_dot_product_attention, enable_gqa=k.shape[1] != q.shape[1])
+            return dense(q, k, v, mask, span, dropout, attend=grouped)
     except RuntimeError as error:
         if "No available kernel" not in str(error):
             raise
@@ -117,7 +119,8 @@ def flex(q: Tensor, k: Tensor, v: Tensor, mask: Mask, span: AttentionSpan, dropo
         def score(value: Tensor, row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             return value - slopes[head] * (query - key).abs()
 
-    return _flex_attention(q.device.type)(q, k, v, score_mod=score, block_mask=block_mask)
+    grouped = k.shape[1] != q.shape[1]
+    return _flex_attention(q.device.type)(q, k, v, score_mod=score, block_mask=block_mask, enable_gqa=grouped)
 
 
 def _block_mask(mask: Mask, span: AttentionSpan, shape: tuple[int, int, int], device: torch.device) -> Any:

@@ -15,13 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from src.nn.cpu import repeat_heads
 from src.nn.masks import AttentionSpan, Mask, alibi_bias
 
 
 def sliding_window(q: Tensor, k: Tensor, v: Tensor, mask: Mask, span: AttentionSpan, dropout: float) -> Tensor:
-    """Attend from each token to the window around it, and to the global tokens: (B, H, T, D) of each to the same."""
+    """Attend from each token to the window around it, and to the global tokens: see :mod:`src.nn.kernels`."""
     if not span.dilation:
         return _same_dilation(q, k, v, mask, span, 1, dropout)
+    k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])
     outputs, first = [], 0
     for dilation, group in groupby(span.dilation):  # neighbouring heads with the same one in one call
         heads = slice(first, first + len(list(group)))
@@ -48,7 +50,8 @@ def _same_dilation(
     keys = _with_neighbours(keys, before, after, _global(k, mask, shape))
     values = _with_neighbours(values, before, after, _global(v, mask, shape))
     queries, keys, values = (x.flatten(0, 2) for x in (queries, keys, values))
-    y = scaled_dot_product_attention(queries, keys, values, attn_mask=visible, dropout_p=dropout)
+    grouped = keys.shape[1] != queries.shape[1]
+    y = scaled_dot_product_attention(queries, keys, values, attn_mask=visible, dropout_p=dropout, enable_gqa=grouped)
     y = y.unflatten(0, shape).permute(0, 3, 2, 4, 1, 5)
     return y.flatten(2, 4)[:, :, : q.shape[2]]
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.errors import InputError
-from src.nn import KERNELS, AttentionSpan, GlobalSelfAttention, GlobalTokens, Mask, SelfAttention, alibi_slopes
+from src.nn import KERNELS, AttentionSpan, GlobalSelfAttention, GlobalTokens, Mask, alibi_slopes
+from tests.nn.layers import attention
 
 
 @st.composite
@@ -96,7 +97,7 @@ def test_global_tokens_see_all_by_other_projections_and_are_seen_by_all(case, da
     span = AttentionSpan(span.window, span.dilation)
     for kernel in ("dense", "sliding_window"):
         torch.manual_seed(0)
-        layer = GlobalSelfAttention(heads * dim, heads, kernel=kernel, span=span)
+        layer = attention(heads * dim, heads, kernel, span, GlobalSelfAttention)
         compare(layer(x, mask), expected_globally(layer, x, mask, span), [x, *layer.parameters()])
 
 
@@ -169,7 +170,7 @@ def test_dropout_drops_weights_and_keeps_their_mean(kernel):
 @pytest.mark.parametrize("window", [0, 1, 7, 8, 500])
 def test_a_token_far_away_changes_nothing(window):
     torch.manual_seed(0)
-    layer = SelfAttention(16, 4, kernel="sliding_window", span=AttentionSpan(window))
+    layer = attention(16, 4, "sliding_window", AttentionSpan(window))
     x, mask = torch.randn(1, 300, 16), Mask(300)
     changed = x.clone()
     changed[0, 150] += 1
@@ -180,6 +181,6 @@ def test_a_token_far_away_changes_nothing(window):
 
 def test_the_heads_of_a_rank_have_their_dilation_and_slopes():
     span = AttentionSpan(3, (1, 2, 3, 4), alibi_slopes(4))
-    layer = SelfAttention(16, 4, kernel="sliding_window", span=span)
+    layer = attention(16, 4, "sliding_window", span)
     layer.shard_heads(1, 2)
     assert layer.span == AttentionSpan(3, (3, 4), alibi_slopes(4)[2:])

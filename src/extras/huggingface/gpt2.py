@@ -48,6 +48,7 @@ class GPT2Adapter(Adapter):
         "add_cross_attention": False,
     }
     only: ClassVar[Settings] = {"positions": "learned", "window": None}
+    handled = Adapter.handled | {"bias"}
     programs: ClassVar[tuple[str, ...]] = ("CTranslate2", "ONNX Runtime", "lm-eval")
     prefix = "transformer."
     buffers = re.compile(r"\.attn\.(masked_)?bias$")  # causal masks
