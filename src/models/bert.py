@@ -5,13 +5,12 @@ Shape letters: B batch, T tokens, M predicted positions, C = d_model, V = vocab_
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from src.models.network import Network, Step
+from src.models.network import Network, Step, stack
 from src.nn import (
     POSITIONS,
     Block,
@@ -22,6 +21,7 @@ from src.nn import (
     NormPlacement,
     SelfAttention,
     activation,
+    init_outputs,
     make_norm,
     position_ids,
 )
@@ -58,8 +58,6 @@ class BERTConfig(BlockConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.init_std <= 0:
-            raise ValueError(f"init_std is {self.init_std}: it must be above 0")
         if self.n_segments < 0:
             raise ValueError(f"n_segments is {self.n_segments}: it must be at least 0")
 
@@ -83,6 +81,7 @@ def init_weights(network: nn.Module, std: float) -> None:
             nn.init.trunc_normal_(parameter, std=deviation, a=-2 * deviation, b=2 * deviation)
         elif name.endswith("bias"):
             nn.init.zeros_(parameter)
+    init_outputs(network)
 
 
 def mean_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:
@@ -159,12 +158,12 @@ class BERTEncoder(Network):
         Returns:
             The steps to (B, T, C).
         """
-        mask, shape = self.mask(input_ids, attention_mask, **masks), [input_ids.shape]
+        mask, shape = self.mask(input_ids, attention_mask, **masks), input_ids.shape
         embeddings = [self.token_embedding, self.segment_embedding, self.position_embedding, self.embedding_norm]
         return [
-            Step(lambda: self.embed(input_ids, token_type_ids), embeddings, shape),
-            *(Step(partial(block, mask=mask), [block], shape) for block in self.blocks),
-            Step(self.final_norm, [self.final_norm], shape),
+            Step(lambda: self.embed(input_ids, token_type_ids), embeddings, [shape]),
+            *stack(self.blocks, self.config, mask, shape),
+            Step(lambda x, *_: self.final_norm(x), [self.final_norm], [shape]),
         ]
 
     def pool(self, hidden: Tensor) -> Tensor:

@@ -5,12 +5,11 @@ Shape letters: B batch, T tokens, C = d_model, V = vocab_size.
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from functools import partial
-from itertools import repeat
+from typing import Literal
 
 from torch import Tensor, nn
 
-from src.models.network import Network, Step
+from src.models.network import Network, Step, stack
 from src.nn import (
     POSITIONS,
     Block,
@@ -20,6 +19,7 @@ from src.nn import (
     KVCache,
     Mask,
     SelfAttention,
+    init_outputs,
     make_norm,
     position_ids,
 )
@@ -34,6 +34,10 @@ class GPTConfig(BlockConfig):
         max_seq_len: how many positions there are, and so the longest context.
         n_layers: blocks.
         tie_embeddings: whether the output layer is the token embedding transposed.
+        logit_softcap: what no logit exceeds (Gemma 2, section 2); None for no bound.
+        init: deviation of the initial matrices and embeddings: 0.02 (``normal``, GPT-2) or d_model^-0.5 (``width``).
+        mup_width: the width for which learning rate and initialisation were chosen, and from which those of this one
+            follow (muP: Yang et al. 2022, table 8), for heads of a fixed width; None for as they are.
     """
 
     vocab_size: int = 50257
@@ -41,11 +45,19 @@ class GPTConfig(BlockConfig):
     _: KW_ONLY
     n_layers: int = 12
     tie_embeddings: bool = True
+    logit_softcap: float | None = None
+    init: Literal["normal", "width"] = "normal"
+    mup_width: int | None = None
     d_model: int = 768
     n_heads: int = 12
     activation: str = "gelu_tanh"
     dropout: float = 0.1
     attention_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.init not in ("normal", "width"):
+            raise ValueError(f"init is {self.init!r}: choose 'normal' or 'width'")
 
     @property
     def context(self) -> int | None:
@@ -69,19 +81,24 @@ class GPT(Network):
         )
         # the last block of a post-norm stack has normed its output already
         self.final_norm = make_norm(config) if config.norm == "pre" else nn.Identity()
-        self.head = Head(config.d_model, config.vocab_size, bias=False)
+        self.head = Head(config.d_model, config.vocab_size, bias=False, softcap=config.logit_softcap)
+        self.logit_scale = self.matrix_lr_scale = (config.mup_width or config.d_model) / config.d_model
         self._init_weights()
         if config.tie_embeddings:
             self.head.weight = self.token_embedding.weight
 
     def _init_weights(self) -> None:
         """Normal with deviation 0.02, less by the depth for what is added to the residual stream (section 2.3)."""
+        config = self.config
+        deviation = 0.02 if config.init == "normal" else (config.mup_width or config.d_model) ** -0.5
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif parameter.dim() == 2:
+                std = deviation * math.sqrt(self.matrix_lr_scale) if name.startswith("blocks") else deviation
                 residual = name.endswith(("out.weight", "down.weight"))
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.n_layers) if residual else 0.02)
+                nn.init.normal_(parameter, std=std / math.sqrt(2 * config.n_layers) if residual else std)
+        init_outputs(self)
 
     def new_cache(self, max_len: int | None = None) -> list[KVCache]:
         """An empty cache for :meth:`steps`, one entry a block, for ``max_len`` tokens (the whole context if None).
@@ -132,11 +149,11 @@ class GPT(Network):
         """
         past = cache[0].length if cache else 0
         mask = Mask(past + input_ids.shape[1], True, past, attention_mask, documents)
-        shape, caches = [input_ids.shape], cache or repeat(None, len(self.blocks))
+        shape = input_ids.shape
         embeddings = [self.token_embedding, self.position_embedding]
         return [
-            Step(lambda: self.embed(input_ids, attention_mask, past, documents), embeddings, shape),
-            *(Step(partial(b, mask=mask, cache=c), [b], shape) for b, c in zip(self.blocks, caches, strict=True)),
-            Step(self.final_norm, [self.final_norm], shape),
-            Step(lambda x: self.head(x, labels=labels), [self.head]),
+            Step(lambda: self.embed(input_ids, attention_mask, past, documents), embeddings, [shape]),
+            *stack(self.blocks, self.config, mask, shape, cache),
+            Step(lambda x, *_: self.final_norm(x), [self.final_norm], [shape]),
+            Step(lambda x: self.head(x * self.logit_scale if self.config.mup_width else x, labels=labels), [self.head]),
         ]

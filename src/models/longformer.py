@@ -43,6 +43,8 @@ class LongformerConfig(BERTConfig):
                 f"positions is {self.positions!r}: a Longformer's attention, which has global tokens, takes 'learned', "
                 "'sinusoidal' or 'rotary'"
             )
+        if self.attention_softcap is not None:
+            raise ValueError(f"attention_softcap is {self.attention_softcap}: a Longformer's global tokens have none")
         outside = [p for p in self.global_tokens if not 0 <= p < self.max_seq_len]
         if outside or len(set(self.global_tokens)) < len(self.global_tokens):
             raise ValueError(

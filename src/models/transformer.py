@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from src.models.network import Network, Step, run
+from src.models.network import Network, Step, run, stack
 from src.nn import (
     POSITIONS,
     Block,
@@ -21,6 +21,7 @@ from src.nn import (
     Mask,
     NormPlacement,
     SelfAttention,
+    init_outputs,
     make_norm,
     padding_mask,
     position_ids,
@@ -60,6 +61,9 @@ class TransformerConfig(BlockConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("parallel", "value_residual"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is true: blocks with cross-attention have none, only those of a GPT or BERT")
         if self.tie_embeddings and self.source_vocab_size not in (None, self.vocab_size):
             raise ValueError(
                 f"tie_embeddings needs one vocabulary for both languages: the source has {self.source_vocab_size} "
@@ -112,6 +116,7 @@ class Transformer(Network):
                 nn.init.normal_(parameter, std=self.config.d_model**-0.5)
             elif parameter.dim() == 2:
                 nn.init.xavier_uniform_(parameter)
+        init_outputs(self)
 
     def new_cache(self, source_len: int, target_len: int) -> list[DecoderCache]:
         """An empty cache for :meth:`decode`, one entry a block, for sources and targets of at most these lengths."""
@@ -129,11 +134,13 @@ class Transformer(Network):
 
     def encoder_steps(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> list[Step]:
         """Read the source: the steps to (B, S, C). Arguments as in :meth:`steps`."""
-        mask, shape = Mask(input_ids.shape[1], attention_mask=attention_mask), [input_ids.shape]
+        mask, shape = Mask(input_ids.shape[1], attention_mask=attention_mask), input_ids.shape
         return [
-            Step(lambda: self._embed(self.source_embedding, input_ids), [self.source_embedding, self.positions], shape),
-            *(Step(partial(block, mask=mask), [block], shape) for block in self.encoder),
-            Step(self.encoder_norm, [self.encoder_norm], shape),
+            Step(
+                lambda: self._embed(self.source_embedding, input_ids), [self.source_embedding, self.positions], [shape]
+            ),
+            *stack(self.encoder, self.config, mask, shape),
+            Step(self.encoder_norm, [self.encoder_norm], [shape]),
         ]
 
     def decoder_steps(

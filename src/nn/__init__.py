@@ -1,7 +1,7 @@
 """Layers that every architecture shares. Plain torch."""
 
 from src.nn.attention import CrossAttention, GlobalSelfAttention, SelfAttention
-from src.nn.blocks import Block, make_norm
+from src.nn.blocks import Block, init_outputs, make_norm
 from src.nn.cache import KVCache
 from src.nn.config import BlockConfig, NormPlacement
 from src.nn.cpu import Dropout
@@ -43,6 +43,7 @@ __all__ = [
     "SinusoidalPositions",
     "activation",
     "alibi_slopes",
+    "init_outputs",
     "make_norm",
     "padding_mask",
     "position_ids",

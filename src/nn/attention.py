@@ -59,13 +59,16 @@ class _Attention(nn.Module):
     def _dropout_now(self) -> float:
         return self.dropout if self.training else 0.0
 
-    def _softmax(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+    def _softmax(self, q: Tensor, k: Tensor, mask: Tensor | None, softcap: float | None = None) -> Tensor:
         """The attention weights ``softmax(q k^T / sqrt(D))``, (B, H, T, S), which the fast kernels do not return.
 
         Args:
             mask: boolean, true where a key is visible; or numbers to add to the scores; None if all are visible.
+            softcap: see :class:`src.nn.masks.AttentionSpan`.
         """
         scores = q @ repeat_heads(k, q.shape[1]).transpose(2, 3) / self.head_dim**0.5
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
         return scores.softmax(-1)
@@ -99,22 +102,32 @@ class SelfAttention(_Attention):
         dilation, slopes = self.span.dilation[mine], self.span.alibi_slopes[mine]
         self.span = replace(self.span, dilation=dilation, alibi_slopes=slopes)
 
-    def forward(self, x: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Mask, cache: KVCache | None = None, values: list[Tensor] | None = None
+    ) -> Tensor:
         """Attend.
 
         Args:
             x: (B, T, C).
             mask: which keys are visible: of ``x``, or of the tokens in the cache and ``x``.
             cache: holds the keys and values of earlier tokens; those of ``x`` are added to it.
+            values: of the first block, (B, G, T, D), with whose mean the values here are replaced; if it is empty, this
+                is the first block, and its values are put into it (value residual: Zhou et al. 2024, section 3.2).
 
         Returns:
             (B, T, C).
         """
-        return self._merge(self._attend(x, mask, cache))
+        return self._merge(self._attend(x, mask, cache, values))
 
-    def _attend(self, x: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:
+    def _attend(
+        self, x: Tensor, mask: Mask, cache: KVCache | None = None, values: list[Tensor] | None = None
+    ) -> Tensor:
         """The heads' outputs, (B, H, T, D)."""
         q, k, v = self._queries_keys_values(x, mask)
+        if values:
+            v = (v + values[0].to(v.dtype)) / 2
+        elif values is not None:
+            values.append(v)
         past: tuple[KeyPositions, ...] = ()
         if cache is not None:
             k, v, positions = cache.append(k, v)
@@ -138,7 +151,7 @@ class SelfAttention(_Attention):
         matrix = mask.matrix(self.span, q.dtype, q.device)
         if matrix is None and mask.causal:
             matrix = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
-        return self._softmax(q, k, matrix)
+        return self._softmax(q, k, matrix, self.span.softcap)
 
 
 def _angles(mask: Mask, rope: Rope, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -203,10 +216,12 @@ class GlobalSelfAttention(SelfAttention):
         self.global_q = nn.Linear(config.d_model, config.n_heads * self.head_dim, bias=config.bias)
         self.global_kv = nn.Linear(config.d_model, 2 * self.n_kv_heads * self.head_dim, bias=config.bias)
 
-    def forward(self, x: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Mask, cache: KVCache | None = None, values: list[Tensor] | None = None
+    ) -> Tensor:
         """Attend: (B, T, C) to the same. There is no cache: this is for encoders."""
         assert cache is None
-        y = self._attend(x, mask)
+        y = self._attend(x, mask, values=values)
         if mask.global_tokens is not None and mask.global_tokens.index.shape[1]:
             q, k, v = self._global_queries_keys_values(x, mask, mask.global_tokens.index)
             visible, grouped = padding_mask(mask.attention_mask), self.queries_per_key > 1

@@ -23,8 +23,8 @@ class Block(nn.Module):
     """One layer of an encoder or decoder, (batch, seq, d_model) to the same.
 
     ``norm`` says where the norms are: ``post`` is ``norm(x + f(x))`` as in the original Transformer and BERT, ``pre``
-    is ``x + f(norm(x))`` as in GPT-2 (Xiong et al. 2020 compare the two). Dropout is on the output of each sub-layer,
-    before it is added (Vaswani et al. 2017, section 5.4).
+    is ``x + f(norm(x))`` as in GPT-2 (Xiong et al. 2020 compare the two); in parallel, both sub-layers read the same
+    norm. Dropout is on the output of each sub-layer, before it is added (Vaswani et al. 2017, section 5.4).
 
     Args:
         config: its shape and choices.
@@ -41,7 +41,7 @@ class Block(nn.Module):
         attention: Callable[[BlockConfig, int], nn.Module] = SelfAttention,
     ) -> None:
         super().__init__()
-        self.norm = config.norm
+        self.config, self.norm = config, config.norm
         self.dropout = Dropout(config.dropout)
         self.attention = attention(config, layer)
         self.attention_norm = make_norm(config) if layer or config.first_norm else nn.Identity()
@@ -50,7 +50,8 @@ class Block(nn.Module):
             self.cross_attention_norm = make_norm(config)
         d_ff = config.d_ff or 4 * config.d_model
         self.feed_forward = FeedForward(config.d_model, d_ff, config.activation, config.bias, config.gated)
-        self.feed_forward_norm = make_norm(config)
+        if not config.parallel:
+            self.feed_forward_norm = make_norm(config)
 
     def _residual(self, x: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         if self.norm == "pre":
@@ -65,9 +66,32 @@ class Block(nn.Module):
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
         memory_cache: KVCache | None = None,
+        values: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Masks and caches as in the two attentions; ``memory`` (batch, source, d_model) for cross-attention.
+
+        With a value residual, ``values`` (batch, n_kv_heads, seq, head_dim) are those of the first block, which takes
+        None, and each block returns them beside its output.
+        """
+        if not self.config.value_residual:
+            return self._forward(x, lambda y: self.attention(y, mask, cache), memory, memory_mask, memory_cache)
+        of_first = [] if values is None else [values]
+        attention = lambda y: self.attention(y, mask, cache, values=of_first)  # noqa: E731
+        x = self._forward(x, attention, memory, memory_mask, memory_cache)
+        return x, of_first[0].to(x.dtype).contiguous()
+
+    def _forward(
+        self,
+        x: Tensor,
+        attention: Callable[[Tensor], Tensor],
+        memory: Tensor | None,
+        memory_mask: Tensor | None,
+        memory_cache: KVCache | None,
     ) -> Tensor:
-        """Masks and caches as in the two attentions; ``memory`` (batch, source, d_model) for cross-attention."""
-        x = self._residual(x, self.attention_norm, lambda y: self.attention(y, mask, cache))
+        if self.config.parallel:  # Wang and Komatsuzaki 2021, GPT-J
+            y = self.attention_norm(x)
+            return x + self.dropout(attention(y)) + self.dropout(self.feed_forward(y))
+        x = self._residual(x, self.attention_norm, attention)
         if memory is not None:
             x = self._residual(
                 x,
@@ -75,3 +99,12 @@ class Block(nn.Module):
                 lambda y: self.cross_attention(y, memory, memory_mask, memory_cache),
             )
         return self._residual(x, self.feed_forward_norm, self.feed_forward)
+
+
+def init_outputs(network: nn.Module) -> None:
+    """Zero what the blocks of a network add to the residual stream, where their configuration says ``zero_init``."""
+    for block in network.modules():
+        if isinstance(block, Block) and block.config.zero_init:
+            for name, parameter in block.named_parameters():
+                if name.endswith(("out.weight", "down.weight")):
+                    nn.init.zeros_(parameter)

@@ -47,6 +47,10 @@ class BlockConfig:
             block; all if None.
         window_pattern: which blocks have the window, such as ``LLG``, repeated over the depth: L does, G sees all.
         dilation: every so many-th token is seen, and the window spans so many times as far; one number or one a head.
+        attention_softcap: what no attention score exceeds; None for no bound.
+        value_residual: whether each block but the first attends to the mean of its own and the first block's values.
+        parallel: whether attention and feed-forward network read one norm of the same input, and are added together.
+        zero_init: whether the last projection of each sub-layer starts at zero, and so each block as the identity.
 
     Raises:
         ValueError: for a shape that cannot work.
@@ -78,6 +82,10 @@ class BlockConfig:
     window: int | list[int] | None = None
     window_pattern: str | None = None
     dilation: int | list[int] = 1
+    attention_softcap: float | None = None
+    value_residual: bool = False
+    parallel: bool = False
+    zero_init: bool = False
 
     # ---- what follows from the fields
 
@@ -103,7 +111,7 @@ class BlockConfig:
         dilation = _listed(self.dilation) * (1 if isinstance(self.dilation, list) else self.n_heads)
         dilated = window is not None and max(dilation) > 1
         slopes = alibi_slopes(self.n_heads) if self.positions == "alibi" else ()
-        return AttentionSpan(window, tuple(dilation) if dilated else (), slopes)
+        return AttentionSpan(window, tuple(dilation) if dilated else (), slopes, self.attention_softcap)
 
     def rope(self, layer: int = 0) -> Rope | None:
         """How a block turns its queries and keys; None if positions are not rotary."""
@@ -117,26 +125,34 @@ class BlockConfig:
     # ---- what cannot work
 
     def __post_init__(self) -> None:
+        self._check_sizes()
+        self._check_norms()
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"unknown activation {self.activation!r}: choose one of {', '.join(ACTIVATIONS)}")
+        self._check_heads()
+        self._check_positions()
+        self._check_window()
+        self._check_kernel()
+
+    def _check_sizes(self) -> None:
         for name, value in vars(self).items():
             if name not in ("window", "n_segments") and type(value) is int and value < 1:
                 raise ValueError(f"{name} is {value}: it must be at least 1")
             if "dropout" in name and not 0 <= value < 1:
                 raise ValueError(f"{name} is {value}: it must be at least 0 and less than 1")
-        for name in ("norm_eps", "rope_base", "rope_local_base"):
-            if (value := getattr(self, name)) is not None and value <= 0:
+            above_0 = "softcap" in name or name in ("norm_eps", "rope_base", "rope_local_base", "init_std")
+            if above_0 and value is not None and value <= 0:
                 raise ValueError(f"{name} is {value}: it must be above 0")
+
+    def _check_norms(self) -> None:
         for name, choices in (("norm", NormPlacement), ("norm_type", NormType)):
             if getattr(self, name) not in get_args(choices):
                 allowed = " or ".join(repr(choice) for choice in get_args(choices))
                 raise ValueError(f"{name} is {getattr(self, name)!r}: choose {allowed}")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"unknown activation {self.activation!r}: choose one of {', '.join(ACTIVATIONS)}")
         if not self.first_norm and self.norm == "post":
             raise ValueError("first_norm is false: it leaves out a norm that only norm 'pre' has")
-        self._check_heads()
-        self._check_positions()
-        self._check_window()
-        self._check_kernel()
+        if self.parallel and self.norm == "post":
+            raise ValueError("parallel is true: its sub-layers read one norm, which goes with norm 'pre' alone")
 
     def _check_heads(self) -> None:
         if self.head_dim is None and self.d_model % self.n_heads:
@@ -198,6 +214,11 @@ class BlockConfig:
         if kernel == "flash" and (window is not None or self.positions == "alibi"):
             raise ValueError(
                 "attention 'flash' takes no window and no alibi: choose 'sliding_window', 'flex' or 'dense'"
+            )
+        if kernel in ("flash", "flash_attn") and self.attention_softcap is not None:
+            raise ValueError(
+                f"attention_softcap is {self.attention_softcap}: attention {kernel!r} has none, choose 'dense', "
+                "'sliding_window' or 'flex'"
             )
         if kernel == "flash_attn" and max(_listed(dilation)) > 1:
             raise ValueError(f"dilation is {dilation}: attention 'flash_attn' has none, choose 'sliding_window'")

@@ -1,15 +1,18 @@
 """The choices in a block: against HuggingFace's networks that have them, and what holds for any of them together."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.functional import cross_entropy
 from transformers import ModernBertConfig, ModernBertForMaskedLM, Qwen3Config, Qwen3ForCausalLM
 
 from src.models import BERT, GPT, BERTConfig, GPTConfig, Longformer, LongformerConfig, Transformer, TransformerConfig
+from src.optim import Muon, parameter_groups, scale_rates
 
 SHAPE = {"vocab_size": 61, "max_seq_len": 40, "d_model": 32, "n_heads": 4, "dropout": 0.0, "attention_dropout": 0.0}
 
@@ -169,7 +172,10 @@ CHOICES = {
     "positions": ("learned", "sinusoidal", "rotary", "alibi"),
     "window": (None, 5),
     "attention": ("dense", "sliding_window"),
+    "attention_softcap": (None, 2.0),
+    "zero_init": (False, True),
 }
+ONE_STACK = {"parallel": (False, True), "value_residual": (False, True)}
 ROTARY = {
     "rope_fraction": (1.0, 0.5),
     "rope_base": (1e4, 500.0),
@@ -178,8 +184,10 @@ ROTARY = {
 
 
 @st.composite
-def choices(draw):
-    found = {name: draw(st.sampled_from(values)) for name, values in CHOICES.items()}
+def choices(draw, **more):
+    found = {name: draw(st.sampled_from(values)) for name, values in {**CHOICES, **more}.items()}
+    if found.get("parallel"):
+        found["norm"] = "pre"
     if found["positions"] == "rotary":
         found |= {name: draw(st.sampled_from(values)) for name, values in ROTARY.items()}
         if found["rope_scaling"]:
@@ -194,7 +202,7 @@ def choices(draw):
 
 
 @settings(max_examples=40, deadline=None)
-@given(choices())
+@given(choices(**ONE_STACK, logit_softcap=(None, 3.0), mup_width=(None, 16)))
 def test_any_choices_of_a_gpt_keep_what_a_gpt_is(changes):
     """No token changes what is before it, pieces with a cache and documents in one row give what the whole gives."""
     torch.manual_seed(0)
@@ -218,12 +226,12 @@ def test_any_choices_of_a_gpt_keep_what_a_gpt_is(changes):
 
 
 @settings(max_examples=25, deadline=None)
-@given(choices())
-def test_any_choices_of_an_encoder_and_a_decoder_keep_what_they_are(changes):
+@given(choices(), choices(**ONE_STACK))
+def test_any_choices_of_an_encoder_and_a_decoder_keep_what_they_are(changes, of_bert):
     """Padding changes nothing, and the decoder's cache gives what the whole target gives."""
     torch.manual_seed(0)
     real = (torch.arange(20) < torch.tensor([[20], [13]])).long()
-    bert = drawn(BERT(BERTConfig(**SHAPE, n_layers=2, **changes)))
+    bert = drawn(BERT(BERTConfig(**SHAPE, n_layers=2, **of_bert)))
     network = drawn(Transformer(TransformerConfig(**SHAPE, n_encoder_layers=2, n_decoder_layers=2, **changes)))
     with torch.no_grad():
         near(bert(ids(2, 20), attention_mask=real)[0][1, :13], bert(ids(2, 20)[1:, :13])[0][0])
@@ -245,6 +253,80 @@ def test_a_longformer_with_todays_choices_is_the_same_by_both_kernels(positions)
         shape = {**config, "attention": attention, "positions": positions, "norm": "pre", "gated": True}
         networks.append(drawn(Longformer(LongformerConfig(**shape, global_tokens=[0, 7]))))
     near(*(network(ids(2, 30)).masked_words for network in networks))
+
+
+@torch.no_grad()
+def test_each_block_attends_to_the_mean_of_its_values_and_the_first_ones():
+    """Over the heads of a network without other terms: no positions, one token, so that its value is what is read."""
+    model = drawn(GPT(GPTConfig(**SHAPE, n_layers=3, value_residual=True, parallel=True, bias=False)))
+    row = ids(4, 1)
+    x = model.embed(row)
+    of_first = None
+    for block in model.blocks:
+        y = block.attention_norm(x)
+        v = block.attention._heads(block.attention.qkv(y), 3)[2]
+        of_first = v if of_first is None else of_first
+        x = x + block.attention._merge((v + of_first) / 2) + block.feed_forward(y)
+    near(model.head(model.final_norm(x)), model(row))
+
+
+@torch.no_grad()
+def test_blocks_with_outputs_of_zero_start_as_the_identity():
+    config = {**SHAPE, "norm": "pre", "zero_init": True}
+    gpt, bert = GPT(GPTConfig(**config, n_layers=2)).eval(), BERT(BERTConfig(**config, n_layers=2)).eval()
+    row = ids(2, 9)
+    assert torch.equal(gpt.hidden(row), gpt.final_norm(gpt.embed(row)))
+    assert torch.equal(bert.hidden(row), bert.encoder.final_norm(bert.encoder.embed(row)))
+
+
+def test_the_loss_without_logits_is_that_of_capped_ones():
+    model = drawn(GPT(GPTConfig(**SHAPE, n_layers=1, logit_softcap=2.0)))
+    row, weights = ids(2, 9), list(model.parameters())
+    logits = model(row)
+    uncapped = torch.nn.functional.linear(model.hidden(row), model.head.weight)
+    near(logits, 2 * torch.tanh(uncapped / 2))
+    losses = model(row, labels=row), cross_entropy(logits.flatten(0, 1), row.flatten(), reduction="sum")
+    near(*losses)
+    for pair in zip(*(torch.autograd.grad(loss, weights) for loss in losses), strict=True):
+        near(*pair)
+
+
+def sizes_after_training(width: int, optimizer: type, lr: float, **changes: Any) -> list[float]:
+    """The mean size of what each block adds, and of the logits, after a few steps: a coordinate check of muP."""
+    torch.manual_seed(0)
+    shape = {**SHAPE, "d_model": width, "n_heads": width // 16}
+    model = GPT(GPTConfig(**shape, n_layers=2, **changes))
+    stepped = optimizer(parameter_groups(model), lr=lr)
+    scale_rates(stepped)
+    for step in range(6):
+        row = ids(8, 33, seed=step)
+        model(row[:, :-1], labels=row[:, 1:]).div(8 * 32).backward()
+        stepped.step()
+        stepped.zero_grad()
+    found = []
+    hooks = [
+        b.feed_forward.register_forward_hook(lambda _, __, y: found.append(y.abs().mean().item())) for b in model.blocks
+    ]
+    with torch.no_grad():
+        found.append(model(ids(8, 32)).abs().mean().item())
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("optimizer", "lr"), [(torch.optim.AdamW, 1e-2), (Muon, 2e-2)])
+def test_activations_keep_their_size_over_widths(optimizer, lr):
+    """By muP; with the rate and the weights of the narrowest, the wide ones' grow."""
+    by_mup, as_they_are = (
+        [sizes_after_training(width, optimizer, lr, mup_width=mup) for width in (64, 128, 256, 512)]
+        for mup in (64, None)
+    )
+    growth = [
+        [wide / narrow for narrow, wide in zip(sizes[0], sizes[-1], strict=True)] for sizes in (by_mup, as_they_are)
+    ]
+    assert all(1 / 2 < ratio < 2 for ratio in growth[0]), growth
+    assert max(growth[1]) > 2.5, growth
 
 
 def test_the_cache_holds_the_heads_of_keys_alone():
@@ -306,11 +388,26 @@ def test_grouped_queries_read_the_key_of_their_group():
         ({"positions": "rotary", "rope_scaling": "yarn"}, "rope_scaling 'yarn' needs rope_original_len"),
         ({"window_pattern": "LG"}, "window_pattern is 'LG': it must be of L and G, as LLG, and window one number"),
         ({"window_pattern": "LX", "window": 4}, "window_pattern is 'LX'"),
+        (
+            {"norm": "post", "parallel": True},
+            "parallel is true: its sub-layers read one norm, which goes with norm 'pre'",
+        ),
+        ({"attention": "flash", "attention_softcap": 50.0}, "attention_softcap is 50.0: attention 'flash' has none"),
+        ({"attention_softcap": 0.0}, "attention_softcap is 0.0: it must be above 0"),
+        ({"logit_softcap": -1.0}, "logit_softcap is -1.0: it must be above 0"),
+        ({"init": "xavier"}, "init is 'xavier': choose 'normal' or 'width'"),
+        ({"mup_width": 0}, "mup_width is 0: it must be at least 1"),
     ],
 )
 def test_what_cannot_work_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         GPTConfig(**SHAPE, **changes)
+
+
+@pytest.mark.parametrize("name", ["parallel", "value_residual"])
+def test_blocks_with_cross_attention_have_one_form(name):
+    with pytest.raises(ValueError, match=f"{name} is true: blocks with cross-attention have none"):
+        TransformerConfig(norm="pre", **{name: True})
 
 
 def test_a_longformers_global_tokens_have_no_bias():

@@ -20,7 +20,7 @@ def cases(draw):
     generator = torch.Generator().manual_seed(seed)
     dilation = tuple(draw(st.lists(st.integers(1, 5), min_size=heads, max_size=heads))) if draw(st.booleans()) else ()
     slopes = alibi_slopes(heads) if draw(st.booleans()) else ()
-    span = AttentionSpan(draw(st.integers(0, 260)), dilation, slopes)
+    span = AttentionSpan(draw(st.integers(0, 260)), dilation, slopes, draw(st.sampled_from([None, 1.5])))
     attention_mask = documents = None
     if draw(st.booleans()):
         real = torch.randint(0, length + 1, (batch, 1), generator=generator)
@@ -56,7 +56,10 @@ def expected(q, k, v, mask, span):
     visible = visible_pairs(mask, span, batch, heads)
     position = torch.arange(length)
     slopes = torch.tensor(span.alibi_slopes or (0.0,) * heads, dtype=torch.float64)[:, None, None]
-    scores = q.double() @ k.double().transpose(2, 3) / math.sqrt(dim) - slopes * (position[:, None] - position).abs()
+    scores = q.double() @ k.double().transpose(2, 3) / math.sqrt(dim)
+    if span.softcap is not None:
+        scores = span.softcap * torch.tanh(scores / span.softcap)
+    scores = scores - slopes * (position[:, None] - position).abs()
     return scores.masked_fill(~visible, -torch.inf).softmax(-1) @ v.double()
 
 

@@ -147,7 +147,7 @@ class Adapter(ABC):
     only: ClassVar[Settings] = {"window": None}  # fields here whose other values no network of HuggingFace's has
     # choices in the blocks that are not in `keys` and yet may differ from their default; all others may not
     handled: ClassVar[frozenset[str]] = frozenset(
-        {"activation", "norm", "attention", "window", "dilation", "dropout", "attention_dropout"}
+        {"activation", "norm", "attention", "window", "dilation", "dropout", "attention_dropout", "zero_init"}
     )
 
     # begins the names of the network without its heads; left out in files of that network alone
