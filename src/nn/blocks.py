@@ -1,4 +1,4 @@
-"""The transformer block: attention and feed-forward, each with a residual connection and a layer norm."""
+"""The transformer block: attention and feed-forward, each with a residual connection and a norm."""
 
 from collections.abc import Callable
 

@@ -11,6 +11,13 @@ CHOICES = {
     "bert": {"norm": "pre", "first_norm": False, "gated": True, "positions": "rotary", "norm_type": "rms_plain"},
     "transformer": {"norm": "pre", "norm_type": "rms", "qk_norm": True, "positions": "learned", "bias": False},
 }
+CHOICES["gpt"] |= {
+    "value_residual": True,
+    "parallel": True,
+    "logit_softcap": 5.0,
+    "attention_softcap": 5.0,
+    "zero_init": True,
+}
 CHOICES["gpt"] |= {"rope_fraction": 0.67, "activation": "relu2", "bias": False, "window": 5, "window_pattern": "LG"}
 
 
