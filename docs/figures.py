@@ -49,7 +49,7 @@ def draw_activation(axes: Axes, name: str) -> None:
 def activations() -> None:
     """All plain activations; a gated one is that of its gate times the other projection."""
     names = [name for name in ACTIVATIONS if name not in GATED]
-    figure, grid = plt.subplots(3, 3, figsize=(11, 9), sharex=True, sharey=True)
+    figure, grid = plt.subplots(2, 5, figsize=(15, 6.5), sharex=True, sharey=True)
     for axes, name in zip(grid.flat, names, strict=True):
         draw_activation(axes, name)
     grid[0, 0].legend(loc="upper left")

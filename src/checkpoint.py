@@ -318,7 +318,8 @@ def check_compatible(checkpoint: dict[str, Any], architecture: str, config: dict
 
 def _shape(config: dict[str, Any]) -> dict[str, Any]:
     """Take what of a network's configuration its weights depend on."""
-    free = ["init_std", "attention", "window", "dilation", "global_tokens"]
+    free = ["init_std", "init", "zero_init", "attention", "window", "window_pattern", "dilation", "global_tokens"]
+    free += [name for name in config if name.startswith("rope_") and name != "rope_fraction"]
     if config.get("positions", "learned") != "learned":
         free.append("max_seq_len")
     shape = {key: value for key, value in config.items() if "dropout" not in key and key not in free}

@@ -128,7 +128,7 @@ def short(command: str) -> list[str]:
         return arguments
     if arguments[0] == "sweep":
         return short_sweep(command)
-    config = re.search(r"--config configs/(?:extras/\w+/)?(\w+)\.yaml", command)
+    config = re.search(r"--config configs/(?:extras/\w+/|modern/)?(\w+)\.yaml", command)
     data = shlex.split(DATA[config[1]]) if config and "--data.source" not in command else []
     options = SHORT.get(" ".join(arguments[:2]), SHORT.get(arguments[0], ""))
     if "compile true" in command:

@@ -36,7 +36,7 @@ def network_table(model: nn.Module) -> str:
         if isinstance(module, nn.Linear | nn.Embedding):
             kind += " " + " × ".join(map(str, module.weight.shape))
         lines.append(f"| {name} | {kind} | {n:,} | {n / total:.1%} |")
-        if isinstance(module, nn.Linear | nn.Embedding | nn.LayerNorm):
+        if isinstance(module, nn.Linear | nn.Embedding | nn.LayerNorm | nn.RMSNorm):
             return
         in_detail = not isinstance(module, nn.ModuleList)
         for i, (child, part) in enumerate(module.named_children()):

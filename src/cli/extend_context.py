@@ -101,11 +101,12 @@ def _with_global_projections(weights: dict[str, "Tensor"], config: "BERTConfig")
     import torch
 
     found = {n: t for n, t in weights.items() if not n.startswith(("encoder.pooler.", "next_sentence."))}
-    head_dim = config.d_model // config.n_heads
+    n_kv_heads = config.n_kv_heads or config.n_heads
+    n_rows = config.n_heads // n_kv_heads + 2  # of a group: see `src.nn.attention`
     for name, tensor in weights.items():
         prefix, qkv, part = name.rpartition("qkv.")
         if qkv:
-            q, k, v = tensor.unflatten(0, (config.n_heads, 3, head_dim)).unbind(1)
-            found[f"{prefix}global_q.{part}"] = q.flatten(0, 1)
-            found[f"{prefix}global_kv.{part}"] = torch.stack([k, v], 1).flatten(0, 2)
+            q, kv = tensor.unflatten(0, (n_kv_heads, n_rows, config.head_width)).split([n_rows - 2, 2], 1)
+            found[f"{prefix}global_q.{part}"] = q.flatten(0, 2)
+            found[f"{prefix}global_kv.{part}"] = kv.flatten(0, 2)
     return found

@@ -186,7 +186,8 @@ class PipelineStrategy(DDPStrategy):
         assert self._cut is not None
         shapes = self.task.model.steps(**arguments)[self._cut[k].stop - 1].shapes
         dtype, d_model = next(self.task.model.parameters()).dtype, self.task.config.d_model
-        return tuple(torch.empty(*shape, d_model, dtype=dtype, device=device) for shape in shapes)
+        whole = [shape if len(shape) > 2 else (*shape, d_model) for shape in shapes]
+        return tuple(torch.empty(*shape, dtype=dtype, device=device) for shape in whole)
 
     def _arguments(self, micro_batch: Batch) -> dict[str, Any]:
         return {**self.task.inputs(micro_batch), **self.task.targets(micro_batch)}

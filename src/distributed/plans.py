@@ -1,20 +1,40 @@
 """What each tensor-parallel rank holds of a network, read off the kinds of modules, so that it serves every one."""
 
-from torch import nn
-from torch.distributed.tensor import Replicate
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module
 from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel
 
 from src.errors import InputError
 from src.nn import CrossAttention, FeedForward, GlobalSelfAttention, Head, LearnedPositions, SelfAttention
+from src.nn.attention import HeadNorm
+
+
+class _OfHeads(ParallelStyle):
+    """A replicated weight that each rank applies to its own heads, (B, H, T, D): its gradient is the sum of theirs."""
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        def enter(_: nn.Module, inputs: tuple[Any, ...], mesh: DeviceMesh) -> tuple[Any, ...]:
+            return tuple(DTensor.from_local(x, mesh, (Shard(1),), run_check=False) for x in inputs)
+
+        def leave(_: nn.Module, output: Any, mesh: DeviceMesh) -> Tensor:
+            return output.to_local()
+
+        module = distribute_module(module, device_mesh, None, enter, leave)  # type: ignore[arg-type]
+        for parameter in module.parameters():  # FSDP, which takes their place, sums by itself
+            parameter.register_hook(lambda gradient: gradient.redistribute(placements=(Replicate(),)))
+        return module
 
 
 def tensor_plan(model: nn.Module) -> dict[str, ParallelStyle]:
     """Plan what each rank of a tensor-parallel group holds, by module name (Shoeybi et al. 2019, section 3).
 
-    Attention is cut by heads and the feed-forward network by its inner width: the first projection of each by columns,
-    the second by rows, and one sum over the ranks after it. A gated network's two first projections are cut alike. The
-    token embeddings and the output layer, one matrix where they are tied, are cut by the vocabulary. What the plan does
-    not name is replicated on every rank.
+    Attention is cut by heads, of grouped queries by groups, and the feed-forward network by its inner width: the first
+    projection of each by columns, the second by rows, and one sum over the ranks after it. A gated network's two first
+    projections are cut alike. The token embeddings and the output layer, one matrix where they are tied, are cut by the
+    vocabulary. What the plan does not name is replicated on every rank.
     """
     plan: dict[str, ParallelStyle] = {}
     for name, module in model.named_modules():
@@ -24,6 +44,8 @@ def tensor_plan(model: nn.Module) -> dict[str, ParallelStyle]:
                 plan |= {f"{name}.global_q": ColwiseParallel(), f"{name}.global_kv": ColwiseParallel()}
         elif isinstance(module, CrossAttention):
             plan |= {f"{name}.q": ColwiseParallel(), f"{name}.kv": ColwiseParallel(), f"{name}.out": RowwiseParallel()}
+        elif isinstance(module, HeadNorm):
+            plan[name] = _OfHeads()
         elif isinstance(module, FeedForward):
             plan |= {f"{name}.up": ColwiseParallel(), f"{name}.down": RowwiseParallel()}
             if module.gated:  # the same columns as of `up`, so that a rank multiplies pairs that belong together
@@ -37,9 +59,11 @@ def tensor_plan(model: nn.Module) -> dict[str, ParallelStyle]:
 
 def check_tensor_parallel(model: nn.Module, size: int) -> None:
     """Refuse a network that cannot be cut over ``size`` ranks."""
-    heads: int = getattr(model.config, "n_heads", size)
-    if heads % size:
-        raise InputError(f"n_heads {heads} cannot be divided over {size} tensor-parallel ranks: change one of the two")
+    for name in ("n_heads", "n_kv_heads"):
+        if (heads := getattr(model.config, name, None) or size) % size:
+            raise InputError(
+                f"{name} {heads} cannot be divided over {size} tensor-parallel ranks: change one of the two"
+            )
     for module in model.modules():
         if isinstance(module, SelfAttention) and list(module.parameters(recurse=False)):
             raise InputError("attention with a learned bias cannot be cut over tensor-parallel ranks: choose another")

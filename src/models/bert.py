@@ -3,78 +3,63 @@
 Shape letters: B batch, T tokens, M predicted positions, C = d_model, V = vocab_size, L = n_labels.
 """
 
-from dataclasses import dataclass
-from functools import partial
+import math
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from src.models.config import check, self_attention
-from src.models.network import Network, Step
+from src.models.network import Network, Step, stack
 from src.nn import (
+    POSITIONS,
     Block,
+    BlockConfig,
     Dropout,
     Head,
-    LearnedPositions,
     Mask,
     NormPlacement,
     SelfAttention,
     activation,
+    init_outputs,
+    make_norm,
     position_ids,
 )
 
 
 @dataclass(frozen=True)
-class BERTConfig:
+class BERTConfig(BlockConfig):
     """The shape of a BERT. The defaults are BERT base, 110M parameters.
 
     Args:
         vocab_size: number of tokens; a run takes it from its tokenizer.
         max_seq_len: how many positions there are, and so the longest input.
-        n_segments: kinds of segment, told apart by ``token_type_ids``.
-        d_model: width of the residual stream.
-        n_heads: attention heads; divides d_model.
+        n_segments: kinds of segment, told apart by ``token_type_ids``; 0 for none.
         n_layers: blocks.
-        d_ff: width of the feed-forward network; 4 x d_model if None.
         activation: of the feed-forward network and the masked-word head.
-        dropout: of the embeddings and of each sub-layer's output.
-        attention_dropout: of the attention weights.
-        norm: after each sub-layer (``post``, the paper) or before it (``pre``).
         init_std: deviation of the initial matrices and token embeddings; those of positions and segments start with
             the paper's 0.02. A narrow network needs about d_model^-0.5: with 0.02 at a width of 128, tokens are a
             third of the input, attention sees little of them, and next sentences are not learnt.
-        norm_eps: added to the variance in each layer norm; the default is that of the paper's code.
-        attention: how it is computed: a name in :data:`src.nn.kernels.KERNELS`.
-        window: how many tokens on each side every token sees, one number or one a block; all if None.
-        dilation: every so many-th token is seen, and the window spans so many times as far; one number or one a head.
-
-    Raises:
-        ValueError: for a shape that cannot work.
     """
 
     vocab_size: int = 30522
     max_seq_len: int = 512
     n_segments: int = 2
+    _: KW_ONLY
+    n_layers: int = 12
     d_model: int = 768
     n_heads: int = 12
-    n_layers: int = 12
-    d_ff: int | None = None
     activation: str = "gelu"
     dropout: float = 0.1
     attention_dropout: float = 0.1
     norm: NormPlacement = "post"
+    norm_eps: float = 1e-12  # of the paper's code
     init_std: float = 0.02
-    norm_eps: float = 1e-12
-    attention: str = "dense"
-    window: int | list[int] | None = None
-    dilation: int | list[int] = 1
 
     def __post_init__(self) -> None:
-        check(self)
-        for name, value in (("init_std", self.init_std), ("norm_eps", self.norm_eps)):
-            if value <= 0:
-                raise ValueError(f"{name} is {value}: it must be above 0")
+        super().__post_init__()
+        if self.n_segments < 0:
+            raise ValueError(f"n_segments is {self.n_segments}: it must be at least 0")
 
 
 @dataclass(frozen=True)
@@ -96,6 +81,7 @@ def init_weights(network: nn.Module, std: float) -> None:
             nn.init.trunc_normal_(parameter, std=deviation, a=-2 * deviation, b=2 * deviation)
         elif name.endswith("bias"):
             nn.init.zeros_(parameter)
+    init_outputs(network)
 
 
 def mean_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:
@@ -123,26 +109,16 @@ class BERTEncoder(Network):
         super().__init__()
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
-        self.position_embedding = LearnedPositions(config.max_seq_len, config.d_model)
-        self.segment_embedding = nn.Embedding(config.n_segments, config.d_model)
-        self.embedding_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
+        table, attention = POSITIONS[config.positions]
+        self.position_embedding = table(config.max_seq_len, config.d_model) if table else None
+        self.segment_embedding = nn.Embedding(config.n_segments, config.d_model) if config.n_segments else None
+        self.embedding_norm = make_norm(config)
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(
-            Block(
-                config.d_model,
-                config.n_heads,
-                config.d_ff or 4 * config.d_model,
-                config.activation,
-                config.dropout,
-                config.attention_dropout,
-                config.norm,
-                norm_eps=config.norm_eps,
-                attention=self_attention(config, i, self.attention),
-            )
-            for i in range(config.n_layers)
+            Block(config, i, attention=attention or self.attention) for i in range(config.n_layers)
         )
         # the last block of a post-norm stack has normed its output already
-        self.final_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps) if config.norm == "pre" else nn.Identity()
+        self.final_norm = make_norm(config) if config.norm == "pre" else nn.Identity()
         self.pooler = nn.Linear(config.d_model, config.d_model) if pooler else None
 
     def embed(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
@@ -151,10 +127,14 @@ class BERTEncoder(Network):
             raise ValueError(
                 f"{input_ids.shape[1]} tokens are more than the {self.config.max_seq_len} positions of this model"
             )
-        if token_type_ids is None:
-            token_type_ids = torch.zeros_like(input_ids)
-        x = self.token_embedding(input_ids) + self.segment_embedding(token_type_ids)
-        return self.dropout(self.embedding_norm(x + self.position_embedding(position_ids(input_ids))))
+        x = self.token_embedding(input_ids)
+        if self.config.positions == "sinusoidal":
+            x = x * math.sqrt(self.config.d_model)  # else the positions drown the tokens
+        if self.segment_embedding is not None:
+            x = x + self.segment_embedding(torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids)
+        if self.position_embedding is not None:
+            x = x + self.position_embedding(position_ids(input_ids))
+        return self.dropout(self.embedding_norm(x))
 
     def mask(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Mask:
         """Say which tokens each block may look at."""
@@ -178,12 +158,12 @@ class BERTEncoder(Network):
         Returns:
             The steps to (B, T, C).
         """
-        mask, shape = self.mask(input_ids, attention_mask, **masks), [input_ids.shape]
+        mask, shape = self.mask(input_ids, attention_mask, **masks), input_ids.shape
         embeddings = [self.token_embedding, self.segment_embedding, self.position_embedding, self.embedding_norm]
         return [
-            Step(lambda: self.embed(input_ids, token_type_ids), embeddings, shape),
-            *(Step(partial(block, mask=mask), [block], shape) for block in self.blocks),
-            Step(self.final_norm, [self.final_norm], shape),
+            Step(lambda: self.embed(input_ids, token_type_ids), embeddings, [shape]),
+            *stack(self.blocks, self.config, mask, shape),
+            Step(lambda x, *_: self.final_norm(x), [self.final_norm], [shape]),
         ]
 
     def pool(self, hidden: Tensor) -> Tensor:
@@ -200,9 +180,9 @@ class MaskedWordHead(nn.Module):
 
     def __init__(self, config: BERTConfig, token_embedding: nn.Embedding) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.d_model, config.d_model)
+        self.dense = nn.Linear(config.d_model, config.d_model, bias=config.bias)
         self.activation = activation(config.activation)
-        self.norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
+        self.norm = make_norm(config)
         self.decoder = Head(config.d_model, config.vocab_size)
         self.decoder.weight = token_embedding.weight
 

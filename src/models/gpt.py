@@ -4,107 +4,66 @@ Shape letters: B batch, T tokens, C = d_model, V = vocab_size.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from itertools import repeat
-from typing import NamedTuple
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
-from src.models.config import attention_span, check, self_attention
-from src.models.network import Network, Step
+from src.models.network import Network, Step, stack
 from src.nn import (
+    POSITIONS,
     Block,
+    BlockConfig,
     Dropout,
     Head,
     KVCache,
-    LearnedPositions,
     Mask,
-    NormPlacement,
     SelfAttention,
-    SinusoidalPositions,
+    init_outputs,
+    make_norm,
     position_ids,
 )
 
 
-class Positions(NamedTuple):
-    """A position encoding.
-
-    Args:
-        table: makes what gives a vector for each position, to be added to the token's, from max_seq_len and d_model.
-        attention: the self-attention, where that is what knows the positions.
-    """
-
-    table: Callable[[int, int], nn.Module] | None = None
-    attention: Callable[..., SelfAttention] = SelfAttention
-
-
-POSITIONS = {
-    "learned": Positions(LearnedPositions),  # GPT-2
-    "sinusoidal": Positions(SinusoidalPositions),
-    "rotary": Positions(attention=partial(SelfAttention, rotary=True)),
-    "alibi": Positions(),  # by the attention span
-}
-
-
 @dataclass(frozen=True)
-class GPTConfig:
-    """The shape of a GPT. The defaults are GPT-2's smallest, 124M parameters.
+class GPTConfig(BlockConfig):
+    """The shape of a GPT. The defaults are GPT-2's smallest, 124M parameters; `docs/modern.md` has today's choices.
 
     Args:
         vocab_size: number of tokens; a run takes it from its tokenizer.
         max_seq_len: how many positions there are, and so the longest context.
-        d_model: width of the residual stream.
-        n_heads: attention heads; divides d_model.
         n_layers: blocks.
-        d_ff: width of the feed-forward network; 4 x d_model if None.
-        activation: of the feed-forward network.
-        dropout: of the embeddings and of each sub-layer's output.
-        attention_dropout: of the attention weights.
-        norm: before each sub-layer (``pre``, GPT-2) or after it (``post``, the first GPT).
-        bias: whether linear layers and norms have one.
         tie_embeddings: whether the output layer is the token embedding transposed.
-        positions: ``learned`` (GPT-2) or ``sinusoidal`` embeddings; ``rotary`` or ``alibi`` within attention; or
-            another name in :data:`POSITIONS`.
-        attention: how it is computed: a name in :data:`src.nn.kernels.KERNELS`.
-        window: how many tokens before it each token sees, one number or one a block; all if None.
-        dilation: every so many-th token is seen, and the window spans so many times as far; one number or one a head.
-
-    Raises:
-        ValueError: for a shape that cannot work.
+        logit_softcap: what no logit exceeds (Gemma 2, section 2); None for no bound.
+        init: deviation of the initial matrices and embeddings: 0.02 (``normal``, GPT-2) or d_model^-0.5 (``width``).
+        mup_width: the width for which learning rate and initialisation were chosen, and from which those of this one
+            follow (muP: Yang et al. 2022, table 8), for heads of a fixed width; None for as they are.
     """
 
     vocab_size: int = 50257
     max_seq_len: int = 1024
+    _: KW_ONLY
+    n_layers: int = 12
+    tie_embeddings: bool = True
+    logit_softcap: float | None = None
+    init: Literal["normal", "width"] = "normal"
+    mup_width: int | None = None
     d_model: int = 768
     n_heads: int = 12
-    n_layers: int = 12
-    d_ff: int | None = None
     activation: str = "gelu_tanh"
     dropout: float = 0.1
     attention_dropout: float = 0.1
-    norm: NormPlacement = "pre"
-    bias: bool = True
-    tie_embeddings: bool = True
-    positions: str = "learned"
-    attention: str = "dense"
-    window: int | list[int] | None = None
-    dilation: int | list[int] = 1
 
     def __post_init__(self) -> None:
-        check(self)
-        if self.positions not in POSITIONS:
-            raise ValueError(f"positions is {self.positions!r}: choose one of {', '.join(POSITIONS)}")
-        if self.positions == "rotary" and self.d_model // self.n_heads % 2:
-            raise ValueError(
-                f"positions 'rotary' turns pairs: d_model / n_heads is {self.d_model // self.n_heads}, odd"
-            )
+        super().__post_init__()
+        if self.init not in ("normal", "width"):
+            raise ValueError(f"init is {self.init!r}: choose 'normal' or 'width'")
 
     @property
     def context(self) -> int | None:
-        """The longest context; None where any goes: no position is looked up, and no distance exceeds the window."""
-        return self.max_seq_len if POSITIONS[self.positions].table or self.window is None else None
+        """The longest context; None where any goes: no position is looked up, and no distance exceeds a window."""
+        windows = [self.window_of(layer) for layer in range(self.n_layers)]
+        return self.max_seq_len if POSITIONS[self.positions].table or None in windows else None
 
 
 class GPT(Network):
@@ -118,41 +77,35 @@ class GPT(Network):
         self.position_embedding = table(config.max_seq_len, config.d_model) if table else None
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(
-            Block(
-                config.d_model,
-                config.n_heads,
-                config.d_ff or 4 * config.d_model,
-                config.activation,
-                config.dropout,
-                config.attention_dropout,
-                config.norm,
-                bias=config.bias,
-                attention=self_attention(config, i, attention),
-            )
-            for i in range(config.n_layers)
+            Block(config, i, attention=attention or SelfAttention) for i in range(config.n_layers)
         )
         # the last block of a post-norm stack has normed its output already
-        self.final_norm = nn.LayerNorm(config.d_model, bias=config.bias) if config.norm == "pre" else nn.Identity()
-        self.head = Head(config.d_model, config.vocab_size, bias=False)
+        self.final_norm = make_norm(config) if config.norm == "pre" else nn.Identity()
+        self.head = Head(config.d_model, config.vocab_size, bias=False, softcap=config.logit_softcap)
+        self.logit_scale = self.matrix_lr_scale = (config.mup_width or config.d_model) / config.d_model
         self._init_weights()
         if config.tie_embeddings:
             self.head.weight = self.token_embedding.weight
 
     def _init_weights(self) -> None:
         """Normal with deviation 0.02, less by the depth for what is added to the residual stream (section 2.3)."""
+        config = self.config
+        deviation = 0.02 if config.init == "normal" else (config.mup_width or config.d_model) ** -0.5
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif parameter.dim() == 2:
+                std = deviation * math.sqrt(self.matrix_lr_scale) if name.startswith("blocks") else deviation
                 residual = name.endswith(("out.weight", "down.weight"))
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.n_layers) if residual else 0.02)
+                nn.init.normal_(parameter, std=std / math.sqrt(2 * config.n_layers) if residual else std)
+        init_outputs(self)
 
     def new_cache(self, max_len: int | None = None) -> list[KVCache]:
         """An empty cache for :meth:`steps`, one entry a block, for ``max_len`` tokens (the whole context if None).
 
         With a window a block keeps no more than that: the cache of any number of tokens has one size.
         """
-        spans = [attention_span(self.config, i).tokens for i in range(self.config.n_layers)]
+        spans = [self.config.span(layer).tokens for layer in range(self.config.n_layers)]
         return [KVCache(max_len or self.config.context, tokens) for tokens in spans]
 
     def embed(
@@ -196,11 +149,11 @@ class GPT(Network):
         """
         past = cache[0].length if cache else 0
         mask = Mask(past + input_ids.shape[1], True, past, attention_mask, documents)
-        shape, caches = [input_ids.shape], cache or repeat(None, len(self.blocks))
+        shape = input_ids.shape
         embeddings = [self.token_embedding, self.position_embedding]
         return [
-            Step(lambda: self.embed(input_ids, attention_mask, past, documents), embeddings, shape),
-            *(Step(partial(b, mask=mask, cache=c), [b], shape) for b, c in zip(self.blocks, caches, strict=True)),
-            Step(self.final_norm, [self.final_norm], shape),
-            Step(lambda x: self.head(x, labels=labels), [self.head]),
+            Step(lambda: self.embed(input_ids, attention_mask, past, documents), embeddings, [shape]),
+            *stack(self.blocks, self.config, mask, shape, cache),
+            Step(lambda x, *_: self.final_norm(x), [self.final_norm], [shape]),
+            Step(lambda x: self.head(x * self.logit_scale if self.config.mup_width else x, labels=labels), [self.head]),
         ]

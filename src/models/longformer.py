@@ -7,13 +7,13 @@ BERT's pooler and its head for next sentences are left out.
 Shape letters: B batch, T tokens, M predicted positions, C = d_model, V = vocab_size.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from torch import Tensor
 
 from src.models.bert import MASKED, BERTConfig, BERTEncoder, BERTOutput, MaskedWordHead, at, init_weights
 from src.models.network import Network, Step
-from src.nn import GlobalSelfAttention, GlobalTokens, Mask
+from src.nn import POSITIONS, GlobalSelfAttention, GlobalTokens, Mask
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class LongformerConfig(BERTConfig):
     """The shape of a Longformer. The defaults are Longformer base, but for its vocabulary.
 
     Args:
-        max_seq_len: how many positions there are, and so the longest input.
         attention: how windows are computed: ``sliding_window``; or ``dense``, in quadratic time.
         window: how many tokens on each side every token sees, one number or one a block.
         global_tokens: positions that are global in every input; 0 is [CLS].
     """
 
     max_seq_len: int = 4096
+    _: KW_ONLY
     attention: str = "sliding_window"
     window: int | list[int] = 256
     global_tokens: list[int] = field(default_factory=lambda: [0])
@@ -38,6 +38,13 @@ class LongformerConfig(BERTConfig):
             raise ValueError(f"attention is {self.attention!r}: a Longformer has 'sliding_window' or 'dense'")
         if self.window is None:
             raise ValueError("window is null: a Longformer needs one, the tokens on each side")
+        if self.positions == "alibi" or POSITIONS[self.positions].attention:
+            raise ValueError(
+                f"positions is {self.positions!r}: a Longformer's attention, which has global tokens, takes 'learned', "
+                "'sinusoidal' or 'rotary'"
+            )
+        if self.attention_softcap is not None:
+            raise ValueError(f"attention_softcap is {self.attention_softcap}: a Longformer's global tokens have none")
         outside = [p for p in self.global_tokens if not 0 <= p < self.max_seq_len]
         if outside or len(set(self.global_tokens)) < len(self.global_tokens):
             raise ValueError(

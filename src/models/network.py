@@ -2,9 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
+
+from src.nn import BlockConfig, KVCache, Mask
 
 
 class Step(NamedTuple):
@@ -13,7 +16,8 @@ class Step(NamedTuple):
     Args:
         run: from what the step before gives to what the next one takes; the last one gives the network's output.
         modules: what it calls.
-        shapes: (batch, seq) of each of the tensors (batch, seq, d_model) that it gives; none of the last step.
+        shapes: (batch, seq) of each of the tensors (batch, seq, d_model) that it gives, and the whole shape of any
+            other; none of the last step.
         fraction: of the positions that go through it, where it computes at some of them alone.
     """
 
@@ -21,6 +25,35 @@ class Step(NamedTuple):
     modules: Sequence[nn.Module | None]
     shapes: Sequence[Sequence[int]] = ()
     fraction: float = 1.0
+
+
+def stack(
+    blocks: Sequence[Any],
+    config: BlockConfig,
+    mask: Mask,
+    shape: Sequence[int],
+    caches: Sequence[KVCache | None] | None = None,
+) -> list[Step]:
+    """List the steps through a stack of blocks, one each.
+
+    Args:
+        blocks: of the stack.
+        config: of the network.
+        mask: which keys are visible.
+        shape: (batch, seq).
+        caches: of each block.
+
+    Returns:
+        Steps from and to (batch, seq, d_model); with a value residual, the values of the first block come along.
+    """
+
+    def through(block: Any, cache: KVCache | None, x: Tensor, values: Tensor | None = None) -> Any:
+        return block(x, mask, cache, values=values)
+
+    values = (shape[0], config.n_kv_heads or config.n_heads, shape[1], config.head_width)
+    shapes = [shape, values] if config.value_residual else [shape]
+    caches = caches or [None] * len(blocks)
+    return [Step(partial(through, b, c), [b], shapes) for b, c in zip(blocks, caches, strict=True)]
 
 
 def run(steps: Iterable[Step], *state: Any) -> Any:
@@ -37,6 +70,8 @@ class Network(nn.Module, ABC):
     The tensors that one step gives are all that the next one needs of it: a pipeline sends them from one process to
     another, and has the arguments on each.
     """
+
+    matrix_lr_scale = 1.0  # on the learning rate of the blocks' matrices, by the width: see GPTConfig.mup_width
 
     @abstractmethod
     def steps(self, *inputs: Any, **options: Any) -> list[Step]:

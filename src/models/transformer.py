@@ -4,63 +4,66 @@ Shape letters: B batch, S source tokens, T target tokens, C = d_model, V = vocab
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from src.models.config import attention_span, check, self_attention
-from src.models.network import Network, Step, run
-from src.nn import Block, Dropout, Head, KVCache, Mask, NormPlacement, SinusoidalPositions, padding_mask, position_ids
+from src.models.network import Network, Step, run, stack
+from src.nn import (
+    POSITIONS,
+    Block,
+    BlockConfig,
+    Dropout,
+    Head,
+    KVCache,
+    Mask,
+    NormPlacement,
+    SelfAttention,
+    init_outputs,
+    make_norm,
+    padding_mask,
+    position_ids,
+)
 
 
 @dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(BlockConfig):
     """The shape of a Transformer. The defaults are the paper's base model, but for its shared vocabulary.
 
     Args:
         vocab_size: tokens of the target; a run takes it from its tokenizer.
         source_vocab_size: tokens of the source; that of the target if None.
         max_seq_len: how many positions there are on either side, and so the longest input and output.
-        d_model: width of the residual stream.
-        n_heads: attention heads; divides d_model.
         n_encoder_layers: blocks of the encoder.
         n_decoder_layers: blocks of the decoder.
-        d_ff: width of the feed-forward network; 4 x d_model if None.
-        activation: of the feed-forward network.
-        dropout: of the embeddings and of each sub-layer's output.
-        attention_dropout: of the attention weights.
-        norm: after each sub-layer (``post``, the paper) or before it (``pre``).
         tie_embeddings: whether source, target and output layer have one matrix (section 3.4); this needs one
             vocabulary for both languages.
-        attention: how self-attention is computed: a name in :data:`src.nn.kernels.KERNELS`.
+        positions: of self-attention, as in the other networks; cross-attention has none of its own.
         window: how many tokens each token sees before it, and in the encoder behind it; all if None.
-        dilation: every so many-th token is seen, and the window spans so many times as far; one number or one a head.
-
-    Raises:
-        ValueError: for a shape that cannot work.
     """
 
     vocab_size: int = 37000
     source_vocab_size: int | None = None
     max_seq_len: int = 1024
-    d_model: int = 512
-    n_heads: int = 8
+    _: KW_ONLY
     n_encoder_layers: int = 6
     n_decoder_layers: int = 6
-    d_ff: int | None = None
+    tie_embeddings: bool = False
+    d_model: int = 512
+    n_heads: int = 8
     activation: str = "relu"
     dropout: float = 0.1
-    attention_dropout: float = 0.0
     norm: NormPlacement = "post"
-    tie_embeddings: bool = False
-    attention: str = "dense"
+    positions: str = "sinusoidal"
     window: int | None = None
-    dilation: int | list[int] = 1
 
     def __post_init__(self) -> None:
-        check(self)
+        super().__post_init__()
+        for name in ("parallel", "value_residual"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is true: blocks with cross-attention have none, only those of a GPT or BERT")
         if self.tie_embeddings and self.source_vocab_size not in (None, self.vocab_size):
             raise ValueError(
                 f"tie_embeddings needs one vocabulary for both languages: the source has {self.source_vocab_size} "
@@ -87,31 +90,19 @@ class Transformer(Network):
             if config.tie_embeddings
             else nn.Embedding(config.source_vocab_size or config.vocab_size, config.d_model)
         )
-        self.positions = SinusoidalPositions(config.max_seq_len, config.d_model)
+        table, attention = POSITIONS[config.positions]
+        self.positions = table(config.max_seq_len, config.d_model) if table else None
         self.dropout = Dropout(config.dropout)
-        self.encoder = nn.ModuleList(self._block() for _ in range(config.n_encoder_layers))
-        self.decoder = nn.ModuleList(self._block(cross_attention=True) for _ in range(config.n_decoder_layers))
+        block = partial(Block, config, attention=attention or SelfAttention)
+        self.encoder = nn.ModuleList(block(i) for i in range(config.n_encoder_layers))
+        self.decoder = nn.ModuleList(block(i, cross_attention=True) for i in range(config.n_decoder_layers))
         # the last block of a post-norm stack has normed its output already
-        self.encoder_norm = nn.LayerNorm(config.d_model) if config.norm == "pre" else nn.Identity()
-        self.decoder_norm = nn.LayerNorm(config.d_model) if config.norm == "pre" else nn.Identity()
+        self.encoder_norm = make_norm(config) if config.norm == "pre" else nn.Identity()
+        self.decoder_norm = make_norm(config) if config.norm == "pre" else nn.Identity()
         self.head = Head(config.d_model, config.vocab_size, bias=False)
         self._init_weights()
         if config.tie_embeddings:
             self.head.weight = self.target_embedding.weight
-
-    def _block(self, cross_attention: bool = False) -> Block:
-        config = self.config
-        return Block(
-            config.d_model,
-            config.n_heads,
-            config.d_ff or 4 * config.d_model,
-            config.activation,
-            config.dropout,
-            config.attention_dropout,
-            config.norm,
-            cross_attention,
-            attention=self_attention(config),
-        )
 
     def _init_weights(self) -> None:
         """As the paper's code: Glorot's uniform for the layers; what is scaled by sqrt(d_model), or gives logits, less.
@@ -121,30 +112,35 @@ class Transformer(Network):
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
-            elif "embedding" in name or name.startswith("head"):
+            elif "embedding" in name or name.startswith(("head", "positions")):
                 nn.init.normal_(parameter, std=self.config.d_model**-0.5)
             elif parameter.dim() == 2:
                 nn.init.xavier_uniform_(parameter)
+        init_outputs(self)
 
     def new_cache(self, source_len: int, target_len: int) -> list[DecoderCache]:
         """An empty cache for :meth:`decode`, one entry a block, for sources and targets of at most these lengths."""
-        window = attention_span(self.config).tokens
-        return [DecoderCache(KVCache(target_len, window), KVCache(source_len)) for _ in self.decoder]
+        windows = [self.config.span(layer).tokens for layer in range(self.config.n_decoder_layers)]
+        return [DecoderCache(KVCache(target_len, window), KVCache(source_len)) for window in windows]
 
     def _embed(self, embedding: nn.Embedding, ids: Tensor, past: int = 0) -> Tensor:
         length = past + ids.shape[1]
         if length > self.config.max_seq_len:
             raise ValueError(f"{length} tokens are more than the {self.config.max_seq_len} positions of this model")
-        scaled = embedding(ids) * math.sqrt(self.config.d_model)
-        return self.dropout(scaled + self.positions(position_ids(ids, offset=past)))
+        x = embedding(ids) * math.sqrt(self.config.d_model)
+        if self.positions is not None:
+            x = x + self.positions(position_ids(ids, offset=past))
+        return self.dropout(x)
 
     def encoder_steps(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> list[Step]:
         """Read the source: the steps to (B, S, C). Arguments as in :meth:`steps`."""
-        mask, shape = Mask(input_ids.shape[1], attention_mask=attention_mask), [input_ids.shape]
+        mask, shape = Mask(input_ids.shape[1], attention_mask=attention_mask), input_ids.shape
         return [
-            Step(lambda: self._embed(self.source_embedding, input_ids), [self.source_embedding], shape),
-            *(Step(partial(block, mask=mask), [block], shape) for block in self.encoder),
-            Step(self.encoder_norm, [self.encoder_norm], shape),
+            Step(
+                lambda: self._embed(self.source_embedding, input_ids), [self.source_embedding, self.positions], [shape]
+            ),
+            *stack(self.encoder, self.config, mask, shape),
+            Step(self.encoder_norm, [self.encoder_norm], [shape]),
         ]
 
     def decoder_steps(
@@ -169,7 +165,7 @@ class Transformer(Network):
             return self.decoder[i](x, mask, target, memory, memory_mask, source), memory
 
         return [
-            Step(embed, [self.target_embedding], shapes),
+            Step(embed, [self.target_embedding, self.positions], shapes),
             *(Step(partial(through, i), [block], shapes) for i, block in enumerate(self.decoder)),
             Step(lambda x, memory: self.decoder_norm(x), [self.decoder_norm], shapes[:1]),
         ]

@@ -1,21 +1,32 @@
 """Layers that every architecture shares. Plain torch."""
 
 from src.nn.attention import CrossAttention, GlobalSelfAttention, SelfAttention
-from src.nn.blocks import Block, NormPlacement
+from src.nn.blocks import Block, init_outputs, make_norm
 from src.nn.cache import KVCache
+from src.nn.config import BlockConfig, NormPlacement
 from src.nn.cpu import Dropout
 from src.nn.cross_entropy import Head, summed_cross_entropy
 from src.nn.feed_forward import ACTIVATIONS, GATED, FeedForward, activation
 from src.nn.kernels import KERNELS
 from src.nn.masks import AttentionSpan, GlobalTokens, Mask, padding_mask
-from src.nn.positions import LearnedPositions, SinusoidalPositions, alibi_slopes, position_ids
+from src.nn.positions import (
+    POSITIONS,
+    LearnedPositions,
+    Positions,
+    Rope,
+    SinusoidalPositions,
+    alibi_slopes,
+    position_ids,
+)
 
 __all__ = [
     "ACTIVATIONS",
     "GATED",
     "KERNELS",
+    "POSITIONS",
     "AttentionSpan",
     "Block",
+    "BlockConfig",
     "CrossAttention",
     "Dropout",
     "FeedForward",
@@ -26,10 +37,14 @@ __all__ = [
     "LearnedPositions",
     "Mask",
     "NormPlacement",
+    "Positions",
+    "Rope",
     "SelfAttention",
     "SinusoidalPositions",
     "activation",
     "alibi_slopes",
+    "init_outputs",
+    "make_norm",
     "padding_mask",
     "position_ids",
     "summed_cross_entropy",

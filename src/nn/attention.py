@@ -1,6 +1,7 @@
 """Multi-head attention (Vaswani et al. 2017, section 3.2): ``softmax(q k^T / sqrt(D)) v`` in each head.
 
-Shape letters: B batch, H heads, T queries, S keys, C = d_model, D = C / H, G global tokens.
+Shape letters: B batch, H heads, G of them of keys and values, T queries, S keys, C = d_model, D width of a head, N
+global tokens.
 """
 
 from dataclasses import replace
@@ -10,22 +11,36 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from src.nn.cache import KeyPositions, KVCache
-from src.nn.cpu import attend
+from src.nn.config import BlockConfig
+from src.nn.cpu import attend, repeat_heads
 from src.nn.kernels import KERNELS
-from src.nn.masks import AttentionSpan, Mask, padding_mask
-from src.nn.positions import rotary_angles, rotate
+from src.nn.masks import Mask, padding_mask
+from src.nn.positions import Rope, rotate
+
+
+class HeadNorm(nn.RMSNorm):
+    """Bring each head's queries or keys (B, H, T, D) to a root mean square of 1, times a weight (D)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).to(x.dtype)  # float32 weights make float32 of bfloat16, which the values have
 
 
 class _Attention(nn.Module):
-    """What self- and cross-attention share: the heads, and the output projection."""
+    """What self- and cross-attention share: the heads, and the output projection.
 
-    def __init__(self, d_model: int, n_heads: int, dropout: float, bias: bool) -> None:
+    With grouped queries (Ainslie et al. 2023) there are G heads of keys and values, each for the R = H / G heads of
+    queries of its group; with one, it is multi-query attention (Shazeer 2019).
+    """
+
+    def __init__(self, config: BlockConfig) -> None:
         super().__init__()
-        if d_model % n_heads:
-            raise ValueError(f"d_model {d_model} is not divisible by n_heads {n_heads}")
-        self.head_dim = d_model // n_heads
-        self.dropout = dropout
-        self.out = nn.Linear(d_model, d_model, bias=bias)
+        self.head_dim = config.head_width
+        self.n_kv_heads = config.n_kv_heads or config.n_heads
+        self.dropout = config.attention_dropout
+        self.out = nn.Linear(config.n_heads * self.head_dim, config.d_model, bias=config.bias)
+        # of queries and keys in each head (Henry et al. 2020; Dehghani et al. 2023), with one weight for all heads
+        norms = [HeadNorm(self.head_dim, config.norm_eps) if config.qk_norm else nn.Identity() for _ in range(2)]
+        self.q_norm, self.k_norm = norms
 
     def _heads(self, projected: Tensor, n: int) -> tuple[Tensor, ...]:
         """(B, T, H·n·D) to ``n`` tensors (B, H, T, D).
@@ -44,13 +59,16 @@ class _Attention(nn.Module):
     def _dropout_now(self) -> float:
         return self.dropout if self.training else 0.0
 
-    def _softmax(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+    def _softmax(self, q: Tensor, k: Tensor, mask: Tensor | None, softcap: float | None = None) -> Tensor:
         """The attention weights ``softmax(q k^T / sqrt(D))``, (B, H, T, S), which the fast kernels do not return.
 
         Args:
             mask: boolean, true where a key is visible; or numbers to add to the scores; None if all are visible.
+            softcap: see :class:`src.nn.masks.AttentionSpan`.
         """
-        scores = q @ k.transpose(2, 3) / self.head_dim**0.5
+        scores = q @ repeat_heads(k, q.shape[1]).transpose(2, 3) / self.head_dim**0.5
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
         return scores.softmax(-1)
@@ -63,28 +81,19 @@ class SelfAttention(_Attention):
     heads side by side (B, T, C), times ``W_out``, are the output.
 
     Args:
-        d_model: width of the residual stream.
-        n_heads: number of heads.
-        dropout: of the attention weights.
-        bias: whether the projections have one.
-        kernel: name in :data:`src.nn.kernels.KERNELS`.
-        span: how far each head looks.
-        rotary: whether queries and keys are rotated by their positions.
+        config: its shape and choices.
+        layer: the number of its block, on which the window may depend.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        n_heads: int,
-        dropout: float = 0.0,
-        bias: bool = True,
-        kernel: str = "dense",
-        span: AttentionSpan = AttentionSpan(),  # noqa: B008  frozen
-        rotary: bool = False,
-    ) -> None:
-        super().__init__(d_model, n_heads, dropout, bias)
-        self.kernel, self.span, self.rotary = KERNELS[kernel], span, rotary
-        self.qkv = nn.Linear(d_model, 3 * d_model, bias=bias)
+    def __init__(self, config: BlockConfig, layer: int = 0) -> None:
+        super().__init__(config)
+        self.span, self.rope = config.span(layer), config.rope(layer)
+        # blocks that see all tokens, among others with a window, have no blocks of keys to skip
+        windowless = config.attention == "sliding_window" and self.span.window is None
+        self.kernel = KERNELS["dense" if windowless else config.attention]
+        n_rows = (config.n_heads + 2 * self.n_kv_heads) * self.head_dim
+        self.qkv = nn.Linear(config.d_model, n_rows, bias=config.bias)
+        self.queries_per_key = config.n_heads // self.n_kv_heads
 
     def shard_heads(self, rank: int, world_size: int) -> None:
         """Keep the dilation and ALiBi slopes of this rank's heads alone, of equally many for each rank."""
@@ -93,22 +102,32 @@ class SelfAttention(_Attention):
         dilation, slopes = self.span.dilation[mine], self.span.alibi_slopes[mine]
         self.span = replace(self.span, dilation=dilation, alibi_slopes=slopes)
 
-    def forward(self, x: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Mask, cache: KVCache | None = None, values: list[Tensor] | None = None
+    ) -> Tensor:
         """Attend.
 
         Args:
             x: (B, T, C).
             mask: which keys are visible: of ``x``, or of the tokens in the cache and ``x``.
             cache: holds the keys and values of earlier tokens; those of ``x`` are added to it.
+            values: of the first block, (B, G, T, D), with whose mean the values here are replaced; if it is empty, this
+                is the first block, and its values are put into it (value residual: Zhou et al. 2024, section 3.2).
 
         Returns:
             (B, T, C).
         """
-        return self._merge(self._attend(x, mask, cache))
+        return self._merge(self._attend(x, mask, cache, values))
 
-    def _attend(self, x: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:
+    def _attend(
+        self, x: Tensor, mask: Mask, cache: KVCache | None = None, values: list[Tensor] | None = None
+    ) -> Tensor:
         """The heads' outputs, (B, H, T, D)."""
         q, k, v = self._queries_keys_values(x, mask)
+        if values:
+            v = (v + values[0].to(v.dtype)) / 2
+        elif values is not None:
+            values.append(v)
         past: tuple[KeyPositions, ...] = ()
         if cache is not None:
             k, v, positions = cache.append(k, v)
@@ -116,10 +135,13 @@ class SelfAttention(_Attention):
         return self.kernel(q, k, v, mask, self.span, self._dropout_now, *past)
 
     def _queries_keys_values(self, x: Tensor, mask: Mask) -> tuple[Tensor, ...]:
-        """Of each head, (B, H, T, D); queries and keys with their positions in them if these are rotary."""
-        q, k, v = self._heads(self.qkv(x), 3)
-        if self.rotary:
-            angles = mask.cached(_angles, self.head_dim, x.device)
+        """Of each head, (B, H, T, D) and twice (B, G, T, D); with their positions in q and k if these are rotary."""
+        # the rows of a group are its queries, then its key, then its value: of an ungrouped head q, k, v
+        *queries, k, v = self._heads(self.qkv(x), self.queries_per_key + 2)
+        q = queries[0] if len(queries) == 1 else torch.stack(queries, 2).flatten(1, 2)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if self.rope is not None:
+            angles = mask.cached(_angles, self.rope, x.device)
             q, k = rotate(q, *angles), rotate(k, *angles)
         return q, k, v
 
@@ -129,20 +151,29 @@ class SelfAttention(_Attention):
         matrix = mask.matrix(self.span, q.dtype, q.device)
         if matrix is None and mask.causal:
             matrix = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
-        return self._softmax(q, k, matrix)
+        return self._softmax(q, k, matrix, self.span.softcap)
 
 
-def _angles(mask: Mask, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    return rotary_angles(torch.arange(mask.past, mask.length, device=device), head_dim)
+def _angles(mask: Mask, rope: Rope, device: torch.device) -> tuple[Tensor, Tensor]:
+    return rope.angles(torch.arange(mask.past, mask.length, device=device))
 
 
 class CrossAttention(_Attention):
     """Queries from one sequence, keys and values from another, the memory (section 3.2.3, first item)."""
 
-    def __init__(self, d_model: int, n_heads: int, dropout: float = 0.0, bias: bool = True) -> None:
-        super().__init__(d_model, n_heads, dropout, bias)
-        self.q = nn.Linear(d_model, d_model, bias=bias)
-        self.kv = nn.Linear(d_model, 2 * d_model, bias=bias)
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__(config)
+        self.q = nn.Linear(config.d_model, config.n_heads * self.head_dim, bias=config.bias)
+        self.kv = nn.Linear(config.d_model, 2 * self.n_kv_heads * self.head_dim, bias=config.bias)
+
+    def _queries(self, x: Tensor) -> Tensor:
+        """(B, H, T, D)."""
+        return self.q_norm(*self._heads(self.q(x), 1))
+
+    def _keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, G, S, D) of each."""
+        k, v = self._heads(self.kv(memory), 2)
+        return self.k_norm(k), v
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Attend from ``x`` (B, T, C) to ``memory`` (B, S, C).
@@ -158,11 +189,11 @@ class CrossAttention(_Attention):
             cache: of the memory's keys and values.
         """
         shape = x.shape
-        (q,) = self._heads(self.q(x.reshape(memory.shape[0], -1, shape[2])), 1)
+        q = self._queries(x.reshape(memory.shape[0], -1, shape[2]))
         if cache is not None and cache.length:
             k, v = cache.keys_values()
         else:
-            k, v = self._heads(self.kv(memory), 2)
+            k, v = self._keys_values(memory)
             if cache is not None:
                 k, v, _ = cache.append(k, v)
         y = attend(q, k, v, attn_mask=mask, dropout_p=self._dropout_now)
@@ -170,8 +201,7 @@ class CrossAttention(_Attention):
 
     def weights(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
         """As :meth:`SelfAttention.weights`, (B, H, T, S)."""
-        (q,), (k, _) = self._heads(self.q(x), 1), self._heads(self.kv(memory), 2)
-        return self._softmax(q, k, mask)
+        return self._softmax(self._queries(x), self._keys_values(memory)[0], mask)
 
 
 class GlobalSelfAttention(SelfAttention):
@@ -181,27 +211,21 @@ class GlobalSelfAttention(SelfAttention):
     to the global ones too, by the projections of their window.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        n_heads: int,
-        dropout: float = 0.0,
-        bias: bool = True,
-        kernel: str = "dense",
-        span: AttentionSpan = AttentionSpan(),  # noqa: B008  frozen
-    ) -> None:
-        super().__init__(d_model, n_heads, dropout, bias, kernel, span)
-        self.global_q = nn.Linear(d_model, d_model, bias=bias)
-        self.global_kv = nn.Linear(d_model, 2 * d_model, bias=bias)
+    def __init__(self, config: BlockConfig, layer: int = 0) -> None:
+        super().__init__(config, layer)
+        self.global_q = nn.Linear(config.d_model, config.n_heads * self.head_dim, bias=config.bias)
+        self.global_kv = nn.Linear(config.d_model, 2 * self.n_kv_heads * self.head_dim, bias=config.bias)
 
-    def forward(self, x: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Mask, cache: KVCache | None = None, values: list[Tensor] | None = None
+    ) -> Tensor:
         """Attend: (B, T, C) to the same. There is no cache: this is for encoders."""
         assert cache is None
-        y = self._attend(x, mask)
+        y = self._attend(x, mask, values=values)
         if mask.global_tokens is not None and mask.global_tokens.index.shape[1]:
-            q, k, v = self._global_queries_keys_values(x, mask.global_tokens.index)
-            visible = padding_mask(mask.attention_mask)
-            of_global = scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=self._dropout_now)
+            q, k, v = self._global_queries_keys_values(x, mask, mask.global_tokens.index)
+            visible, grouped = padding_mask(mask.attention_mask), self.queries_per_key > 1
+            of_global = scaled_dot_product_attention(q, k, v, visible, self._dropout_now, enable_gqa=grouped)
             y = _with_global(y, of_global, mask.global_tokens.flags)
         return self._merge(y)
 
@@ -209,20 +233,24 @@ class GlobalSelfAttention(SelfAttention):
         """As :meth:`SelfAttention.weights`, with those of the global tokens in their rows."""
         weights = super().weights(x, mask)
         if mask.global_tokens is not None and mask.global_tokens.index.shape[1]:
-            q, k, _ = self._global_queries_keys_values(x, mask.global_tokens.index)
+            q, k, _ = self._global_queries_keys_values(x, mask, mask.global_tokens.index)
             of_global = self._softmax(q, k, padding_mask(mask.attention_mask))
             weights = _with_global(weights, of_global, mask.global_tokens.flags)
         return weights
 
-    def _global_queries_keys_values(self, x: Tensor, index: Tensor) -> tuple[Tensor, ...]:
-        """Queries of the global tokens, (B, H, G, D), and the keys and values of all, (B, H, T, D)."""
+    def _global_queries_keys_values(self, x: Tensor, mask: Mask, index: Tensor) -> tuple[Tensor, ...]:
+        """Queries of the global tokens, (B, H, N, D), and the keys and values of all, (B, G, T, D)."""
         (q,) = self._heads(self.global_q(x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))), 1)
         k, v = self._heads(self.global_kv(x), 2)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if self.rope is not None:
+            cos, sin = mask.cached(_angles, self.rope, x.device)
+            q, k = rotate(q, cos[index][:, None], sin[index][:, None]), rotate(k, cos, sin)
         return q, k, v
 
 
 def _with_global(of_all: Tensor, of_global: Tensor, flags: Tensor) -> Tensor:
-    """The rows of all tokens, (B, H, T, ...), with those of the global ones, (B, H, G, ...), at their positions."""
+    """The rows of all tokens, (B, H, T, ...), with those of the global ones, (B, H, N, ...), at their positions."""
     # the number of each global token; of the others it is not used
     number = (flags.cumsum(1) - 1).clamp(min=0)[:, None, :, None]
     return of_global.gather(2, number.expand_as(of_all)).where(flags[:, None, :, None], of_all)

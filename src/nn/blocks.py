@@ -1,61 +1,57 @@
-"""The transformer block: attention and feed-forward, each with a residual connection and a layer norm."""
+"""The transformer block: attention and feed-forward, each with a residual connection and a norm."""
 
 from collections.abc import Callable
-from typing import Literal
 
 from torch import Tensor, nn
 
 from src.nn.attention import CrossAttention, SelfAttention
 from src.nn.cache import KVCache
+from src.nn.config import BlockConfig
 from src.nn.cpu import Dropout
 from src.nn.feed_forward import FeedForward
 from src.nn.masks import Mask
 
-NormPlacement = Literal["pre", "post"]
+
+def make_norm(config: BlockConfig) -> nn.Module:
+    """A norm of the residual stream: layer norm (Ba et al. 2016), or ``x / rms(x) * w`` (Zhang and Sennrich 2019)."""
+    if config.norm_type == "layer":
+        return nn.LayerNorm(config.d_model, config.norm_eps, bias=config.bias)
+    return nn.RMSNorm(config.d_model, config.norm_eps, elementwise_affine=config.norm_type == "rms")
 
 
 class Block(nn.Module):
     """One layer of an encoder or decoder, (batch, seq, d_model) to the same.
 
+    ``norm`` says where the norms are: ``post`` is ``norm(x + f(x))`` as in the original Transformer and BERT, ``pre``
+    is ``x + f(norm(x))`` as in GPT-2 (Xiong et al. 2020 compare the two); in parallel, both sub-layers read the same
+    norm. Dropout is on the output of each sub-layer, before it is added (Vaswani et al. 2017, section 5.4).
+
     Args:
-        d_model: width of the residual stream.
-        n_heads: number of attention heads.
-        d_ff: width of the feed-forward network.
-        activation: name in :data:`src.nn.feed_forward.ACTIVATIONS`.
-        dropout: on the output of each sub-layer, before it is added (Vaswani et al. 2017, section 5.4).
-        attention_dropout: on the attention weights.
-        norm: ``post`` is ``norm(x + f(x))`` as in the original Transformer and BERT, ``pre`` is ``x + f(norm(x))`` as
-            in GPT-2 (Xiong et al. 2020 compare the two).
+        config: its shape and choices.
+        layer: its number in the stack.
         cross_attention: whether there is a second attention, to an encoder's output.
-        norm_eps: added to the variance in each layer norm.
-        bias: whether linear layers and norms have one.
-        attention: makes the self-attention, from its first four arguments.
+        attention: makes the self-attention, from the configuration and the number.
     """
 
     def __init__(
         self,
-        d_model: int,
-        n_heads: int,
-        d_ff: int,
-        activation: str,
-        dropout: float = 0.0,
-        attention_dropout: float = 0.0,
-        norm: NormPlacement = "pre",
+        config: BlockConfig,
+        layer: int = 0,
         cross_attention: bool = False,
-        norm_eps: float = 1e-5,
-        bias: bool = True,
-        attention: Callable[[int, int, float, bool], SelfAttention] = SelfAttention,
+        attention: Callable[[BlockConfig, int], nn.Module] = SelfAttention,
     ) -> None:
         super().__init__()
-        self.norm = norm
-        self.dropout = Dropout(dropout)
-        self.attention = attention(d_model, n_heads, attention_dropout, bias)
-        self.attention_norm = nn.LayerNorm(d_model, eps=norm_eps, bias=bias)
+        self.config, self.norm = config, config.norm
+        self.dropout = Dropout(config.dropout)
+        self.attention = attention(config, layer)
+        self.attention_norm = make_norm(config) if layer or config.first_norm else nn.Identity()
         if cross_attention:
-            self.cross_attention = CrossAttention(d_model, n_heads, attention_dropout, bias)
-            self.cross_attention_norm = nn.LayerNorm(d_model, eps=norm_eps, bias=bias)
-        self.feed_forward = FeedForward(d_model, d_ff, activation, bias)
-        self.feed_forward_norm = nn.LayerNorm(d_model, eps=norm_eps, bias=bias)
+            self.cross_attention = CrossAttention(config)
+            self.cross_attention_norm = make_norm(config)
+        d_ff = config.d_ff or 4 * config.d_model
+        self.feed_forward = FeedForward(config.d_model, d_ff, config.activation, config.bias, config.gated)
+        if not config.parallel:
+            self.feed_forward_norm = make_norm(config)
 
     def _residual(self, x: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         if self.norm == "pre":
@@ -70,9 +66,32 @@ class Block(nn.Module):
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
         memory_cache: KVCache | None = None,
+        values: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Masks and caches as in the two attentions; ``memory`` (batch, source, d_model) for cross-attention.
+
+        With a value residual, ``values`` (batch, n_kv_heads, seq, head_dim) are those of the first block, which takes
+        None, and each block returns them beside its output.
+        """
+        if not self.config.value_residual:
+            return self._forward(x, lambda y: self.attention(y, mask, cache), memory, memory_mask, memory_cache)
+        of_first = [] if values is None else [values]
+        attention = lambda y: self.attention(y, mask, cache, values=of_first)  # noqa: E731
+        x = self._forward(x, attention, memory, memory_mask, memory_cache)
+        return x, of_first[0].to(x.dtype).contiguous()
+
+    def _forward(
+        self,
+        x: Tensor,
+        attention: Callable[[Tensor], Tensor],
+        memory: Tensor | None,
+        memory_mask: Tensor | None,
+        memory_cache: KVCache | None,
     ) -> Tensor:
-        """Masks and caches as in the two attentions; ``memory`` (batch, source, d_model) for cross-attention."""
-        x = self._residual(x, self.attention_norm, lambda y: self.attention(y, mask, cache))
+        if self.config.parallel:  # Wang and Komatsuzaki 2021, GPT-J
+            y = self.attention_norm(x)
+            return x + self.dropout(attention(y)) + self.dropout(self.feed_forward(y))
+        x = self._residual(x, self.attention_norm, attention)
         if memory is not None:
             x = self._residual(
                 x,
@@ -80,3 +99,12 @@ class Block(nn.Module):
                 lambda y: self.cross_attention(y, memory, memory_mask, memory_cache),
             )
         return self._residual(x, self.feed_forward_norm, self.feed_forward)
+
+
+def init_outputs(network: nn.Module) -> None:
+    """Zero what the blocks of a network add to the residual stream, where their configuration says ``zero_init``."""
+    for block in network.modules():
+        if isinstance(block, Block) and block.config.zero_init:
+            for name, parameter in block.named_parameters():
+                if name.endswith(("out.weight", "down.weight")):
+                    nn.init.zeros_(parameter)

@@ -67,8 +67,28 @@ def attend(
     trained = torch.is_grad_enabled() and q.requires_grad
     slow = trained and q.device.type == "cpu" and q.dtype == torch.bfloat16
     if slow and math.prod(q.shape[:-1]) * k.shape[-2] <= MOST_PAIRS:
+        k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])
         return matmul_attention(q, k, v, attn_mask, dropout_p, is_causal)
-    return scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal)
+    grouped = k.shape[1] != q.shape[1]
+    return scaled_dot_product_attention(q, k, v, attn_mask, dropout_p, is_causal, enable_gqa=grouped)
+
+
+def capped_attention(
+    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, dropout_p: float, is_causal: bool, softcap: float
+) -> Tensor:
+    """``softmax(c · tanh(q k^T / (c · sqrt(D)))) v``, which torch's kernels do not have: see :func:`attend`."""
+    k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])
+    scores = softcap * torch.tanh(q @ k.transpose(2, 3) / (softcap * q.shape[3] ** 0.5))
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[2:], dtype=torch.bool, device=q.device).tril()
+    if attn_mask is not None:
+        scores = scores + (_bias(~attn_mask, scores.dtype) if attn_mask.dtype == torch.bool else attn_mask)
+    return dropout(scores.softmax(-1).to(v.dtype), dropout_p) @ v
+
+
+def repeat_heads(x: Tensor, n_heads: int) -> Tensor:
+    """Keys or values of grouped queries, (B, G, S, D), once for each head of queries: (B, H, S, D)."""
+    return x if x.shape[1] == n_heads else x.repeat_interleave(n_heads // x.shape[1], 1)
 
 
 def matmul_attention(

@@ -26,11 +26,16 @@ class Head(nn.Linear):
     tensor parallelism cuts both by the vocabulary.
     """
 
+    def __init__(self, d_model: int, vocab_size: int, bias: bool = True, softcap: float | None = None) -> None:
+        super().__init__(d_model, vocab_size, bias)
+        self.softcap = softcap  # each logit is ``c · tanh(logit / c)``
+
     def forward(self, x: Tensor, labels: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:
         """Return logits, or the cross-entropy in nats, summed over the labels (...) that are not -100."""
-        if labels is None:
-            return super().forward(x)
-        return summed_cross_entropy(x, self.weight, labels, label_smoothing, self.bias)
+        if labels is not None:
+            return summed_cross_entropy(x, self.weight, labels, label_smoothing, self.bias, self.softcap)
+        logits = super().forward(x)
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
 
 class Shard(NamedTuple):
@@ -42,7 +47,12 @@ class Shard(NamedTuple):
 
 
 def summed_cross_entropy(
-    hidden: Tensor, weight: Tensor, labels: Tensor, label_smoothing: float = 0.0, bias: Tensor | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    label_smoothing: float = 0.0,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
 ) -> Tensor:
     """``cross_entropy(hidden @ weight.T + bias, labels, reduction="sum")``, without ever holding all logits.
 
@@ -60,16 +70,19 @@ def summed_cross_entropy(
         labels: (...), -100 where there is no target.
         label_smoothing: fraction of each target's probability that is spread over the vocabulary.
         bias: (V,).
+        softcap: see :class:`Head`.
 
     Returns:
         Nats, 0-dim.
     """
     if hasattr(weight, "device_mesh"):
-        return _of_shards(hidden, weight, labels, label_smoothing, bias)
-    return _summed(hidden, weight, labels, label_smoothing, bias, Shard(0, len(weight), None))
+        return _of_shards(hidden, weight, labels, label_smoothing, bias, softcap)
+    return _summed(hidden, weight, labels, label_smoothing, bias, softcap, Shard(0, len(weight), None))
 
 
-def _of_shards(hidden: Any, weight: Any, labels: Tensor, label_smoothing: float, bias: Any) -> Tensor:
+def _of_shards(
+    hidden: Any, weight: Any, labels: Tensor, label_smoothing: float, bias: Any, softcap: float | None
+) -> Tensor:
     from torch.distributed.tensor import DTensor, Partial, Replicate
 
     mesh, vocabulary = weight.device_mesh, len(weight)
@@ -80,13 +93,20 @@ def _of_shards(hidden: Any, weight: Any, labels: Tensor, label_smoothing: float,
         labels,
         label_smoothing,
         None if bias is None else bias.to_local(),
+        softcap,
         Shard(first, vocabulary, mesh.get_group()),
     )
     return DTensor.from_local(loss, mesh, [Replicate()], run_check=False)
 
 
 def _summed(
-    hidden: Tensor, weight: Tensor, labels: Tensor, label_smoothing: float, bias: Tensor | None, shard: Shard
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    label_smoothing: float,
+    bias: Tensor | None,
+    softcap: float | None,
+    shard: Shard,
 ) -> Tensor:
     hidden, labels = hidden.flatten(0, -2), labels.flatten()
     device = hidden.device.type
@@ -96,7 +116,7 @@ def _summed(
         targets = labels != IGNORED
         if not bool(targets.all()):
             hidden, labels = hidden[targets], labels[targets]
-    return _SummedCrossEntropy.apply(hidden, weight, bias, labels, label_smoothing, shard)
+    return _SummedCrossEntropy.apply(hidden, weight, bias, labels, label_smoothing, softcap, shard)
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
@@ -108,6 +128,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         bias: Tensor | None,
         labels: Tensor,
         label_smoothing: float,
+        softcap: float | None,
         shard: Shard,
     ) -> Tensor:
         exact = torch.promote_types(hidden.dtype, torch.float32)
@@ -124,8 +145,12 @@ class _SummedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(labels), rows):
             some = slice(start, start + rows)
             logits = functional.linear(hidden[some], used, added)[:, :vocabulary]
+            if softcap is not None:
+                logits = softcap * torch.tanh(logits.to(exact) / softcap)
             found, gradient = _rows(logits, labels[some], label_smoothing, shard)
             loss += found
+            if softcap is not None:
+                gradient *= 1 - (logits / softcap).square()
             if any(needs):
                 gradient = _aligned(gradient, len(used), hidden.dtype)
                 if ctx.for_bias is not None:
@@ -143,7 +168,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         hidden = (ctx.for_hidden * scale).to(ctx.for_hidden.dtype) if needs[0] else None
         weight = (ctx.for_weight * scale).to(ctx.dtype) if needs[1] else None
         bias = (ctx.for_bias * scale).to(ctx.dtype) if needs[2] else None
-        return hidden, weight, bias, None, None, None
+        return hidden, weight, bias, None, None, None, None
 
 
 def _aligned(gradient: Tensor, columns: int, dtype: torch.dtype) -> Tensor:

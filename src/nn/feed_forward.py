@@ -4,6 +4,15 @@ from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor, nn
+from torch.nn.functional import relu
+
+
+class SquaredReLU(nn.Module):
+    """``max(x, 0)²`` (So et al. 2021, Primer)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return relu(x).square()
+
 
 # By name; a new one is one line here, and docs/activations.md shows them all. Classes and not functions, since some
 # have parameters (PReLU); each block makes its own.
@@ -17,10 +26,11 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "swish": nn.SiLU,
     "gelu": nn.GELU,
     "gelu_tanh": partial(nn.GELU, approximate="tanh"),  # as in GPT-2
+    "relu2": SquaredReLU,
     "swiglu": nn.SiLU,
     "geglu": nn.GELU,
 }
-# Those whose value multiplies a second projection: gated linear units (Shazeer 2020).
+# Names of gated linear units, whose value multiplies a second projection (Shazeer 2020); `gated` makes one of any.
 GATED = ("swiglu", "geglu")
 
 
@@ -34,18 +44,18 @@ def activation(name: str) -> nn.Module:
 class FeedForward(nn.Module):
     """``down(activation(up(x)))``: (..., d_model) to (..., d_ff) and back.
 
-    With a gated activation ``down(activation(gate(x)) * up(x))``. Its third matrix makes it half as large again: with
+    Gated, ``down(activation(gate(x)) * up(x))``. Its third matrix makes it half as large again: with
     two thirds of the ``d_ff`` of a plain one it has as many parameters and as much work (Shazeer 2020, section 2).
     """
 
-    def __init__(self, d_model: int, d_ff: int, activation_name: str, bias: bool = True) -> None:
+    def __init__(self, d_model: int, d_ff: int, activation_name: str, bias: bool = True, gated: bool = False) -> None:
         super().__init__()
+        self.gated = gated or activation_name in GATED
         self.up = nn.Linear(d_model, d_ff, bias=bias)
         self.activation = activation(activation_name)
-        if activation_name in GATED:
+        if self.gated:
             self.gate = nn.Linear(d_model, d_ff, bias=bias)
         self.down = nn.Linear(d_ff, d_model, bias=bias)
-        self.gated = activation_name in GATED
 
     def forward(self, x: Tensor) -> Tensor:
         if self.gated:

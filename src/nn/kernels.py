@@ -1,12 +1,13 @@
 """Implementations of attention by name: one interface, and each of the others equals `dense`.
 
-Each takes queries, keys and values (B, H, T, D) of the same T tokens, a :class:`Mask`, the layer's `AttentionSpan` and
-the fraction of attention weights to drop, and returns (B, H, T, D). In decoding it is called with one more argument,
-the positions of the keys, which then are those of the cache and of the T tokens.
+Each takes queries (B, H, T, D), keys and values (B, G, T, D) of the same T tokens, a :class:`Mask`, the layer's
+`AttentionSpan` and the fraction of attention weights to drop, and returns (B, H, T, D). Each of the G heads of keys
+serves H / G neighbouring heads of queries. In decoding it is called with one more argument, the positions of the keys,
+which then are those of the cache and of the T tokens.
 """
 
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from src.errors import InputError
 from src.nn.cache import KeyPositions
-from src.nn.cpu import attend
+from src.nn.cpu import attend, capped_attention
 from src.nn.masks import AttentionSpan, Mask
 from src.nn.sliding_window import sliding_window
 
@@ -40,6 +41,8 @@ def dense(
     """
     visible = mask.matrix(span, q.dtype, q.device, keys)
     is_causal = mask.causal and visible is None and not mask.past
+    if span.softcap is not None:
+        return capped_attention(q, k, v, visible, dropout, is_causal, span.softcap)
     return attend(q, k, v, attn_mask=visible, dropout_p=dropout, is_causal=is_causal)
 
 
@@ -63,7 +66,8 @@ def flash(q: Tensor, k: Tensor, v: Tensor, mask: Mask, span: AttentionSpan, drop
     """
     try:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-            return dense(q, k, v, mask, span, dropout, attend=scaled_dot_product_attention)
+            grouped = partial(scaled_dot_product_attention, enable_gqa=k.shape[1] != q.shape[1])
+            return dense(q, k, v, mask, span, dropout, attend=grouped)
     except RuntimeError as error:
         if "No available kernel" not in str(error):
             raise
@@ -110,14 +114,16 @@ def flex(q: Tensor, k: Tensor, v: Tensor, mask: Mask, span: AttentionSpan, dropo
     if q.device.type != "cuda" and q.requires_grad:
         raise InputError(f"attention 'flex' trains on CUDA, not on {q.device.type}: choose 'sliding_window' or 'dense'")
     block_mask = mask.cached(_block_mask, span, tuple(q.shape[:3]), q.device)
-    score = None
-    if span.alibi_slopes:
-        slopes = torch.tensor(span.alibi_slopes, dtype=q.dtype, device=q.device)
+    slopes, cap = torch.tensor(span.alibi_slopes, dtype=q.dtype, device=q.device), span.softcap
 
-        def score(value: Tensor, row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return value - slopes[head] * (query - key).abs()
+    def score(value: Tensor, row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        if cap is not None:
+            value = cap * torch.tanh(value / cap)
+        return value - slopes[head] * (query - key).abs() if span.alibi_slopes else value
 
-    return _flex_attention(q.device.type)(q, k, v, score_mod=score, block_mask=block_mask)
+    changed = score if span.alibi_slopes or cap is not None else None
+    grouped = k.shape[1] != q.shape[1]
+    return _flex_attention(q.device.type)(q, k, v, score_mod=changed, block_mask=block_mask, enable_gqa=grouped)
 
 
 def _block_mask(mask: Mask, span: AttentionSpan, shape: tuple[int, int, int], device: torch.device) -> Any:

@@ -4,7 +4,7 @@ Shape letters: B batch, H heads, T queries, S keys (the cached ones and the quer
 """
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -22,7 +22,7 @@ def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
 
 @dataclass(frozen=True)
 class AttentionSpan:
-    """How far the heads of a layer look, and what distance costs them. Plain values: equal spans have equal masks.
+    """How far the heads of a layer look, and what becomes of their scores. Plain values: equal spans have equal masks.
 
     Args:
         window: how many tokens before the query, and behind it if the mask is not causal, are visible; None for all.
@@ -30,11 +30,13 @@ class AttentionSpan:
             (Beltagy et al. 2020, section 3.1).
         alibi_slopes: of each head, what is taken off the score for each token of distance (ALiBi, Press et al. 2021);
             empty for nothing.
+        softcap: what no score exceeds: each is ``c · tanh(score / c)`` (Gemma 2, section 2); None for no bound.
     """
 
     window: int | None = None
     dilation: tuple[int, ...] = ()
     alibi_slopes: tuple[float, ...] = ()
+    softcap: float | None = field(default=None, compare=False)  # no mask depends on it
 
     @property
     def tokens(self) -> int | None:

@@ -6,9 +6,14 @@ distance (ALiBi, Press et al. 2021).
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+RopeScaling = Literal["linear", "ntk", "yarn", "llama3"]
 
 
 def position_ids(
@@ -61,20 +66,94 @@ class SinusoidalPositions(nn.Module):
         return self.table[positions]
 
 
-def rotary_angles(positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the angle by which each pair of a head's dimensions is turned, each (T, head_dim / 2).
+class Positions(NamedTuple):
+    """A position encoding.
 
-    The pair i of position p is turned by ``p / 10000^(2i/head_dim)`` (Su et al. 2021, section 3.2.2).
+    Args:
+        table: makes what gives a vector for each position, to be added to the token's, from max_seq_len and d_model.
+        attention: makes the self-attention of a block, from its configuration and the block's number, where it is
+            one of its own.
     """
-    # float32 would be wrong by 0.001 at position 16,384; Apple's devices have nothing finer
-    dtype = torch.float32 if positions.device.type == "mps" else torch.float64
-    pair = torch.arange(0, head_dim, 2, dtype=dtype, device=positions.device)
-    angle = positions[:, None].to(dtype) * torch.exp(pair * (-math.log(1e4) / head_dim))
-    return angle.cos().float(), angle.sin().float()
+
+    table: Callable[[int, int], nn.Module] | None = None
+    attention: Callable[..., Any] | None = None
+
+
+# name in configurations -> the encoding
+POSITIONS = {
+    "learned": Positions(LearnedPositions),  # GPT-2, BERT
+    "sinusoidal": Positions(SinusoidalPositions),  # the Transformer
+    "rotary": Positions(),  # by :class:`Rope`
+    "alibi": Positions(),  # by the attention span
+}
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary positions of a layer (Su et al. 2021). Plain values: layers with equal ones share their angles.
+
+    Args:
+        dims: how many of a head's dimensions are turned, an even number; the others carry no position.
+        base: the pair i of position p is turned by ``p / base^(2i/dims)`` (section 3.2.2).
+        scaling: how the angles of a context ``factor`` times as long as the trained one are brought into the trained
+            range: ``linear`` divides all by the factor (Chen et al. 2023); ``ntk`` takes a larger base, so that the
+            slowest pair alone is divided by it (bloc97 2023); ``yarn`` divides the slow pairs, keeps the fast ones, and
+            scales the scores up (Peng et al. 2023, sections 3.2 to 3.4); ``llama3`` does as yarn by wavelengths, and
+            leaves the scores (Llama 3.1). None for as it was trained.
+        factor: see there.
+        original_len: the trained context, in tokens, of ``yarn`` and ``llama3``.
+    """
+
+    dims: int
+    base: float = 1e4
+    scaling: RopeScaling | None = None
+    factor: float = 1.0
+    original_len: int | None = None
+
+    def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of the angle by which each pair is turned at (T,) positions, each (T, dims / 2)."""
+        # float32 would be wrong by 0.001 at position 16,384; Apple's devices have nothing finer
+        dtype = torch.float32 if positions.device.type == "mps" else torch.float64
+        angle = positions[:, None].to(dtype) * self._frequencies(dtype, positions.device)
+        cos, sin = angle.cos(), angle.sin()
+        if self.scaling == "yarn":  # on queries and keys both: their products grow by its square
+            temperature = 0.1 * math.log(self.factor) + 1
+            cos, sin = cos * temperature, sin * temperature
+        return cos.float(), sin.float()
+
+    def _frequencies(self, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Radians a token of each pair, (dims / 2,)."""
+        base = self.base
+        if self.scaling == "ntk":
+            base *= self.factor ** (self.dims / (self.dims - 2))
+        pair = torch.arange(0, self.dims, 2, dtype=dtype, device=device)
+        frequency = torch.exp(pair * (-math.log(base) / self.dims))
+        if self.scaling == "linear":
+            return frequency / self.factor
+        if self.scaling == "yarn":
+            # pairs that turn 32 times or more in the trained context are kept, those that turn once or less divided
+            first, last = math.floor(self._pair_of(32)), math.ceil(self._pair_of(1))
+            first, last = max(first, 0), min(last, self.dims - 1)
+            divided = ((pair / 2 - first) / max(last - first, 0.001)).clamp(0, 1)
+            return frequency / self.factor * divided + frequency * (1 - divided)
+        if self.scaling == "llama3":
+            turns = frequency * (self.original_len or 0) / (2 * math.pi)
+            kept = ((turns - 1) / 3).clamp(0, 1)  # from 4 turns on as they are
+            return frequency / self.factor * (1 - kept) + frequency * kept
+        return frequency
+
+    def _pair_of(self, turns: float) -> float:
+        """Which pair turns so many times in the trained context; fractions lie between two."""
+        return self.dims * math.log((self.original_len or 0) / (turns * 2 * math.pi)) / (2 * math.log(self.base))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair of dimensions (i, i + head_dim / 2) of queries or keys (..., T, head_dim) by its angle."""
+    """Turn each pair of dimensions (i, i + dims / 2) of queries or keys (..., T, head_dim) by its angle.
+
+    Where the angles (..., T, dims / 2) are fewer than a head's pairs, its last dimensions stay as they are.
+    """
+    if (dims := 2 * cos.shape[-1]) < x.shape[-1]:
+        return torch.cat([rotate(x[..., :dims], cos, sin), x[..., dims:]], -1)
     first, second = x.chunk(2, -1)
     turned = torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
     return turned.to(x.dtype)

@@ -9,24 +9,27 @@ of no dilation in each. So the tokens are put in that order first.
 Shape letters: B batch, H heads, T tokens, D width of a head, d dilation, n blocks, b tokens a block, G global tokens.
 """
 
+from dataclasses import replace
 from itertools import groupby
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from src.nn.cpu import capped_attention, repeat_heads
 from src.nn.masks import AttentionSpan, Mask, alibi_bias
 
 
 def sliding_window(q: Tensor, k: Tensor, v: Tensor, mask: Mask, span: AttentionSpan, dropout: float) -> Tensor:
-    """Attend from each token to the window around it, and to the global tokens: (B, H, T, D) of each to the same."""
+    """Attend from each token to the window around it, and to the global tokens: see :mod:`src.nn.kernels`."""
     if not span.dilation:
         return _same_dilation(q, k, v, mask, span, 1, dropout)
+    k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])
     outputs, first = [], 0
     for dilation, group in groupby(span.dilation):  # neighbouring heads with the same one in one call
         heads = slice(first, first + len(list(group)))
         first = heads.stop
-        of_heads = AttentionSpan(span.window, alibi_slopes=span.alibi_slopes[heads])
+        of_heads = replace(span, dilation=(), alibi_slopes=span.alibi_slopes[heads])
         outputs.append(_same_dilation(q[:, heads], k[:, heads], v[:, heads], mask, of_heads, dilation, dropout))
     return torch.cat(outputs, 1)
 
@@ -48,7 +51,11 @@ def _same_dilation(
     keys = _with_neighbours(keys, before, after, _global(k, mask, shape))
     values = _with_neighbours(values, before, after, _global(v, mask, shape))
     queries, keys, values = (x.flatten(0, 2) for x in (queries, keys, values))
-    y = scaled_dot_product_attention(queries, keys, values, attn_mask=visible, dropout_p=dropout)
+    if span.softcap is not None:
+        y = capped_attention(queries, keys, values, visible, dropout, False, span.softcap)
+    else:
+        grouped = keys.shape[1] != queries.shape[1]
+        y = scaled_dot_product_attention(queries, keys, values, visible, dropout, enable_gqa=grouped)
     y = y.unflatten(0, shape).permute(0, 3, 2, 4, 1, 5)
     return y.flatten(2, 4)[:, :, : q.shape[2]]
 

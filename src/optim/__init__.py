@@ -1,6 +1,6 @@
 """Optimizers beside torch's, learning-rate schedules and parameter groups."""
 
-from src.optim.optimizers import Lion, Momentum, Muon, Nesterov, parameter_groups
+from src.optim.optimizers import Lion, Momentum, Muon, Nesterov, parameter_groups, scale_rates
 from src.optim.schedules import Constant, Cosine, InverseSquareRoot, Linear, Schedule, WarmupStableDecay
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "Schedule",
     "WarmupStableDecay",
     "parameter_groups",
+    "scale_rates",
 ]

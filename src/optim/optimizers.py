@@ -21,6 +21,9 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     Matrices of linear layers are decayed; biases, norms and embeddings are not (Loshchilov and Hutter 2017; the
     original BERT and GPT-2 code). An output layer tied to an embedding is that embedding. The matrices in stacks of
     blocks are ``hidden``, which Muon asks for.
+
+    By muP (Yang et al. 2022, table 8) the rate of those alone depends on the width: a network that has a
+    ``matrix_lr_scale`` of other than 1 gets it as ``lr_scale`` of that group.
     """
     matrices = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
@@ -32,7 +35,21 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
         {"params": [p for p in trainable if id(p) in decayed - stacked], "hidden": False},
         {"params": [p for p in trainable if id(p) not in decayed], "hidden": False, "weight_decay": 0.0},
     ]
+    if (scale := getattr(model, "matrix_lr_scale", 1.0)) != 1:
+        groups[0]["lr_scale"] = scale
     return [group for group in groups if group["params"]]
+
+
+def scale_rates(optimizer: Optimizer) -> None:
+    """Multiply the learning rate of each group by its ``lr_scale``, if it has one.
+
+    It is the rule of Adam, whose steps have entries of one size. Those of Muon have singular values of one size, which
+    of a matrix with such entries grow as the square root of the width: so does what is left of its rule.
+    """
+    for group in optimizer.param_groups:
+        scale = group.get("lr_scale", 1.0)
+        if scale != 1:
+            group["lr"] *= scale**0.5 if isinstance(optimizer, Muon) and group["hidden"] else scale
 
 
 class Momentum(SGD):

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from src.data import TextDataModule
 from src.distributed import clip_by_global_norm
 from src.errors import InputError
-from src.optim import Schedule, parameter_groups
+from src.optim import Schedule, parameter_groups, scale_rates
 
 
 class NormCallback(L.Callback, ABC):
@@ -71,6 +71,7 @@ class Optimization(L.LightningModule):
                 "trainer.max_epochs says which one that is: set one of them, or take the schedule Constant"
             )
         optimizer = self.make_optimizer(parameter_groups(self.model))
+        scale_rates(optimizer)
         self._configured = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         self._scheduler = LambdaLR(optimizer, partial(self._factor, total_steps=steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler, "interval": "step"}}

@@ -6,17 +6,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from src.models.gpt import POSITIONS, Positions
-from src.nn import KVCache, Mask, SelfAttention
+from src.nn import POSITIONS, BlockConfig, KVCache, Mask, Positions, SelfAttention
 
 
 class KerpleAttention(SelfAttention):
     """Self-attention with ``-r1 · log(1 + r2 · |i - j|)`` added to the score of query i and key j (equation 5)."""
 
-    def __init__(self, d_model: int, n_heads: int, *args, **kwargs) -> None:
-        super().__init__(d_model, n_heads, *args, **kwargs)
+    def __init__(self, config: BlockConfig, layer: int = 0) -> None:
+        super().__init__(config, layer)
         # r1 and r2 are positive: the softplus of these
-        self.r1, self.r2 = (nn.Parameter(torch.linspace(-1, 1, n_heads)) for _ in range(2))
+        self.r1, self.r2 = (nn.Parameter(torch.linspace(-1, 1, config.n_heads)) for _ in range(2))
 
     def bias(self, distance: Tensor) -> Tensor:
         """Distances (1, T, S) to what is added to the scores of each head, (H, T, S)."""

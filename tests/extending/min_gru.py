@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from src.architectures import Architecture, register
 from src.models.network import Network, Step
-from src.nn import Block, Dropout, Head, Mask
+from src.nn import Block, BlockConfig, Dropout, Head, Mask
 from src.tasks import GPTModule
 
 
@@ -62,10 +62,10 @@ class MinGRU(nn.Module):
     It stands where a block has its attention, and takes what that takes.
     """
 
-    def __init__(self, d_model: int, n_heads: int, dropout: float, bias: bool) -> None:
+    def __init__(self, config: BlockConfig, layer: int) -> None:
         super().__init__()
-        self.gate, self.candidate = nn.Linear(d_model, d_model, bias=bias), nn.Linear(d_model, d_model, bias=bias)
-        self.out = nn.Linear(d_model, d_model, bias=bias)
+        shape = (config.d_model, config.d_model, config.bias)
+        self.gate, self.candidate, self.out = nn.Linear(*shape), nn.Linear(*shape), nn.Linear(*shape)
 
     def forward(self, x: Tensor, mask: Mask, cache: State | None = None) -> Tensor:
         z = self.gate(x).sigmoid()
@@ -92,8 +92,9 @@ class MinGRUDecoder(Network):
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
         nn.init.normal_(self.token_embedding.weight, std=config.d_model**-0.5)
         self.dropout = Dropout(config.dropout)
-        shape = (config.d_model, 1, 4 * config.d_model, config.activation, config.dropout)
-        self.blocks = nn.ModuleList(Block(*shape, attention=MinGRU) for _ in range(config.n_layers))
+        shape = {"d_model": config.d_model, "activation": config.activation, "dropout": config.dropout}
+        block = BlockConfig(n_heads=1, **shape)
+        self.blocks = nn.ModuleList(Block(block, i, attention=MinGRU) for i in range(config.n_layers))
         self.final_norm = nn.LayerNorm(config.d_model)
         self.head = Head(config.d_model, config.vocab_size, bias=False)
 

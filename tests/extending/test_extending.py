@@ -17,8 +17,7 @@ from src.decoding import generate
 from src.distributed.plans import check_tensor_parallel
 from src.errors import InputError
 from src.models import GPT, GPTConfig
-from src.models.gpt import POSITIONS
-from src.nn import Mask
+from src.nn import POSITIONS, BlockConfig, Mask
 from tests.distributed.jobs import losses
 
 HERE = Path(__file__).parent
@@ -70,7 +69,7 @@ def test_the_page_has_the_code_that_is_tested(name):
 
 
 def test_kerple_is_its_formula():
-    layer = drawn(import_module("kerple").KerpleAttention(16, 2))
+    layer = drawn(import_module("kerple").KerpleAttention(BlockConfig(d_model=16, n_heads=2)))
     x = torch.randn(1, 6, 16)
     q, k, v = layer._heads(layer.qkv(x), 3)
     y = torch.zeros(1, 2, 6, 8)
@@ -153,7 +152,7 @@ def test_the_z_loss_trains_and_resumes_and_leaves_a_gpt(run, config, tmp_path):
 
 @torch.no_grad()
 def test_min_gru_is_its_recurrence():
-    layer, x = drawn(import_module("min_gru").MinGRU(16, 1, 0.0, True)), torch.randn(2, 13, 16)
+    layer, x = drawn(import_module("min_gru").MinGRU(BlockConfig(d_model=16, n_heads=1), 0)), torch.randn(2, 13, 16)
     h, states = torch.zeros(2, 16), []
     for t in range(13):
         z = layer.gate(x[:, t]).sigmoid()

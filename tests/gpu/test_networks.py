@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from src.decoding import beam_search, generate, greedy_search
-from src.nn import KVCache, Mask, SelfAttention, summed_cross_entropy
+from src.nn import BlockConfig, KVCache, Mask, SelfAttention, summed_cross_entropy
 from src.nn import cross_entropy as module
 from tests.nn.test_cross_entropy import case
 from tests.random_networks import CONFIGS, checkpoint_of, padded
@@ -110,7 +110,7 @@ def test_translations_are_those_of_a_cpu():
 def test_a_cache_gives_what_all_tokens_at_once_give(kernel):
     """In half precision; decoding of one token behind a cache is by the dense kernel, whichever trains."""
     torch.manual_seed(0)
-    layer = SelfAttention(64, 4, kernel=kernel).cuda().bfloat16().eval()
+    layer = SelfAttention(BlockConfig(d_model=64, n_heads=4, attention=kernel)).cuda().bfloat16().eval()
     x = torch.randn(2, 12, 64, device="cuda", dtype=torch.bfloat16)
     cache = KVCache(12)
     with torch.no_grad():

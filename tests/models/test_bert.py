@@ -132,7 +132,7 @@ def test_more_tokens_than_positions():
     ("changes", "message"),
     [
         ({"n_heads": 5}, "d_model 32 is not divisible by n_heads 5"),
-        ({"n_segments": 0}, "n_segments is 0: it must be at least 1"),
+        ({"n_segments": -1}, "n_segments is -1: it must be at least 0"),
         ({"n_labels": 0}, "n_labels is 0: it must be at least 1"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"init_std": 0.0}, "init_std is 0.0: it must be above 0"),

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import LongformerConfig
 from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
 
-from src.nn import KERNELS, AttentionSpan, GlobalSelfAttention, GlobalTokens, Mask, SelfAttention
+from src.nn import KERNELS, AttentionSpan, BlockConfig, GlobalSelfAttention, GlobalTokens, Mask, SelfAttention
 
 HEADS, HEAD_DIM, WINDOW = 8, 64, 128
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
@@ -44,9 +44,9 @@ def layer(kernel: str, length: int) -> tuple[Run, list[Tensor]]:
     """A whole layer with its projections; in the window with one global token."""
     x, ids = torch.randn(1, length, WIDTH, requires_grad=True), torch.zeros(1, length, dtype=torch.long)
     if kernel == "dense":
-        made: SelfAttention = SelfAttention(WIDTH, HEADS)
+        made: SelfAttention = SelfAttention(BlockConfig(d_model=WIDTH, n_heads=HEADS))
         return lambda: made(x, Mask(length)), [x, *made.parameters()]
-    made = GlobalSelfAttention(WIDTH, HEADS, kernel=kernel, span=AttentionSpan(WINDOW))
+    made = GlobalSelfAttention(BlockConfig(d_model=WIDTH, n_heads=HEADS, attention=kernel, window=WINDOW))
     return lambda: made(x, Mask(length, global_tokens=GlobalTokens.at([0], ids, None))), [x, *made.parameters()]
 
 

@@ -57,6 +57,7 @@ FORMULAS = {
         -0.17004075057,
         math.inf,
     ),
+    "relu2": Formula(lambda x: max(x, 0.0) ** 2, lambda x: 2 * max(x, 0.0), 0, math.inf),
     "swiglu": SWISH,  # of the gate
     "geglu": GELU,
 }
@@ -81,7 +82,7 @@ def test_range(name):
     assert y.max() <= highest
     # and comes as near to either end as one may ask
     assert y.min() < -0.3 if lowest == -math.inf else y.min() == pytest.approx(lowest, abs=1e-6)
-    assert y.max() == 40 if highest == math.inf else y.max() == pytest.approx(highest, abs=1e-9)
+    assert y.max() >= 40 if highest == math.inf else y.max() == pytest.approx(highest, abs=1e-9)
 
 
 def test_derivatives_that_are_often_given_wrong():
@@ -90,9 +91,9 @@ def test_derivatives_that_are_often_given_wrong():
     assert slope.tolist() == pytest.approx([0.928, 1.083], abs=1e-3)
 
 
-@pytest.mark.parametrize("name", GATED)
-def test_a_gated_network_multiplies_two_projections(name):
-    network = FeedForward(4, 6, name).double()
+@pytest.mark.parametrize(("name", "gated"), [*((name, False) for name in GATED), ("relu", True), ("relu2", True)])
+def test_a_gated_network_multiplies_two_projections(name, gated):
+    network = FeedForward(4, 6, name, gated=gated).double()
     x = torch.randn(3, 4, dtype=torch.float64)
     gate = torch.tensor([[FORMULAS[name].value(v) for v in row] for row in network.gate(x).tolist()])
     expected = (gate * (x @ network.up.weight.T + network.up.bias)) @ network.down.weight.T + network.down.bias

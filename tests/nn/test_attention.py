@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 from src.nn import (
     AttentionSpan,
     Block,
+    BlockConfig,
     CrossAttention,
     GlobalSelfAttention,
     GlobalTokens,
     KVCache,
     Mask,
-    SelfAttention,
     padding_mask,
 )
+from src.nn.cpu import repeat_heads
+from tests.nn.layers import attention
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 4), st.integers(1, 5))  # batch, seq, heads, dim
 
@@ -51,7 +53,7 @@ def project(x, weight_bias, heads):
 def test_self_attention_is_softmax_of_scaled_products(shape, causal, random):
     batch, seq, heads, dim = shape
     torch.manual_seed(random.randrange(1000))
-    layer = SelfAttention(heads * dim, heads).double()
+    layer = attention(heads * dim, heads).double()
     x = torch.randn(batch, seq, heads * dim, dtype=torch.float64)
     q, k, v = (project(x, part, heads) for part in split_rows(layer.qkv, heads, 3))
     visible = torch.ones(batch, seq, seq).tril() if causal else torch.ones(batch, seq, seq)
@@ -65,7 +67,7 @@ def test_self_attention_is_softmax_of_scaled_products(shape, causal, random):
 def test_cross_attention_sees_the_memory_and_not_its_padding(shape, source, random):
     batch, seq, heads, dim = shape
     torch.manual_seed(random.randrange(1000))
-    layer = CrossAttention(heads * dim, heads).double()
+    layer = attention(heads * dim, heads, kind=CrossAttention).double()
     x = torch.randn(batch, seq, heads * dim, dtype=torch.float64)
     memory = torch.randn(batch, source, heads * dim, dtype=torch.float64)
     lengths = torch.randint(1, source + 1, (batch,))
@@ -80,7 +82,7 @@ def test_cross_attention_sees_the_memory_and_not_its_padding(shape, source, rand
 def test_no_future_token_reaches_a_past_output():
     """Heads merged without transposing back let it: changing the last of 6 tokens changed positions 2 and 5."""
     torch.manual_seed(0)
-    layer = SelfAttention(16, 4)
+    layer = attention(16, 4)
     x = torch.randn(1, 6, 16)
     changed = x.clone()
     changed[:, -1] += 1
@@ -91,7 +93,7 @@ def test_no_future_token_reaches_a_past_output():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_row_without_any_key_is_finite_and_has_finite_gradients(dtype):
-    layer = SelfAttention(16, 4).to(dtype)
+    layer = attention(16, 4).to(dtype)
     x = torch.randn(2, 5, 16, dtype=dtype, requires_grad=True)
     y = layer(x, Mask(5, attention_mask=torch.tensor([[0] * 5, [1] * 5])))
     y.float().pow(2).sum().backward()
@@ -101,7 +103,7 @@ def test_a_row_without_any_key_is_finite_and_has_finite_gradients(dtype):
 
 def test_self_attention_in_steps_with_a_cache_is_the_whole_at_once():
     torch.manual_seed(0)
-    layer = SelfAttention(16, 4)
+    layer = attention(16, 4)
     x = torch.randn(2, 7, 16)
     cache = KVCache(7)
     steps = [layer(x[:, :3], Mask(3, True), cache)]
@@ -113,7 +115,7 @@ def test_self_attention_in_steps_with_a_cache_is_the_whole_at_once():
 
 def test_cross_attention_reads_a_cached_memory():
     torch.manual_seed(0)
-    layer, cache = CrossAttention(16, 4), KVCache(5)
+    layer, cache = attention(16, 4, kind=CrossAttention), KVCache(5)
     x, memory = torch.randn(2, 3, 16), torch.randn(2, 5, 16)
     first = layer(x, memory, cache=cache)
     assert torch.equal(first, layer(x, torch.full_like(memory, torch.nan), cache=cache))
@@ -121,7 +123,7 @@ def test_cross_attention_reads_a_cached_memory():
 
 def test_attention_dropout_is_of_training_alone():
     torch.manual_seed(0)
-    layer, x, mask = SelfAttention(16, 4, dropout=0.5), torch.randn(2, 5, 16), Mask(5)
+    layer, x, mask = attention(16, 4, attention_dropout=0.5), torch.randn(2, 5, 16), Mask(5)
     assert not torch.equal(layer(x, mask), layer(x, mask))
     layer.eval()
     assert torch.equal(layer(x, mask), layer(x, mask))
@@ -129,13 +131,13 @@ def test_attention_dropout_is_of_training_alone():
 
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="d_model 10 is not divisible by n_heads 3"):
-        SelfAttention(10, 3)
+        attention(10, 3)
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_block_is_its_formula(norm):
     torch.manual_seed(0)
-    block = Block(16, 4, 32, "gelu", norm=norm, cross_attention=True).eval()
+    block = Block(BlockConfig(d_model=16, n_heads=4, d_ff=32, norm=norm), cross_attention=True).eval()
     x, memory = torch.randn(2, 5, 16), torch.randn(2, 3, 16)
     sublayers = [
         (block.attention_norm, lambda y: block.attention(y, Mask(5))),
@@ -152,7 +154,8 @@ def test_block_is_its_formula(norm):
 
 def test_dropout_is_on_the_sublayers_output_and_not_on_the_residual_stream():
     """With everything dropped, a pre-norm block passes its input on."""
-    block = Block(16, 4, 32, "gelu", dropout=1.0).train()
+    block = Block(BlockConfig(d_model=16, n_heads=4, d_ff=32)).train()
+    block.dropout.p = 1.0
     x = torch.randn(2, 5, 16)
     torch.testing.assert_close(block(x, Mask(5)), x)
 
@@ -172,22 +175,25 @@ MASKS = {
 }
 
 
+CHOICES = [{}, {"positions": "rotary", "qk_norm": True}, {"positions": "rotary", "n_kv_heads": 1}]
+
+
 @pytest.mark.parametrize("kind", MASKS)
-@pytest.mark.parametrize("rotary", [False, True])
-def test_the_weights_to_look_at_are_those_that_the_values_get(kind, rotary):
+@pytest.mark.parametrize("choices", CHOICES, ids=str)
+def test_the_weights_to_look_at_are_those_that_the_values_get(kind, choices):
     torch.manual_seed(0)
     mask, span = MASKS[kind]
-    layer = SelfAttention(12, 3, span=span, rotary=rotary).double()
+    layer = attention(12, 3, span=span, **choices).double()
     x = torch.randn(2, 7, 12, dtype=torch.float64)
     weights = layer.weights(x, mask)
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 7, dtype=torch.float64))
-    values = layer._heads(layer.qkv(x), 3)[2]
+    values = repeat_heads(layer._queries_keys_values(x, mask)[2], 3)
     torch.testing.assert_close(attended(layer, weights, values), layer(x, mask))
 
 
 def test_the_weights_of_global_tokens_are_by_their_own_projections():
     torch.manual_seed(0)
-    layer = GlobalSelfAttention(12, 3, span=AttentionSpan(window=1)).double()
+    layer = attention(12, 3, span=AttentionSpan(window=1), kind=GlobalSelfAttention).double()
     x, ids = torch.randn(2, 7, 12, dtype=torch.float64), torch.zeros(2, 7, dtype=torch.long)
     mask = Mask(7, attention_mask=PADDED, global_tokens=GlobalTokens.at([0, 5], ids, PADDED))
     weights = layer.weights(x, mask)
@@ -200,7 +206,7 @@ def test_the_weights_of_global_tokens_are_by_their_own_projections():
 
 def test_the_weights_of_cross_attention():
     torch.manual_seed(0)
-    layer, x = CrossAttention(12, 3).double(), torch.randn(2, 4, 12, dtype=torch.float64)
+    layer, x = attention(12, 3, kind=CrossAttention).double(), torch.randn(2, 4, 12, dtype=torch.float64)
     memory, mask = torch.randn(2, 6, 12, dtype=torch.float64), padding_mask(torch.tensor([[1] * 6, [1] * 2 + [0] * 4]))
     weights = layer.weights(x, memory, mask)
     assert weights.shape == (2, 3, 4, 6)

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.nn import AttentionSpan, KVCache, Mask, SelfAttention, alibi_slopes
+from src.nn import AttentionSpan, KVCache, Mask, alibi_slopes
+from tests.nn.layers import attention
 
 
 def pieces(total, cuts):
@@ -51,8 +52,11 @@ def test_attention_in_steps_is_the_whole_at_once(data):
     total, heads = data.draw(st.integers(1, 50)), 3
     dilation = tuple(data.draw(st.lists(st.integers(1, 3), min_size=heads, max_size=heads)))
     span = AttentionSpan(data.draw(st.integers(0, 12)), dilation, data.draw(st.sampled_from([(), alibi_slopes(heads)])))
-    layer = SelfAttention(12, heads, kernel="sliding_window", span=span, rotary=data.draw(st.booleans()))
-    x = torch.randn(2, total, 12)
+    positions = data.draw(st.sampled_from(["learned", "rotary"]))
+    n_kv_heads, qk_norm = data.draw(st.sampled_from([None, 1])), data.draw(st.booleans())
+    choices = {"positions": positions, "n_kv_heads": n_kv_heads, "qk_norm": qk_norm}
+    layer = attention(24, heads, "sliding_window", span, **choices)
+    x = torch.randn(2, total, 24)
     real = None
     if data.draw(st.booleans()):
         real = (torch.arange(total) >= torch.tensor([[0], [data.draw(st.integers(0, total - 1))]])).long()

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.errors import InputError
-from src.nn import KERNELS, AttentionSpan, GlobalSelfAttention, GlobalTokens, Mask, SelfAttention, alibi_slopes
+from src.nn import KERNELS, AttentionSpan, GlobalSelfAttention, GlobalTokens, Mask, alibi_slopes
+from tests.nn.layers import attention
 
 
 @st.composite
@@ -19,7 +20,7 @@ def cases(draw):
     generator = torch.Generator().manual_seed(seed)
     dilation = tuple(draw(st.lists(st.integers(1, 5), min_size=heads, max_size=heads))) if draw(st.booleans()) else ()
     slopes = alibi_slopes(heads) if draw(st.booleans()) else ()
-    span = AttentionSpan(draw(st.integers(0, 260)), dilation, slopes)
+    span = AttentionSpan(draw(st.integers(0, 260)), dilation, slopes, draw(st.sampled_from([None, 1.5])))
     attention_mask = documents = None
     if draw(st.booleans()):
         real = torch.randint(0, length + 1, (batch, 1), generator=generator)
@@ -55,7 +56,10 @@ def expected(q, k, v, mask, span):
     visible = visible_pairs(mask, span, batch, heads)
     position = torch.arange(length)
     slopes = torch.tensor(span.alibi_slopes or (0.0,) * heads, dtype=torch.float64)[:, None, None]
-    scores = q.double() @ k.double().transpose(2, 3) / math.sqrt(dim) - slopes * (position[:, None] - position).abs()
+    scores = q.double() @ k.double().transpose(2, 3) / math.sqrt(dim)
+    if span.softcap is not None:
+        scores = span.softcap * torch.tanh(scores / span.softcap)
+    scores = scores - slopes * (position[:, None] - position).abs()
     return scores.masked_fill(~visible, -torch.inf).softmax(-1) @ v.double()
 
 
@@ -96,7 +100,7 @@ def test_global_tokens_see_all_by_other_projections_and_are_seen_by_all(case, da
     span = AttentionSpan(span.window, span.dilation)
     for kernel in ("dense", "sliding_window"):
         torch.manual_seed(0)
-        layer = GlobalSelfAttention(heads * dim, heads, kernel=kernel, span=span)
+        layer = attention(heads * dim, heads, kernel, span, GlobalSelfAttention)
         compare(layer(x, mask), expected_globally(layer, x, mask, span), [x, *layer.parameters()])
 
 
@@ -169,7 +173,7 @@ def test_dropout_drops_weights_and_keeps_their_mean(kernel):
 @pytest.mark.parametrize("window", [0, 1, 7, 8, 500])
 def test_a_token_far_away_changes_nothing(window):
     torch.manual_seed(0)
-    layer = SelfAttention(16, 4, kernel="sliding_window", span=AttentionSpan(window))
+    layer = attention(16, 4, "sliding_window", AttentionSpan(window))
     x, mask = torch.randn(1, 300, 16), Mask(300)
     changed = x.clone()
     changed[0, 150] += 1
@@ -180,6 +184,6 @@ def test_a_token_far_away_changes_nothing(window):
 
 def test_the_heads_of_a_rank_have_their_dilation_and_slopes():
     span = AttentionSpan(3, (1, 2, 3, 4), alibi_slopes(4))
-    layer = SelfAttention(16, 4, kernel="sliding_window", span=span)
+    layer = attention(16, 4, "sliding_window", span)
     layer.shard_heads(1, 2)
     assert layer.span == AttentionSpan(3, (3, 4), alibi_slopes(4)[2:])

@@ -6,7 +6,8 @@ from itertools import product
 import pytest
 import torch
 
-from src.nn import KERNELS, AttentionSpan, KVCache, Mask, SelfAttention, alibi_slopes
+from src.nn import KERNELS, AttentionSpan, KVCache, Mask, alibi_slopes
+from tests.nn.layers import attention
 
 REAL = (torch.arange(12) < torch.tensor([12, 7])[:, None]).long()
 REACHES = [
@@ -21,11 +22,12 @@ REACHES = [
 
 def layers():
     """Layers of two heads, with what they read: each differs from another in one thing."""
-    shapes = product(REACHES, ("dense", "sliding_window"), (False, True), (4, 8), (torch.float32, torch.float64))
-    for span, kernel, rotary, head_dim, dtype in shapes:
+    positions = ("learned", "rotary")
+    shapes = product(REACHES, ("dense", "sliding_window"), positions, (4, 8), (torch.float32, torch.float64))
+    for span, kernel, position, head_dim, dtype in shapes:
         if kernel == "dense" or span.window is not None:
             torch.manual_seed(0)
-            layer = SelfAttention(2 * head_dim, 2, kernel=kernel, span=span, rotary=rotary).to(dtype)
+            layer = attention(2 * head_dim, 2, kernel, span, positions=position).to(dtype)
             yield layer, torch.randn(2, 12, 2 * head_dim, dtype=dtype)
 
 
@@ -41,7 +43,7 @@ def test_layers_of_every_kind_share_a_mask(real):
 @torch.no_grad()
 @pytest.mark.parametrize("kernel", ["dense", "sliding_window"])
 def test_batches_of_other_sizes_share_a_mask(kernel):
-    mask, layer = Mask(70, True), SelfAttention(8, 2, kernel=kernel, span=AttentionSpan(3))  # more than one block
+    mask, layer = Mask(70, True), attention(8, 2, kernel, AttentionSpan(3))  # more than one block
     for batch in (1, 3, 2):
         x = torch.randn(batch, 70, 8)
         torch.testing.assert_close(layer(x, mask), layer(x, Mask(70, True)))
@@ -51,7 +53,7 @@ def test_batches_of_other_sizes_share_a_mask(kernel):
 def test_caches_of_other_sizes_share_a_mask():
     """One has rolled over what has left the window, and the other holds all tokens in order."""
     layer, x, caches = (
-        SelfAttention(8, 2, span=AttentionSpan(3)),
+        attention(8, 2, span=AttentionSpan(3)),
         torch.randn(2, 12, 8),
         (KVCache(None, 3), KVCache(12)),
     )

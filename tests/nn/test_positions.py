@@ -7,11 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 from src.nn import SinusoidalPositions, alibi_slopes, position_ids
-from src.nn.positions import rotary_angles, rotate
+from src.nn.positions import Rope, rotate
 
 
 @pytest.mark.parametrize("d_model", [1, 2, 7, 16, 512])
@@ -50,7 +51,7 @@ def test_rotation_equals_huggingface(head_dim):
     q, k = torch.randn(2, 1, 1, 5000, head_dim)
     cos, sin = LlamaRotaryEmbedding(config)(q, torch.arange(5000)[None])
     expected = apply_rotary_pos_emb(q, k, cos, sin)
-    angles = rotary_angles(torch.arange(5000), head_dim)
+    angles = Rope(head_dim).angles(torch.arange(5000))
     for found, wanted in zip((rotate(q, *angles), rotate(k, *angles)), expected, strict=True):
         torch.testing.assert_close(found, wanted, atol=3e-3, rtol=0)  # theirs are angles of float32
 
@@ -60,9 +61,7 @@ def test_rotated_products_depend_on_the_distance_alone(distance, shift):
     q, k = torch.randn(2, 1, 16, generator=torch.Generator().manual_seed(0))
     products = []
     for position in (0, shift):
-        turned = [
-            rotate(x, *rotary_angles(torch.tensor([p]), 16)) for x, p in ((q, position + distance), (k, position))
-        ]
+        turned = [rotate(x, *Rope(16).angles(torch.tensor([p]))) for x, p in ((q, position + distance), (k, position))]
         products.append((turned[0] * turned[1]).sum())
     torch.testing.assert_close(*products, atol=1e-5, rtol=0)
 
@@ -77,3 +76,32 @@ def test_positions_begin_anew_with_each_document():
     documents = torch.tensor([[0, 0, 0, 1, 1, 2], [4, 5, 5, 5, 5, 5]])
     expected = [[0, 1, 2, 0, 1, 0], [0, 0, 1, 2, 3, 4]]
     assert position_ids(documents, documents=documents).tolist() == expected
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+@pytest.mark.parametrize("scaling", ["linear", "ntk", "yarn", "llama3"])
+def test_scaled_frequencies_equal_huggingface(scaling, fraction):
+    theirs = {"linear": "linear", "ntk": "dynamic", "yarn": "yarn", "llama3": "llama3"}[scaling]
+    parameters = {"rope_type": theirs, "rope_theta": 500.0, "factor": 4.0, "partial_rotary_factor": fraction}
+    if scaling in ("yarn", "llama3"):
+        parameters["original_max_position_embeddings"] = 256
+    if scaling == "llama3":
+        parameters |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    config = LlamaConfig(
+        hidden_size=128, num_attention_heads=2, max_position_embeddings=1024, rope_parameters=parameters
+    )
+    # theirs grows with the text's length: at this one its base is that of a fixed factor of 4
+    length = int(1024 * (2 - 1 / 4)) if scaling == "ntk" else None
+    frequencies, temperature = ROPE_INIT_FUNCTIONS[theirs](config, "cpu", seq_len=length)
+    rope = Rope(int(64 * fraction), 500.0, scaling, 4.0, 256)
+    found = rope._frequencies(torch.float64, torch.device("cpu"))
+    torch.testing.assert_close(found.float(), frequencies, atol=0, rtol=1e-6)
+    cos, sin = rope.angles(torch.tensor([3]))
+    assert (cos**2 + sin**2).sqrt().tolist() == [pytest.approx([temperature] * len(frequencies))]
+
+
+def test_what_is_not_turned_carries_no_position():
+    x = torch.randn(1, 1, 5, 8)
+    turned = rotate(x, *Rope(4).angles(torch.arange(5)))
+    assert torch.equal(turned[..., 4:], x[..., 4:])
+    assert torch.equal(turned[..., :4], rotate(x[..., :4], *Rope(4).angles(torch.arange(5))))

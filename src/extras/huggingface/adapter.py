@@ -3,7 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from src.architectures import architectures
 from src.encoder import Pooling
 from src.errors import InputError
 from src.extras.huggingface.json_files import setting
-from src.nn import NormPlacement
+from src.nn import BlockConfig, NormPlacement
 
 Tensors = Mapping[str, Tensor]
 Settings = dict[str, Any]
@@ -145,6 +145,10 @@ class Adapter(ABC):
     norm: ClassVar[NormPlacement]
     fixed: ClassVar[Settings]  # keys whose other values no network here has
     only: ClassVar[Settings] = {"window": None}  # fields here whose other values no network of HuggingFace's has
+    # choices in the blocks that are not in `keys` and yet may differ from their default; all others may not
+    handled: ClassVar[frozenset[str]] = frozenset(
+        {"activation", "norm", "attention", "window", "dilation", "dropout", "attention_dropout", "zero_init"}
+    )
 
     # the peak learning rate of fine-tuning: 5e-5 is the default of HuggingFace's Trainer, with which its examples (in
     # examples/pytorch/language-modeling) fine-tune GPT-2, and the largest of BERT's recipe
@@ -209,7 +213,9 @@ class Adapter(ABC):
                 f"{name} has norm {self.norm!r}: a network with {config.norm!r} cannot be exported; "
                 f"--model.config.norm {self.norm} trains one that can"
             )
-        for field, value in self.only.items():
+        choices = {field.name: field.default for field in fields(config) if field.name in BlockConfig.__annotations__}
+        defaults = {n: default for n, default in choices.items() if n not in self.keys.keys() | self.handled}
+        for field, value in {**defaults, **self.only}.items():
             if (held := getattr(config, field)) != value:
                 raise InputError(f"{name} has only {field} {value!r}: a network with {held!r} cannot be exported")
 

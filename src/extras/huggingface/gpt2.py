@@ -47,7 +47,8 @@ class GPT2Adapter(Adapter):
         "scale_attn_by_inverse_layer_idx": False,
         "add_cross_attention": False,
     }
-    only: ClassVar[Settings] = {"positions": "learned", "window": None}
+    only: ClassVar[Settings] = {"positions": "learned", "window": None, "logit_softcap": None, "mup_width": None}
+    handled = Adapter.handled | {"bias"}
     programs: ClassVar[tuple[str, ...]] = ("CTranslate2", "ONNX Runtime", "lm-eval")
     prefix = "transformer."
     buffers = re.compile(r"\.attn\.(masked_)?bias$")  # causal masks

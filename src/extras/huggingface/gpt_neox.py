@@ -44,7 +44,7 @@ class GPTNeoXAdapter(GPT2Adapter):
         "rotary_pct": ROTATED,
         "rotary_emb_base": BASE,
     }
-    only = {"positions": "rotary", "window": None}
+    only = {**GPT2Adapter.only, "positions": "rotary"}
     programs = ("ONNX Runtime", "lm-eval")
     prefix = "gpt_neox."
     buffers = re.compile(r"\.attention\.(masked_)?bias$|rotary_emb\.inv_freq$")

@@ -187,6 +187,10 @@ NOT_THERE = {
     "bert has only window None: a network with 4": ("bert", {"window": 4}),
     "marian has only window None: a network with 4": ("transformer", {"window": 4}),
     "only dilation 1: a network with [1, 1, 2, 2]": ("longformer", {"dilation": [1, 1, 2, 2]}),
+    "gpt2 has only norm_type 'layer': a network with 'rms'": ("gpt", {"norm_type": "rms"}),
+    "gpt2 has only logit_softcap None: a network with 30.0": ("gpt", {"logit_softcap": 30.0}),
+    "gpt_neox has only n_kv_heads None: a network with 2": ("gpt", {"positions": "rotary", "n_kv_heads": 2}),
+    "bert has only bias True: a network with False": ("bert", {"bias": False}),
     "no window of 0": ("longformer", {"window": 0}),
 }
 

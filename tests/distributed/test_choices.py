@@ -1,0 +1,51 @@
+"""Today's choices in a block train under every strategy, on two processes, as one process trains them."""
+
+import pytest
+import yaml
+
+from tests.distributed.jobs import STEPS, fit, losses, run_job, write_config
+
+pytestmark = pytest.mark.slow
+CHOICES = {
+    "gpt": {"d_model": 24, "n_heads": 4, "n_kv_heads": 2, "norm_type": "rms", "qk_norm": True, "positions": "rotary"},
+    "bert": {"norm": "pre", "first_norm": False, "gated": True, "positions": "rotary", "norm_type": "rms_plain"},
+    "transformer": {"norm": "pre", "norm_type": "rms", "qk_norm": True, "positions": "learned", "bias": False},
+}
+CHOICES["gpt"] |= {
+    "value_residual": True,
+    "parallel": True,
+    "logit_softcap": 5.0,
+    "attention_softcap": 5.0,
+    "zero_init": True,
+}
+CHOICES["gpt"] |= {"rope_fraction": 0.67, "activation": "relu2", "bias": False, "window": 5, "window_pattern": "LG"}
+
+
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory):
+    found = {}
+    for kind, changes in CHOICES.items():
+        found[kind] = write_config(kind, tmp_path_factory.mktemp(kind))
+        settings = yaml.safe_load(found[kind].read_text())
+        settings["model"]["init_args"]["config"] |= changes
+        settings["trainer"]["callbacks"] = []
+        found[kind].write_text(yaml.safe_dump(settings))
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(configs, tmp_path_factory):
+    logs = tmp_path_factory.mktemp("alone")
+    run_job(logs / "job", [fit(config, logs, kind) for kind, config in configs.items()], processes=1)
+    return logs
+
+
+@pytest.mark.parametrize(("name", "ranks"), [("tensor_parallel", 1), ("fsdp", 2), ("pipeline", 1), ("zero3", 2)])
+def test_the_losses_are_those_of_one_process(configs, alone, name, ranks, tmp_path):
+    more = ["--config", f"configs/strategy/{name}.yaml", "--trainer.devices", "2"]
+    run_job(tmp_path / "job", [fit(config, tmp_path, kind, ranks, *more) for kind, config in configs.items()])
+    for kind in configs:
+        for metric, count in (("train/loss", STEPS), ("train/gradient_norm", STEPS), ("val/loss", 2)):
+            expected = losses(alone / kind / "version_0", metric)
+            assert len(expected) == count
+            assert losses(tmp_path / kind / "version_0", metric) == pytest.approx(expected, abs=1e-4), (kind, metric)
