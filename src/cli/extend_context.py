@@ -98,7 +98,6 @@ def extend(checkpoint: dict[str, Any], max_seq_len: int, window: int | None) -> 
 
 def _with_global_projections(weights: dict[str, "Tensor"], config: "BERTConfig") -> dict[str, "Tensor"]:
     """Turn a BERT's weights into a Longformer's: without pooler and next-sentence head, with global projections."""
-    import torch
 
     found = {n: t for n, t in weights.items() if not n.startswith(("encoder.pooler.", "next_sentence."))}
     n_kv_heads = config.n_kv_heads or config.n_heads

@@ -1,19 +1,16 @@
 """An epoch that goes on with other ranks or larger batches: the rows that are left, each once."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.data.packing import StreamedBlocks
 from src.data.sampling import PADDING, BucketBatchSampler, EpochBatchSampler, TokenBatchSampler
-from src.errors import InputError
 
 LENGTHS = np.random.default_rng(0).integers(1, 30, (300, 2))
 # by kind: makes the sampler of a rank over n rows, with batches of some size
 KINDS = {
     "rows": lambda n, size, **ranks: EpochBatchSampler(n, size, shuffle=True, **ranks),
-    "buckets": lambda n, size, **ranks: BucketBatchSampler(n, size, lambda key: int(LENGTHS[key[1], 0]), **ranks),
+    "buckets": lambda n, size, **ranks: BucketBatchSampler(n, size, lambda _, indices: LENGTHS[indices, 0], **ranks),
     "tokens": lambda n, size, **ranks: TokenBatchSampler(LENGTHS[:n], 30 * size, shuffle=True, **ranks),
 }
 division = st.tuples(st.integers(1, 4), st.integers(1, 5))  # ranks, and the size of their batches
@@ -61,9 +58,3 @@ def test_two_ranks_go_on_as_one_with_batches_of_twice_the_size():
     whole = EpochBatchSampler(50, 4, shuffle=True)
     assert list(one) == list(whole)[5:]
     assert one.first == 0
-
-
-def test_a_stream_is_not_divided_anew():
-    stream = [StreamedBlocks(lambda _: iter("ab"), None, 0, 4, 2, rank=0, world_size=world) for world in (1, 2)]
-    with pytest.raises(InputError, match="on 1 data-parallel processes in batches of 2"):
-        stream[1].load_state_dict(stream[0].state_dict())

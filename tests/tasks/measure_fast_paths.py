@@ -20,8 +20,9 @@ from tests.distributed.jobs import losses
 SEEDS = 3
 
 
-def with_logits(hidden, weight, labels, label_smoothing=0.0, bias=None):
+def with_logits(hidden, weight, labels, label_smoothing=0.0, bias=None, softcap=None):
     """The loss of an output layer as torch has it, from all logits."""
+    assert softcap is None
     logits = linear(hidden, weight, bias).flatten(0, -2)
     return cross_entropy(logits, labels.flatten(), reduction="sum", label_smoothing=label_smoothing)
 

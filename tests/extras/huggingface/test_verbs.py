@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from src.architectures import architectures
 from src.extras.huggingface import plan
 from src.models import BERTConfig, GPTConfig, LongformerConfig, TransformerConfig
+from src.nn import BlockConfig
 from tests.extras.huggingface.networks import network
 from tests.random_networks import checkpoint_of
 from tests.reliability.runs import checkpoints, config
@@ -291,10 +292,9 @@ def test_published_weights_in_and_out(run, tmp_path):
 
 def test_the_shapes_here_have_the_fields_that_are_exported():
     """A new field of a configuration must be given a counterpart, or be refused: it may not be forgotten."""
-    known = {"vocab_size", "max_seq_len", "d_model", "n_heads", "d_ff", "activation", "dropout", "attention_dropout"}
-    known |= {"norm", "attention", "window", "dilation"}
-    gpt = {"n_layers", "bias", "tie_embeddings", "positions"}
-    bert = {"n_layers", "n_segments", "init_std", "norm_eps"}
+    known = {"vocab_size", "max_seq_len", *BlockConfig.__annotations__}  # choices without a counterpart are refused
+    gpt = {"n_layers", "tie_embeddings", "init", "logit_softcap", "mup_width"}
+    bert = {"n_layers", "n_segments", "init_std"}
     transformer = {"source_vocab_size", "n_encoder_layers", "n_decoder_layers", "tie_embeddings"}
     assert set(GPTConfig.__dataclass_fields__) == known | gpt
     assert set(BERTConfig.__dataclass_fields__) == known | bert
