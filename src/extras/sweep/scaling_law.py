@@ -189,7 +189,7 @@ def ladder_sentences(curves: Sequence[ScalingCurve]) -> list[str]:
             gain = _gain_sentence(curve, baseline)
         sentences.append(
             f"**{curve.label}**: {gain} From the smaller sizes {predicted:.4f} is predicted at the largest, which has "
-            f"{measured:.4f} ({predicted / measured - 1:+.1%})."
+            f"{measured:.4f} ({predicted / measured - 1:+.2%})."
         )
     return sentences
 
