@@ -48,7 +48,7 @@ def sweep(
     from src.extras.sweep.scheduling import run_sweep
 
     content = read_yaml(config)
-    given = {"base": base, "seeds": seeds, "sampler": sampler, "cells": cells, "pruner": pruner}
+    given: dict[str, Any] = {"base": base, "seeds": seeds, "sampler": sampler, "cells": cells, "pruner": pruner}
     given |= {"ladder": ladder, "pilot": pilot, "difference": difference}
     content |= {name: value for name, value in given.items() if value is not None}
     if set_:

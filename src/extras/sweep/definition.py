@@ -10,7 +10,7 @@ from typing import Any
 from src.errors import InputError
 from src.extras.sweep.axes import Axis, Choice, Label, Parameters, Range, axes_of, cells_of_axes, with_own
 from src.extras.sweep.configuration import check_fields, with_settings
-from src.extras.sweep.ladder import Ladder, depth_of, ladder_of, scaled
+from src.extras.sweep.ladder import Ladder, depth_of, ladder_of, layers, scaled
 
 SAMPLERS = ("grid", "random", "tpe")
 PRUNERS = ("median", "halving")
@@ -230,7 +230,7 @@ class Sweep:
 
     def label(self, parameters: Parameters) -> str:
         """Name a cell as a person would, such as ``sgd, lr=0.1``, or ``sgd, lr=0.1, 2 layers`` on a ladder."""
-        size = [] if self.ladder is None else [f"{self.size(parameters)} layers"]
+        size = [] if self.ladder is None else [layers(self.size(parameters))]
         return ", ".join([*self._parts(parameters), *size])
 
     def choice_label(self, parameters: Parameters) -> str:

@@ -49,6 +49,11 @@ def ladder_of(content: Any) -> Ladder:
         raise InputError(f"ladder is {content}: it has sizes, and lr_exponent where that is not -1") from error
 
 
+def layers(size: int) -> str:
+    """Name a size."""
+    return f"{size} layer" + ("s" if size > 1 else "")
+
+
 def depth_of(config: dict[str, Any]) -> int:
     """Return the number of layers of a base configuration."""
     depth = next((n for key in LAYERS if isinstance(n := setting(config, key), int)), None)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from src.extras.sweep.axes import Axis
 from src.extras.sweep.definition import LADDER, Sweep
+from src.extras.sweep.ladder import layers
 from src.extras.sweep.results import CellResult, RunResult, estimate, shown
 from src.extras.sweep.scaling_law import BEYOND, ScalingCurve
 
@@ -105,7 +106,7 @@ def plot_ladder(curves: Sequence[ScalingCurve], sweep: Sweep, path: Path) -> Non
             axes.plot(points, curve.law.loss(points), color=style["color"], linestyle=style["linestyle"])
             axes.plot([], [], "o-", color=style["color"], label=curve.label)
             for size, compute, loss in zip(sweep.ladder.sizes, curve.compute, curve.values.mean(0), strict=True):
-                tip = f"{TIP}{curve.label}, {size} layers, {compute:.3g} FLOP: {shown(loss)}"
+                tip = f"{TIP}{curve.label}, {layers(size)}, {compute:.3g} FLOP: {shown(loss)}"
                 axes.plot([compute], [loss], "o", color=style["color"], gid=tip)
         axes.set_xscale("log")
         axes.set_xlabel("compute, 6 x parameters x tokens (FLOP)")

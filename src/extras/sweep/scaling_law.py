@@ -189,7 +189,7 @@ def ladder_sentences(curves: Sequence[ScalingCurve]) -> list[str]:
             gain = _gain_sentence(curve, baseline)
         sentences.append(
             f"**{curve.label}**: {gain} From the smaller sizes {predicted:.4f} is predicted at the largest, which has "
-            f"{measured:.4f} ({predicted / measured - 1:+.1%})."
+            f"{measured:.4f} ({predicted / measured - 1:+.2%})."
         )
     return sentences
 
@@ -198,7 +198,7 @@ def _gain_sentence(curve: ScalingCurve, baseline: ScalingCurve) -> str:
     seeds = tuple(seed for seed in baseline.seeds if seed in curve.seeds)
     if len(seeds) < 2:
         return "its gain is not judged: two seeds at every size are the least."
-    gain = gain_of(*(_with_seeds(one, seeds) for one in (curve, baseline)))
+    gain = gain_of(_with_seeds(curve, seeds), _with_seeds(baseline, seeds))
     what, sign = ("gain", 1) if gain.here >= 0 else ("deficit", -1)
     here = _with_interval(sign, gain.here, gain.here_interval)
     beyond = _with_interval(sign, gain.beyond, gain.beyond_interval)

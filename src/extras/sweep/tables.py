@@ -14,6 +14,7 @@ import yaml
 
 from src.extras.sweep.configuration import with_settings
 from src.extras.sweep.definition import Sweep
+from src.extras.sweep.ladder import layers
 from src.extras.sweep.page import write_page
 from src.extras.sweep.plots import numeric_keys, plot_curves, plot_final, plot_ladder, plot_number
 from src.extras.sweep.queue import current_trials, is_lost
@@ -111,7 +112,7 @@ def _ladder(runs: Sequence[RunResult], sweep: Sweep, folder: Path) -> str:
     if not curves:
         return "## Ladder\n\n" + "\n".join(f"- {part}" for part in parts)
     plot_ladder(curves, sweep, folder / "ladder.png")
-    sizes = [f"{size} layers" for size in sweep.ladder.sizes]
+    sizes = [layers(size) for size in sweep.ladder.sizes]
     rows = []
     for curve in curves:
         law = curve.law
