@@ -28,7 +28,7 @@ class Step(NamedTuple):
 
 
 def stack(
-    blocks: Sequence[Any],
+    blocks: nn.ModuleList,
     config: BlockConfig,
     mask: Mask,
     shape: Sequence[int],
@@ -70,6 +70,8 @@ class Network(nn.Module, ABC):
     The tensors that one step gives are all that the next one needs of it: a pipeline sends them from one process to
     another, and has the arguments on each.
     """
+
+    config: Any  # its shape, of a class of its own
 
     matrix_lr_scale = 1.0  # on the learning rate of the blocks' matrices, by the width: see GPTConfig.mup_width
 

@@ -60,7 +60,7 @@ class Evaluate(L.Callback):
         assert isinstance(task, Task)
         model = unsharded_model(task)  # by every rank
         refused: str | None = None
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and model is not None:
             path = Path(trainer.default_root_dir) / "evaluation" / f"step_{trainer.global_step:06d}.ckpt"
             path.parent.mkdir(parents=True, exist_ok=True)
             weights = {f"model.{name}": weight for name, weight in model.state_dict().items()}

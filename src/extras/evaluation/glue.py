@@ -67,21 +67,20 @@ def glue(
         chosen.sort(key=lambda task: task != "mnli")  # before those that start from it
     encoder = PretrainedEncoder(read_checkpoint(checkpoint), checkpoint, device)
     parts = []
-    for task in map(TASKS.__getitem__, chosen):
-        task_data = TaskData(task, data, encoder)
+    for glue_task in map(TASKS.__getitem__, chosen):
+        name, task_data = glue_task.name, TaskData(glue_task, data, encoder)
         for rate in dict.fromkeys(lr):
             for seed in dict.fromkeys(seeds):
                 recipe = Recipe(rate, seed, epochs, batch_size)
-                start = f"mnli.lr-{rate:g}.seed-{seed}.pt" if from_mnli and task.name in (*SMALL, "mnli") else None
+                start = f"mnli.lr-{rate:g}.seed-{seed}.pt" if from_mnli and name in (*SMALL, "mnli") else None
                 settings = {
-                    "task": task.name,
+                    "task": name,
                     **asdict(recipe),
                     "from_mnli": bool(start),
                     "data": task_data.fingerprint,
                 }
-                parts.append(
-                    Part(f"{task.name}.lr-{rate:g}.seed-{seed}", settings, _Run(task_data, encoder, recipe, start))
-                )
+                run = _Run(task_data, encoder, recipe, start)
+                parts.append(Part(f"{name}.lr-{rate:g}.seed-{seed}", settings, run))
     notes = [f"development sets; {epochs} epochs, batches of {batch_size}, the best learning rate of {_rates(lr)}"]
     return Evaluation(encoder.step, parts, summarize, notes)
 
@@ -220,8 +219,8 @@ def _over_seeds(runs: list[list[Score]], note: str) -> Iterator[Score]:
         values = [score.value for score in same]
         mean = fmean(values)
         half = float(student.ppf(0.975, n - 1)) * stdev(values) / n**0.5 if n > 1 else None
-        interval = (None, None) if half is None else (mean - half, mean + half)
-        yield Score(same[0].task, same[0].metric, mean, *interval, note)
+        low, high = (None, None) if half is None else (mean - half, mean + half)
+        yield Score(same[0].task, same[0].metric, mean, low, high, note)
 
 
 def _rates(rates: Sequence[float]) -> str:

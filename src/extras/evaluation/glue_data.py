@@ -138,9 +138,10 @@ def read_split(source: str, task: GlueTask, split: str) -> Examples:
     check_columns(where, rows, columns)
     texts, labels = [[row[name] for name in task.texts] for row in rows], []
     for number, (row, label) in enumerate(zip(texts, rows["label"], strict=True), 1):
-        labels.append(_label(task, label))
-        if labels[-1] is None or not all(isinstance(text, str) for text in row):
+        read = _label(task, label)
+        if read is None or not all(isinstance(text, str) for text in row):
             raise InputError(f"row {number:,} of {where} has no text, or a label that is none of its own: {label!r}")
+        labels.append(read)
     if not labels:
         raise InputError(f"{where} has no row")
     return Examples(texts, labels)

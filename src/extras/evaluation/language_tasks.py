@@ -158,6 +158,6 @@ def _scores(task: str, values: dict[str, Any], note: str) -> list[Score]:
             continue
         error = values.get(f"{metric}_stderr,{kind}")
         half = 1.96 * error if isinstance(error, float) else None
-        interval = (None, None) if half is None else (value - half, value + half)
-        found.append(Score(task, metric if kind == "none" else f"{metric} ({kind})", float(value), *interval, note))
+        low, high = (None, None) if half is None else (value - half, value + half)
+        found.append(Score(task, metric if kind == "none" else f"{metric} ({kind})", float(value), low, high, note))
     return found

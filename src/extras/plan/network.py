@@ -192,6 +192,6 @@ def _saved(model: Network, dtype: torch.dtype, rows: int, seq_len: int) -> dict[
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), _Autocast(dtype):
         model.hidden(**inputs_of(model, rows, seq_len))
     found: dict[int | None, int] = dict.fromkeys([None, *range(len(blocks))], 0)
-    for tensor, number in kept.values():
-        found[number] += tensor.untyped_storage().nbytes()
+    for tensor, where in kept.values():
+        found[where] += tensor.untyped_storage().nbytes()
     return found

@@ -116,7 +116,7 @@ def show(
     }.items():
         about.add_row(key, text)
     console.print(about, markup=False, highlight=False)
-    columns = (
+    columns: tuple[str, ...] = (
         "GB a device",
         "parameters",
         "gradients",

@@ -92,7 +92,8 @@ class Estimate:
 
 def held_shapes(model: nn.Module, tensor: int = 1) -> list[tuple[int, ...]]:
     """List the shapes of what a rank holds of each parameter; a dimension that does not divide is rounded up."""
-    plan, found = tensor_plan(model) if tensor > 1 else {}, {}
+    plan = tensor_plan(model) if tensor > 1 else {}
+    found: dict[int, tuple[int, ...]] = {}
     for name, module in model.named_modules():
         for parameter in module.parameters(recurse=False):
             shape = list(parameter.shape)
