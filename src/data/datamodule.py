@@ -23,7 +23,7 @@ from src.arguments import arguments_of
 from src.atomic import checksums, damaged, replace_folder, write_text
 from src.coverage import MeasuredTokenizer
 from src.data.corpora import EMBEDDED, Corpus
-from src.data.loader import TokenCountingLoader
+from src.data.loader import TokenCountingLoader, as_it_is
 from src.data.malformed import Malformed, Reading
 from src.data.packing import StreamedBlocks
 from src.data.progress import announce, with_progress, working
@@ -347,8 +347,3 @@ def _is_complete(folder: Path) -> bool:
         return damaged(folder, files, described.stat().st_mtime_ns) is None
     except Exception:  # whatever is wrong with it, it is made again
         return False
-
-
-def as_it_is(batch: Any) -> Any:
-    """Data sets here give whole batches."""
-    return batch

@@ -15,9 +15,9 @@ from torch import Tensor
 from src.coverage import MeasuredTokenizer
 from src.data.baselines import MOST_STREAMED, MOST_TOKENS, Targets, extent
 from src.data.corpora import Pieces, count
-from src.data.datamodule import DocumentDataModule, as_it_is
+from src.data.datamodule import DocumentDataModule
 from src.data.journal import Journal
-from src.data.loader import TokenCountingLoader
+from src.data.loader import TokenCountingLoader, as_it_is
 from src.data.packing import PackedBlocks, StreamedBlocks, count_blocks
 from src.data.progress import with_progress
 from src.data.store import RowWriter, ahead, open_rows, token_dtype, with_end

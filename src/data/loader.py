@@ -112,3 +112,8 @@ def count_targets(batch: Batch) -> Tensor:
 def _counted(batch: Batch) -> list[str]:
     """The counts that a batch is given: those whose labels it has."""
     return [count for count, labels in TARGETS.items() if labels in batch]
+
+
+def as_it_is(batch: Any) -> Any:
+    """Data sets here give whole batches."""
+    return batch

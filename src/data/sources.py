@@ -5,18 +5,19 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from src.data.malformed import DEFAULT, Reading
+from src.data.json_rows import fields_of, json_list, json_rows, readable_json
+from src.data.malformed import DEFAULT, Malformed, Reading, Row, encoding_of
 from src.data.progress import announce
 from src.data.splits import cut_rows, split_files, split_parts
-from src.data.tables import check_names, readable_json, readable_table, stream_rows
+from src.data.tables import SURVEYED, check_names, dialect_of, readable_table, table_rows
 from src.errors import InputError
-from src.files import check_file
+from src.files import check_file, printable
 
 Parts = dict[str, Any]  # name -> datasets.Dataset or datasets.IterableDataset
 
@@ -187,7 +188,7 @@ def load_rows(
             "reading": reading,
         }
         return {
-            split: IterableDataset.from_generator(stream_rows, gen_kwargs={"files": files, **shape})
+            split: IterableDataset.from_generator(_stream_rows, gen_kwargs={"files": files, **shape})
             for split, files in by_split.items()
         }
 
@@ -293,3 +294,35 @@ class TableSource:
     def labels(self, rows: Any) -> Iterable[str]:
         """Give the label of each row, where rows have one."""
         return ()
+
+
+def _stream_rows(
+    files: list[Path], kind: str, columns: tuple[str, ...], texts: tuple[str, ...], reading: Reading
+) -> Iterator[dict[str, Any]]:
+    """Yield some columns of the rows of tables or of JSON without looking ahead; of a table's dialect :data:`SURVEYED`
+    rows tell.
+
+    Malformed rows are left out, and told at the end of each file.
+    """
+    for file in files:
+        malformed, count, is_first = Malformed(str(file), reading), 0, True
+        for count, row in enumerate(_rows(file, kind, columns, texts, reading), start=1):  # noqa: B007
+            if row.reason is None:
+                fields = fields_of(row.value)
+                # the first row tells which columns there are
+                yield fields if is_first else {column: fields.get(column) for column in columns}
+                is_first = False
+            else:
+                malformed.add(row.reason, f"row {row.number:,}", printable(row.raw))
+        for line in malformed.report(of=count):
+            print(line)
+
+
+def _rows(file: Path, kind: str, columns: tuple[str, ...], texts: tuple[str, ...], reading: Reading) -> Iterator[Row]:
+    if kind == "json":
+        encoding = encoding_of(file, reading)
+        yield from json_rows(file, json_list(file, columns, encoding), texts, encoding)
+        return
+    rows = table_rows(file, dialect_of(file, columns, reading, SURVEYED))
+    header = next(rows).value
+    yield from (row._replace(value=dict(zip(header, row.value, strict=False))) for row in rows)

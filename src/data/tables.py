@@ -1,13 +1,11 @@
-"""Rows of tables, whatever their delimiter, their quotes and their encoding; and rows of JSON.
+"""Rows of tables, whatever their delimiter, their quotes and their encoding.
 
 A table is written anew as Parquet, all its fields text as they stand in it, so that nothing guesses at types, and "NA"
-or "007" stay what they are. JSON is one object a line, or a whole file that is one list of them or has one under a key.
+or "007" stay what they are.
 """
 
-import codecs
 import csv
 import io
-import json
 import re
 import sys
 from collections import Counter, deque
@@ -17,9 +15,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from src.data.malformed import Malformed, Reading, Row, clean_copy, encoding_of
+from src.data.malformed import Reading, Row, clean_copy, encoding_of
 from src.data.progress import announce, with_progress
 from src.errors import InputError
 from src.files import UTF8, encoding_name, is_text, open_binary, printable, raw_lines, unescaped, without_end
@@ -45,7 +43,7 @@ class Dialect:
 
 def readable_table(file: Path, columns: tuple[str, ...], reading: Reading, cache_dir: Path) -> Path:
     """Copy a table as Parquet, all columns of it text, without malformed rows; ``columns`` tell its delimiter."""
-    dialect = _dialect(file, columns, reading)
+    dialect = dialect_of(file, columns, reading)
     rows = table_rows(file, dialect)
     header = next(rows)
     if header.reason is not None:
@@ -79,7 +77,7 @@ def _write_parquet(header: list[str], file: BinaryIO, rows: Iterator[Row]) -> No
             )
 
 
-def _dialect(file: Path, columns: tuple[str, ...], reading: Reading, most: int | None = None) -> Dialect:
+def dialect_of(file: Path, columns: tuple[str, ...], reading: Reading, most: int | None = None) -> Dialect:
     """Choose delimiter, quotes and encoding: as asked, or as ending and header say; what is not usual is told.
 
     Args:
@@ -235,127 +233,3 @@ def _quoted(lines: Iterator[str], delimiter: str) -> Iterator[tuple[list[str] | 
             del fed[1:]
         if fields != []:  # a blank line is no row
             yield fields, "".join(fed)
-
-
-# ---- JSON
-
-
-def readable_json(
-    file: Path, columns: tuple[str, ...], texts: tuple[str, ...], reading: Reading, cache_dir: Path
-) -> Path:
-    """Give the file, or a copy of its rows, one a line, without malformed ones and byte order mark.
-
-    A row is told by its ``columns`` from an object that holds rows; those of them in ``texts`` must be text.
-    """
-    encoding = encoding_of(file, reading)
-    items = _json_list(file, columns, encoding)
-    with open_binary(file) as opened:
-        is_plain = items is None and encoding == UTF8 and opened.read(3) != codecs.BOM_UTF8
-    if is_plain and all(row.reason is None for row in _json_rows(file, items, texts, encoding)):
-        return file
-    rows = _json_rows(file, items, texts, encoding)
-    return clean_copy(file, ".jsonl", (texts, encoding), rows, _write_json, reading, cache_dir)
-
-
-def _write_json(file: BinaryIO, rows: Iterator[Row]) -> None:
-    for row in rows:
-        file.write(f"{without_end(row.raw)}\n".encode())
-
-
-def _json_list(file: Path, columns: tuple[str, ...], encoding: str) -> list[Any] | None:
-    """Read a file that is one list of rows, or one object with a list under a key; None where a line is a row."""
-    filled = (line for line in raw_lines(open_binary(file), encoding) if line.strip())
-    first, is_one_line = _parsed(next(filled, "")), next(filled, None) is None
-    if isinstance(first, dict) and (not is_one_line or _has(first, columns)):
-        return None
-    content = _parsed("".join(raw_lines(open_binary(file), encoding)))
-    if not isinstance(content, dict):
-        return content if isinstance(content, list) else None
-    lists = [value for value in content.values() if isinstance(value, list) and isinstance((value or [0])[0], dict)]
-    if not lists or _has(content, columns):
-        return [content]
-    if len(lists) > 1:
-        raise InputError(
-            f"{file} is one JSON object with {len(lists)} lists of rows under its keys ({', '.join(content)}): "
-            "give one object a line, or one list of them"
-        )
-    return lists[0]
-
-
-def _has(row: dict[str, Any], columns: tuple[str, ...]) -> bool:
-    return all(column in _fields(row) for column in columns)
-
-
-def _fields(row: dict[str, Any]) -> dict[str, Any]:
-    nested = row.get("translation")
-    return nested if isinstance(nested, dict) else row
-
-
-def _json_rows(file: Path, items: list[Any] | None, texts: tuple[str, ...], encoding: str) -> Iterator[Row]:
-    if items is not None:
-        for number, value in enumerate(items, start=1):
-            raw = json.dumps(value)
-            yield Row(number, value, raw, _json_reason(value, raw, texts))
-        return
-    for number, line in enumerate(raw_lines(open_binary(file), encoding), start=1):
-        if line.strip():
-            value = _parsed(line)
-            reason = _json_reason(value, line, texts) if is_text(line) else f"invalid {encoding_name(encoding)}"
-            yield Row(number, value, line, reason)
-
-
-_NO_JSON = object()
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return _NO_JSON
-
-
-def _json_reason(value: Any, raw: str, texts: tuple[str, ...]) -> str | None:
-    if value is _NO_JSON:
-        return "no JSON"
-    if not isinstance(value, dict):
-        return "wrong type"
-    found = [_fields(value).get(column) for column in texts]
-    if not all(text is None or isinstance(text, str) for text in found):
-        return "wrong type"
-    # nothing but an escape can be half a character
-    return "lone surrogate" if "\\ud" in raw.lower() and not is_text(json.dumps(value, ensure_ascii=False)) else None
-
-
-# ---- streams
-
-
-def stream_rows(
-    files: list[Path], kind: str, columns: tuple[str, ...], texts: tuple[str, ...], reading: Reading
-) -> Iterator[dict[str, Any]]:
-    """Yield some columns of the rows of tables or of JSON without looking ahead; of a table's dialect :data:`SURVEYED`
-    rows tell.
-
-    Malformed rows are left out, and told at the end of each file.
-    """
-    for file in files:
-        malformed, count, is_first = Malformed(str(file), reading), 0, True
-        for count, row in enumerate(_rows(file, kind, columns, texts, reading), start=1):  # noqa: B007
-            if row.reason is None:
-                fields = _fields(row.value)
-                # the first row tells which columns there are
-                yield fields if is_first else {column: fields.get(column) for column in columns}
-                is_first = False
-            else:
-                malformed.add(row.reason, f"row {row.number:,}", printable(row.raw))
-        for line in malformed.report(of=count):
-            print(line)
-
-
-def _rows(file: Path, kind: str, columns: tuple[str, ...], texts: tuple[str, ...], reading: Reading) -> Iterator[Row]:
-    if kind == "json":
-        encoding = encoding_of(file, reading)
-        yield from _json_rows(file, _json_list(file, columns, encoding), texts, encoding)
-        return
-    rows = table_rows(file, _dialect(file, columns, reading, SURVEYED))
-    header = next(rows).value
-    yield from (row._replace(value=dict(zip(header, row.value, strict=False))) for row in rows)

@@ -7,8 +7,8 @@ from multiprocessing import get_context
 import pytest
 
 from src.data import ClassificationDataModule, LMDataModule, MLMDataModule, TranslationDataModule
+from src.data.json_rows import readable_json
 from src.data.malformed import DEFAULT
-from src.data.tables import readable_json
 from src.errors import InputError
 from src.tokenization import train_wordpiece
 from tests.conftest import prepared

@@ -13,6 +13,7 @@ from src.data.corpora import Corpus
 from src.data.loader import TokenCountingLoader
 from src.data.packing import StreamedBlocks
 from src.data.streams import DocumentStream
+from src.data.tables import table_rows
 from src.errors import InputError
 from src.tokenization import byte_tokenizer
 
@@ -237,20 +238,19 @@ def test_a_connection_that_stays_lost_ends_the_run(monkeypatch):
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "txt"])
 def test_of_a_file_no_more_is_read_than_is_needed(tmp_path, ending, monkeypatch):
     """Of 30,000 rows the first are given before most lines are read."""
-    monkeypatch.setattr("src.data.tables.SURVEYED", 1000)
+    monkeypatch.setattr("src.data.sources.SURVEYED", 1000)
     lines = [f'{{"text": "row {i}"}}' if ending == "jsonl" else f"row {i}" for i in range(30_000)]
     (tmp_path / f"rows.{ending}").write_text("\n".join(["text", *lines] if ending == "csv" else lines))
     corpus = Corpus(
         str(tmp_path / f"rows.{ending}"), document_separator="\n", streaming=True, holdout_documents=5, test_fraction=0
     )
     parsed = []
-    import src.data.tables as tables
-
     if ending == "csv":
-        table_rows = tables.table_rows
-        monkeypatch.setattr(tables, "table_rows", lambda *a: (parsed.append(row) or row for row in table_rows(*a)))
+        for module in ("tables", "sources"):
+            counted = lambda *a: (parsed.append(row) or row for row in table_rows(*a))  # noqa: E731
+            monkeypatch.setattr(f"src.data.{module}.table_rows", counted)
     else:
-        monkeypatch.setattr(tables, "_parsed", lambda text: parsed.append(text) or json.loads(text))
+        monkeypatch.setattr("src.data.json_rows._parsed", lambda text: parsed.append(text) or json.loads(text))
     documents = corpus.splits(tmp_path / "cache")["train"]
     assert [row["text"] for row in islice(documents, 3)] == ["row 5", "row 6", "row 7"]
     assert len(parsed) < 10_000
