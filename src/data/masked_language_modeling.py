@@ -81,8 +81,11 @@ class MLMDataModule(DocumentDataModule):
         for split, rows in first.items():
             with self.measuring(split, tokenizer, self.tokenizer_kind) as (measured, malformed):
                 parts = training if split == "train" else [rows]
-                texts = chain(*(documents(part, malformed) for part in parts))
-                texts = with_progress(texts, f"tokenising {split} documents", sum(map(len, parts)))
+                texts = with_progress(
+                    chain(*(documents(part, malformed) for part in parts)),
+                    f"tokenising {split} documents",
+                    sum(map(len, parts)),
+                )
                 infos[split] = write_sentences(measured, texts, folder, split, self.least_sentences)
         return infos
 
