@@ -86,7 +86,7 @@ class RowWriter(AbstractContextManager["RowWriter"]):
         lengths: of both, where they are there already and go on; see :class:`ArrayWriter`.
     """
 
-    def __init__(self, folder: Path, name: str, dtype: DTypeLike, lengths: tuple[int, ...] = (0, 0)) -> None:
+    def __init__(self, folder: Path, name: str, dtype: DTypeLike, lengths: Sequence[int] = (0, 0)) -> None:
         self.values = ArrayWriter(folder / f"{name}.npy", dtype, lengths[0])
         self.starts = ArrayWriter(folder / f"{name}.starts.npy", np.int64, lengths[1])
         if not self.starts.length:

@@ -69,7 +69,8 @@ def _digest(text: str) -> bytes:
 
 def _blocks(rows: Any, state: str | None) -> Iterator[tuple[str | None, list[str]]]:
     """Read a block at a time, again from its beginning where the connection fails."""
-    blocks, tries = None, 0
+    blocks: Any = None
+    tries = 0
     while True:
         try:
             if blocks is None:

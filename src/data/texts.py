@@ -70,7 +70,8 @@ def grouped(
     size: Callable[[T], int] = lambda piece: len(piece.text),  # type: ignore[attr-defined]
 ) -> Iterator[list[T]]:
     """Gather pieces, or other items, to groups of about :data:`GROUP_CHARACTERS` and at most ``most`` of them."""
-    group, held = [], 0
+    group: list[T] = []
+    held = 0
     for item in items:
         group.append(item)
         held += size(item)
@@ -136,10 +137,10 @@ class TextFiles:
     @classmethod
     def open(cls, files: Iterable[Path], separator: str | None, reading: Reading) -> "TextFiles":
         """Count the documents of files, without those that are not in the encoding, which are told."""
-        files, encoding = tuple(files), reading.encoding or UTF8
+        paths, encoding = tuple(files), reading.encoding or UTF8
         numbers: list[int] = []
         number = 0
-        for file in files:
+        for file in paths:
             check_file(file, is_text=separator is None, encoding=encoding)
             if separator is None:
                 numbers.append(number)
@@ -162,7 +163,7 @@ class TextFiles:
             if number == first + 1:
                 announce(f"{file} has no document_separator {separator!r}: it is one document")
             malformed.announce(of=number - first)
-        return cls(files, separator, encoding, np.array(numbers, np.int64))
+        return cls(paths, separator, encoding, np.array(numbers, np.int64))
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -249,7 +250,8 @@ def cut_by_position(pieces: Iterable[Piece], wanted: dict[str, float]) -> dict[s
         lengths[-1] += len(text)
         if is_last:
             lengths.append(0)
-    found, start, end_fraction = {}, np.zeros(len(lengths) - 1, np.int64), 0.0
+    found: dict[str, PartOfEach] = {}
+    start, end_fraction = np.zeros(len(lengths) - 1, np.int64), 0.0
     for name, fraction in {"train": 1 - sum(wanted.values()), **wanted}.items():
         end_fraction += fraction
         end = np.array([int(round(length * end_fraction, 6)) for length in lengths[:-1]], np.int64)
