@@ -64,7 +64,8 @@ def test_two_processes_go_on_from_the_shards_of_another_strategy(saved, alone, c
 
 def test_a_pipeline_and_one_process_go_on_from_the_shards_of_fsdp(saved, alone, config, run, tmp_path):
     assert halfway(saved / "fsdp").is_dir()
-    more = ["--trainer.callbacks=null", "--allow_class_paths=tests", "--ckpt_path", str(halfway(saved / "fsdp"))]
+    alone_again = ["--trainer.strategy=auto", "--trainer.devices=1", "--trainer.callbacks=null"]
+    more = [*alone_again, "--allow_class_paths=tests", "--ckpt_path", str(halfway(saved / "fsdp"))]
     status, _, err = run(*fit(config, tmp_path, "gpt", 1, *more))
     assert status == 0, err
     for logs in (tmp_path, saved / "pipeline"):
