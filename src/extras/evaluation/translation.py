@@ -12,8 +12,9 @@ from tokenizers import Tokenizer
 from src.atomic import write_text
 from src.checkpoint import load_writer, read_checkpoint
 from src.cli.compare import paired_bootstrap, verdict
-from src.cli.translate import SearchOptions, Translator
+from src.cli.translate import SearchOptions
 from src.cli.verb import Positive
+from src.decoding import Translator
 from src.errors import InputError
 from src.extras.evaluation.results import Evaluation, Part, Score
 from src.files import check_file, read_lines
