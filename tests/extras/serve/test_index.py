@@ -60,7 +60,9 @@ def test_answer_is_the_verb(run, folder, server, options):
     _, printed, err = run("rag", "answer", *places, "--question", QUESTION, *flags)
     answer = server.ask("answer", text=QUESTION, **options)
     sources = [f"[{i}] {cited(passage)}\n" for i, passage in enumerate(answer["passages"], 1)]
-    assert f"{answer['text']}\n\nSources:\n{''.join(sources)}" == printed, err
+    # between them the best sentences, since a network of random weights cites nothing
+    assert printed.startswith(f"{answer['text']}\n"), err
+    assert printed.endswith(f"\nSources:\n{''.join(sources)}"), err
     assert len(sources) == 2
     *pieces, (last, done) = server.events("answer", text=QUESTION, **options)
     assert last == "done"
