@@ -97,6 +97,8 @@ class Guard(NormCallback):
             for_requeue = cluster.requeue_signal if isinstance(cluster, SLURMEnvironment) else None
             for number in (signal.SIGTERM, for_requeue or signal.SIGUSR1):
                 signal.signal(number, self._receive)
+            # it tells all processes at each batch whether the first has a signal, and waits for the device to do so
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
             if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a run of a sweep, or in the background
                 signal.signal(signal.SIGINT, self._receive)
 
@@ -225,6 +227,10 @@ class Guard(NormCallback):
         done = validation["total"]["completed"]
         validation["total"] = {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
         validation["current"] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+
+
+def _nothing() -> None:
+    pass
 
 
 @rank_zero_only

@@ -15,6 +15,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from src.callbacks import throughput
@@ -177,6 +178,8 @@ class Calls(TorchDispatchMode):
         self.found: Counter[str] = Counter()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if DTensor in types:  # so that what it sends is seen as well
+            return NotImplemented
         name = function.overloadpacket.__name__
         if function.namespace in ("c10d", "_c10d_functional") and name != "wait_tensor":
             self.found[name] += 1

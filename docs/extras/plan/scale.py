@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -21,7 +21,7 @@ from src.distributed.stages import cost, keep, n_parameters, partition, steps_of
 from src.extras.plan.network import facts_of
 from src.extras.plan.strategies import Layout, estimate
 from src.models import GPT, GPTConfig
-from src.optim import Constant, parameter_groups
+from src.optim import Constant
 from src.tasks import GPTModule
 
 # GPT-2 small, and GPT-3 XL and 6.7B (Brown et al. 2020, table 2.1)
@@ -49,25 +49,13 @@ def network(config: GPTConfig) -> GPT:
         return GPT(config)
 
 
-def bytes_of(tensors: list[Tensor]) -> int:
-    """Count the bytes of the local parts."""
-    local = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
-    return sum(tensor.numel() * tensor.element_size() for tensor in local)
+def held(model: nn.Module) -> int:
+    """Count the bytes of the local parts of parameters, of their gradients, and of AdamW's two moments, all alike."""
+    local = [p.to_local() if isinstance(p, DTensor) else p for p in model.parameters()]
+    return 4 * sum(tensor.numel() * tensor.element_size() for tensor in local)
 
 
-def held(model: nn.Module) -> tuple[int, int, int]:
-    """Count the bytes of parameters, gradients and AdamW's state after a step on the meta device."""
-    parameters = list(model.parameters())
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer = torch.optim.AdamW(parameter_groups(model))
-    optimizer.step()
-    states = [value for state in optimizer.state.values() for value in state.values() if value.dim()]
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return bytes_of(parameters), bytes_of(gradients), bytes_of(states)
-
-
-def on_a_mesh(config: GPTConfig, layout: Layout) -> tuple[int, int, int]:
+def on_a_mesh(config: GPTConfig, layout: Layout) -> int:
     """Shard as MeshStrategy does."""
     with fake_ranks(layout.devices):
         strategy, model = MeshStrategy(replicate_size=layout.replicas), network(config)
@@ -77,7 +65,7 @@ def on_a_mesh(config: GPTConfig, layout: Layout) -> tuple[int, int, int]:
         return held(model)
 
 
-def in_stages(config: GPTConfig, layout: Layout) -> tuple[int, int, int]:
+def in_stages(config: GPTConfig, layout: Layout) -> int:
     """Cut as PipelineStrategy does; of the stage that has most."""
     steps = steps_of(network(config))
     cuts = partition([cost(step) for step in steps], layout.stages, [n_parameters(step) for step in steps])
@@ -89,7 +77,7 @@ def in_stages(config: GPTConfig, layout: Layout) -> tuple[int, int, int]:
     return max(found)
 
 
-def layouts(ranks: int) -> dict[Layout, Callable[[GPTConfig, Layout], tuple[int, int, int]]]:
+def layouts(ranks: int) -> dict[Layout, Callable[[GPTConfig, Layout], int]]:
     found = {
         Layout("ddp", ranks): lambda config, layout: held(network(config)),
         Layout("fsdp", ranks): on_a_mesh,
@@ -111,7 +99,7 @@ def rows(sizes: list[str], ranks: list[int]) -> Iterator[tuple[str, Layout, int,
             for layout, count in layouts(n).items():
                 planned = estimate(facts, layout, 0)
                 formula = planned.parameters + planned.gradients + planned.optimizer
-                yield size, layout, sum(count(config, layout)), int(formula)
+                yield size, layout, count(config, layout), int(formula)
 
 
 def main() -> None:
