@@ -4,6 +4,7 @@ They are those that building it on a CPU gives, number for number, so that they 
 how many processes there are.
 """
 
+import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
+LARGE = 1 << 20  # bytes
+# gives freed memory back to the system: glibc else keeps up to a whole network of it; other C libraries have no such call
+TRIM = getattr(ctypes.CDLL(None), "malloc_trim", lambda padding: 0)
 # what gives all of a tensor new values, whatever it held
 OVERWRITING = {
     *(aten.normal_.default, aten.uniform_.default, aten.zero_.default),
@@ -150,6 +154,8 @@ class _OneAtATime(TorchDispatchMode):
             parameter = self.parameters[self.held]
             self.keep(self.held, parameter.detach())
             parameter.untyped_storage().resize_(0)
+            if _bytes(parameter) > LARGE:
+                TRIM(0)
         self.held = number
         if number is not None:
             storage = self.parameters[number].untyped_storage()

@@ -181,7 +181,8 @@ class Calls(TorchDispatchMode):
         if DTensor in types:  # so that what it sends is seen as well
             return NotImplemented
         name = function.overloadpacket.__name__
-        if function.namespace in ("c10d", "_c10d_functional") and name != "wait_tensor":
+        sends = name not in ("wait_tensor", "_wrap_tensor_autograd")
+        if function.namespace in ("c10d", "_c10d_functional") and sends:
             self.found[name] += 1
         return function(*args, **(kwargs or {}))
 
