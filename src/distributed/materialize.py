@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 LARGE = 1 << 20  # bytes
-# gives freed memory back to the system: glibc else keeps up to a whole network of it; other C libraries have no such call
+# gives freed memory back to the system: glibc else keeps up to a whole network of it; others have no such call
 TRIM = getattr(ctypes.CDLL(None), "malloc_trim", lambda padding: 0)
 # what gives all of a tensor new values, whatever it held
 OVERWRITING = {

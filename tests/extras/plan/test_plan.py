@@ -21,8 +21,13 @@ from tests.distributed.jobs import fit, run_job, write_config
 GIB, GB = 2**30, 1e9
 # rotary positions, SwiGLU, norms before, no biases (Touvron et al. 2023)
 LLAMA = GPTConfig(
-    32000,
-    *(4096, 4096, 32, 32, 11008, "swiglu"),
+    vocab_size=32000,
+    max_seq_len=4096,
+    d_model=4096,
+    n_heads=32,
+    n_layers=32,
+    d_ff=11008,
+    activation="swiglu",
     bias=False,
     tie_embeddings=False,
     positions="rotary",
