@@ -42,8 +42,8 @@ def cut(text: str, most: int = PIECE) -> Iterator[Piece]:
     """Cut a document into pieces of at most so many characters.
 
     A piece ends before the white space of a blank line, else before that of another line break, else before any other;
-    a half of a piece without any white space is cut anywhere. A pre-tokenizer that begins a token where white space
-    begins, as those of GPT-2 and BERT do, gives the pieces the tokens of the whole, except where there was none.
+    a half of a piece without any white space, or of nothing else, is cut anywhere. A pre-tokenizer that begins a token
+    where white space begins, as those of GPT-2 and BERT do, gives the pieces the tokens of the whole, except there.
     Another one, such as SentencePiece's, which puts a space before a text, may give other tokens at a cut.
     """
     start = 0
@@ -56,10 +56,13 @@ def cut(text: str, most: int = PIECE) -> Iterator[Piece]:
 
 def _end_of_piece(text: str, start: int, most: int) -> int:
     half, end = start + most // 2, start + most
-    for mark in ("\n\n", "\n\r\n", "\n", " "):
-        found = text.rfind(mark, half, end)
+    begun_word = "" if text[end - 1].isspace() else text[half:end].rsplit(maxsplit=1)[-1]
+    for found in (
+        *(text.rfind(line_break, half, end) for line_break in ("\n\n", "\n\r\n", "\n")),
+        end - len(begun_word),
+    ):
         before = start + len(text[start:found].rstrip()) if found >= 0 else start
-        if before >= half:
+        if before > half:
             return before
     return end
 

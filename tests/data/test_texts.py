@@ -1,10 +1,11 @@
 """Text files are read in pieces, and a document of many pieces has the tokens of the whole."""
 
 import tracemalloc
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from src.coverage import MeasuredTokenizer
@@ -41,13 +42,15 @@ def test_the_tokens_of_the_pieces_are_those_of_the_whole(tokenizer):
 
 
 @settings(max_examples=100, deadline=None)
+@example("1" * 19 + "\r ")
+@example("a" * 15 + "\xa0" + "a" * 10)
 @given(st.text(alphabet="ab .\n\r\t\x0b\xa0é1'", max_size=300))
 def test_a_piece_ends_where_a_token_of_gpt2_does(text):
     whole = BYTES.pre_tokenizer.pre_tokenize_str(text)
     pieces = list(cut(text, 20))
     assert "".join(piece.text for piece in pieces) == text
     assert max(len(piece.text) for piece in pieces) <= 20
-    if all(piece.text[:1].isspace() for piece in pieces[1:]):
+    if all(b.text[:1].isspace() and not a.text[-1:].isspace() for a, b in pairwise(pieces)):
         assert [word for piece in pieces for word, _ in BYTES.pre_tokenizer.pre_tokenize_str(piece.text)] == [
             word for word, _ in whole
         ]
