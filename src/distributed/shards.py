@@ -32,7 +32,7 @@ from torch.optim import Optimizer
 from torch.serialization import _get_layout
 
 from src.architectures import architectures
-from src.checkpoint import WEIGHTS, read_checkpoint, read_header, tied_names
+from src.checkpoint import WEIGHTS, read_checkpoint, read_header, tied_names, weights_alone
 from src.distributed.materialize import copy_local
 from src.errors import InputError
 from src.optim import parameter_groups
@@ -190,15 +190,13 @@ def load_file(
         groups: the names of the whole network's parameters in each group of the optimizer; those of the task's if None.
     """
     checkpoint = read_checkpoint(path, mapped=True)
-    weights, states = checkpoint.pop("state_dict"), checkpoint.pop("optimizer_states", [])
+    weights, states = checkpoint.pop("state_dict"), checkpoint.pop("optimizer_states", None) or []
     for name, tensor in task.state_dict().items():
         if name not in weights or weights[name].shape != tensor.shape:
             raise InputError(f"{path} has no {name} of the shape {tuple(tensor.shape)}: it is of another network")
         copy_local(tensor, weights[name])
     if len(states) < len(optimizers):
-        raise InputError(
-            f"{path} has no optimizer state to go on from: start a run from its weights by --model.pretrained {path}"
-        )
+        raise weights_alone(path)
     parameters = dict(task.named_parameters())
     for optimizer, saved in zip(optimizers, states, strict=False):
         held = group_names(task, optimizer)

@@ -66,7 +66,7 @@ def run_all(folder: Path, commands: dict[str, list[str]], names: dict[str, str])
     for processes in (1, 2, 4):
         chosen = [command for key, command in commands.items() if SPREADS[names[key]].processes == processes]
         if chosen:
-            run_job(folder / f"job{processes}", chosen, processes)
+            run_job(folder / f"job{processes}", chosen, processes, timeout=3600)
 
 
 def rows(logs: Path, name: str) -> Counter[tuple[int, ...]]:
@@ -127,13 +127,13 @@ def test_a_strategy_goes_on_from_the_file_of_another(config, written, tmp_path):
 
 
 @pytest.mark.slow
-def test_each_goes_on_from_what_each_has_written(config, written, sharded, tmp_path):
-    go_on(config, tmp_path, written, list(product([*FILES, *FOLDERS], FILES)))
+def test_each_goes_on_from_the_file_of_each(config, written, tmp_path):
+    go_on(config, tmp_path, written, list(product(FILES, FILES)))
 
 
 @pytest.mark.slow
 def test_four_processes_go_on_from_what_one_or_two_have_written(config, written, sharded, tmp_path):
-    go_on(config, tmp_path, written, list(product(["one", "ddp", "pipeline", *FOLDERS], FOUR)))
+    go_on(config, tmp_path, written, list(product(["one", "pipeline", *FOLDERS], FOUR)))
 
 
 @pytest.mark.slow
@@ -154,17 +154,18 @@ def test_each_strategy_writes_the_state_of_the_same_parameters(written):
                     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["one", "fsdp", "pipeline"])
-def test_weights_alone_are_not_gone_on_from(config, written, run, tmp_path, name):
+@pytest.mark.parametrize(("name", "without"), [("one", "lr_schedulers"), ("fsdp", "optimizer_states")])
+def test_weights_alone_are_not_gone_on_from(config, written, run, tmp_path, name, without):
     checkpoint = read_checkpoint(halfway(written / "one"))
-    del checkpoint["optimizer_states"]
+    del checkpoint[without]
     save_checkpoint(checkpoint, tmp_path / "weights.ckpt")
     arguments = command(config, tmp_path, name, "--ckpt_path", str(tmp_path / "weights.ckpt"))
     if name == "one":
-        _, _, err = run(*arguments)
+        status, _, err = run(*arguments)
+        assert status == 2
     else:
         with pytest.raises(AssertionError, match="exit statuses"):
             run_job(tmp_path / "job", [arguments])
         err = (tmp_path / "job/rank0.log").read_text()
-    assert "has no optimizer state" in err
+    assert "has weights alone" in err
     assert "Traceback" not in err

@@ -75,7 +75,7 @@ def start(arguments: list[str], log: Path, processes: int) -> list[int]:
     return found
 
 
-def wait(pids: list[int], limit: float = 300.0) -> list[int]:
+def wait(pids: list[int], limit: float = 900.0) -> list[int]:
     """The statuses of processes, as a shell has them; those that hang for ``limit`` seconds are killed."""
 
     def kill() -> None:
