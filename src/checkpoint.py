@@ -267,6 +267,14 @@ def _damaged_shards(folder: Path, name: str) -> InputError:
     return InputError(f"checkpoint {folder} is incomplete or damaged ({name}): use another one")
 
 
+def weights_alone(path: str | Path) -> InputError:
+    """Say that training cannot go on from a checkpoint, as of ``consolidate``, ``average`` or ``import``."""
+    return InputError(
+        f"{path} has weights alone, without the state of an optimizer to go on from: start a run from them by "
+        f"--model.pretrained {path}"
+    )
+
+
 def load_trained(path: str | Path, model_class: type[M]) -> Trained[M]:
     """Load the network of a checkpoint, of a class or a subclass of it, on the CPU in float32."""
     names = [name for name, entry in architectures().items() if issubclass(entry.network, model_class)]

@@ -26,7 +26,8 @@ def consolidate(checkpoint: Path, output: Path) -> None:
     from src.distributed.shards import OPTIMIZERS, read_weights  # with Lightning, which nothing else here needs
 
     header = read_header(checkpoint)
-    header.pop(OPTIMIZERS, None)
+    for key in (OPTIMIZERS, "lr_schedulers"):  # the file is not one to train on from
+        header.pop(key, None)
     check_bytes(checkpoint)
     try:
         is_zero = (checkpoint / "checkpoint").is_dir()

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
+from src.atomic import write_text
 from src.coverage import MeasuredTokenizer
 from src.data import embedded
 from src.data.baselines import Targets
 from src.data.datamodule import TOKENIZER, TextDataModule
+from src.data.journal import Split
 from src.data.malformed import Malformed, malformed_reason
-from src.data.progress import announce, with_progress, working
+from src.data.progress import with_progress, working
 from src.data.sources import Parts, TableSource
 from src.data.store import (
     IGNORED,
@@ -224,30 +226,35 @@ class ClassificationDataModule(TextDataModule):
 
     def write_cache(self, folder: Path) -> dict[str, dict[str, int]]:
         splits, names = self.source.labelled(self.cache_dir)
-        tokenizer = self._make_tokenizer(splits["train"])
-        special = bert_ids(tokenizer)
-        tokenizer.save(str(folder / TOKENIZER))
+        path = folder / TOKENIZER
+        if not path.is_file():  # else of a process that was killed
+            write_text(path, self._make_tokenizer(splits["train"]).to_str(pretty=True))
+        tokenizer = Tokenizer.from_file(str(path))
         (folder / LABELS).write_text(json.dumps(names), encoding="utf-8")
-        infos = {}
-        for split, labelled in splits.items():
-            measured = MeasuredTokenizer(tokenizer, f"the {split} split of {self.label}")
-            rows = with_progress(labelled, f"tokenising {split} rows", len(labelled.rows))
-            with (
-                RowWriter(folder, split, token_dtype(tokenizer)) as ids_of_rows,
-                ArrayWriter(folder / f"{split}.seconds.npy", np.int64) as seconds,
-                ArrayWriter(folder / f"{split}.labels.npy", np.int64) as labels,
-            ):
-                for parts, label in _encoded(measured, rows):
-                    ids, second = bert_row(parts, self.seq_len, special)
-                    ids_of_rows.append(ids)
-                    seconds.extend([second])
-                    labels.extend([label])
-            counts = {"rows": len(ids_of_rows), "tokens": ids_of_rows.values.length}
-            infos[split] = {**counts, "labels": len(names)}
-            # told and not refused: a pretrained network cannot take another tokenizer than its own
-            if losses := measured.losses():
-                announce(losses)
-        return infos
+        return {
+            split: {**self._write_split(folder, split, labelled, tokenizer), "labels": len(names)}
+            for split, labelled in splits.items()
+        }
+
+    def _write_split(self, folder: Path, split: str, labelled: LabelledTexts, tokenizer: Tokenizer) -> dict[str, int]:
+        part = Split(folder, split)
+        if part.counts is not None:
+            return part.counts
+        measured, special = MeasuredTokenizer(tokenizer, f"the {split} split of {self.label}"), bert_ids(tokenizer)
+        rows = with_progress(labelled, f"tokenising {split} rows", len(labelled.rows))
+        with (
+            RowWriter(folder, split, token_dtype(tokenizer)) as ids_of_rows,
+            ArrayWriter(folder / f"{split}.seconds.npy", np.int64) as seconds,
+            ArrayWriter(folder / f"{split}.labels.npy", np.int64) as labels,
+        ):
+            for parts, label in _encoded(measured, rows):
+                ids, second = bert_row(parts, self.seq_len, special)
+                ids_of_rows.append(ids)
+                seconds.extend([second])
+                labels.extend([label])
+        counts = {"rows": len(ids_of_rows), "tokens": ids_of_rows.values.length}
+        # told and not refused: a pretrained network cannot take another tokenizer than its own
+        return part.end(counts, list(filter(None, [measured.losses()])))
 
     def _make_tokenizer(self, train: LabelledTexts) -> Tokenizer:
         kind, vocab_size, cased = self.tokenizer_settings

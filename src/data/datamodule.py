@@ -4,8 +4,7 @@ import hashlib
 import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -20,9 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from src.arguments import arguments_of
-from src.atomic import checksums, damaged, replace_folder, write_text
+from src.atomic import replace_folder, write_text
 from src.coverage import MeasuredTokenizer
 from src.data.corpora import EMBEDDED, Corpus
+from src.data.journal import INFO, Split, is_complete, write_info
 from src.data.loader import TokenCountingLoader, as_it_is
 from src.data.malformed import Malformed, Reading
 from src.data.packing import StreamedBlocks
@@ -33,7 +33,6 @@ from src.errors import InputError
 from src.tokenization import make_tokenizer, tokenizer_text, vocabulary_size
 
 FORMAT = 3  # of what is prepared; counted up when that changes
-INFO = "info.json"  # the last file that is written: the counts of each split, and the checksums of all other files
 TOKENIZER = "tokenizer.json"
 TOKENIZER_DOCUMENTS = 100_000  # a vocabulary does not get better with more
 
@@ -119,7 +118,7 @@ class TextDataModule(L.LightningDataModule, ABC):
 
     def prepare_data(self) -> None:
         """Prepare what is not prepared yet, or no longer as it was written."""
-        if _is_complete(self.folder):
+        if is_complete(self.folder):
             return
         try:
             self.cache_dir.mkdir(parents=True, exist_ok=True)
@@ -127,32 +126,20 @@ class TextDataModule(L.LightningDataModule, ABC):
         except OSError as error:
             raise InputError(f"cache_dir {self.cache_dir} cannot be written: {error}") from error
         with lock:
-            if not _is_complete(self.folder):  # another process may have been first
+            if not is_complete(self.folder):  # another process may have been first
                 announce(f"preparing {self.label} in {self.cache_dir} (once)")
                 self._prepare()
 
     def _prepare(self) -> None:
         aside = self.folder.with_name(f"{self.folder.name}.partial")
-        aside.mkdir(exist_ok=True)  # of a process that was killed: its journals say what of it counts
+        aside.mkdir(exist_ok=True)  # of a process that was killed: its notes say what of it counts
         try:
-            info = {"splits": self.write_cache(aside), "files": checksums(aside)}
-            (aside / INFO).write_text(json.dumps(info), encoding="utf-8")
+            if not is_complete(aside):  # else it was killed just before the next line
+                write_info(aside, self.write_cache(aside))
             replace_folder(aside, self.folder)
         except Exception:
             shutil.rmtree(aside, ignore_errors=True)
             raise
-
-    @contextmanager
-    def measuring(self, split: str, tokenizer: Tokenizer, kind: str) -> Iterator[tuple[MeasuredTokenizer, Malformed]]:
-        """Tell, when a split is written, what was left out of it, and what its tokenizer has lost.
-
-        A tokenizer that was made elsewhere and does not serve for the texts is refused.
-        """
-        measured = MeasuredTokenizer(tokenizer, f"the {split} split of {self.label}")
-        malformed = Malformed(f"the {split} split", self.reading)
-        yield measured, malformed
-        malformed.announce()
-        check_coverage(measured, kind)
 
     # ---- what was prepared
 
@@ -312,6 +299,26 @@ class DocumentDataModule(TextDataModule):
         self.tokenizer_kind, self.tokenizer_vocab_size = tokenizer, tokenizer_vocab_size
         self.tokenizer_cased = tokenizer_cased
 
+    def once(
+        self,
+        folder: Path,
+        split: str,
+        tokenizer: Tokenizer,
+        write: Callable[[MeasuredTokenizer, Malformed], dict[str, int]],
+    ) -> dict[str, int]:
+        """Write a split, unless a process that was killed has completed it; give its counts.
+
+        What was left out of it is told, and what its tokenizer has lost. One that was made elsewhere and does not serve
+        for the texts is refused.
+        """
+        part = Split(folder, split)
+        if part.counts is not None:
+            return part.counts
+        measured = MeasuredTokenizer(tokenizer, f"the {split} split of {self.label}")
+        malformed = Malformed(f"the {split} split", self.reading)
+        counts = write(measured, malformed)
+        return part.end(counts, [*malformed.report(), *check_coverage(measured, self.tokenizer_kind)])
+
     def tokenizer_key(self) -> list[Any]:
         """Give all that shapes the tokenizer."""
         given = tokenizer_text(self.tokenizer_kind)
@@ -331,19 +338,8 @@ class DocumentDataModule(TextDataModule):
         return tokenizer
 
 
-def check_coverage(tokenizer: MeasuredTokenizer, kind: str) -> None:
-    """Tell what a tokenizer has lost of the texts that it encoded; refuse one made elsewhere that does not serve."""
+def check_coverage(tokenizer: MeasuredTokenizer, kind: str) -> list[str]:
+    """Say what a tokenizer has lost of the texts that it encoded; refuse one made elsewhere that does not serve."""
     if tokenizer_text(kind):
         tokenizer.check()
-    if losses := tokenizer.losses():
-        announce(losses)
-
-
-def _is_complete(folder: Path) -> bool:
-    """Tell whether a prepared folder is as it was written."""
-    described = folder / INFO
-    try:
-        files = json.loads(described.read_bytes())["files"]
-        return damaged(folder, files, described.stat().st_mtime_ns) is None
-    except Exception:  # whatever is wrong with it, it is made again
-        return False
+    return list(filter(None, [tokenizer.losses()]))

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from src.data.corpora import Pieces, count
 from src.data.datamodule import DocumentDataModule
 from src.data.journal import Journal
 from src.data.loader import TokenCountingLoader, as_it_is
+from src.data.malformed import Malformed
 from src.data.packing import PackedBlocks, StreamedBlocks, count_blocks
 from src.data.progress import with_progress
 from src.data.store import RowWriter, ahead, open_rows, token_dtype, with_end
@@ -92,13 +93,18 @@ class LMDataModule(DocumentDataModule):
                         "of validation and test: lower holdout_documents"
                     )
                 continue
-            with self.measuring(split, tokenizer, self.tokenizer_kind) as (measured, malformed):
-                pieces = with_progress(Pieces(rows, malformed), f"tokenising {split} documents", count(rows))
-                infos[split] = pack(measured, pieces, end_id, folder, split)
-                if not infos[split]["documents"]:
-                    hint = ": lower holdout_documents" if self.corpus.streaming else ""
-                    raise InputError(f"the {split} split of {self.label} has no document with any text{hint}")
+            infos[split] = self.once(folder, split, tokenizer, partial(self._write_split, folder, split, rows, end_id))
         return infos
+
+    def _write_split(
+        self, folder: Path, split: str, rows: Any, end_id: int, measured: MeasuredTokenizer, malformed: Malformed
+    ) -> dict[str, int]:
+        pieces = with_progress(Pieces(rows, malformed), f"tokenising {split} documents", count(rows))
+        counts = pack(measured, pieces, end_id, folder, split)
+        if not counts["documents"]:
+            hint = ": lower holdout_documents" if self.corpus.streaming else ""
+            raise InputError(f"the {split} split of {self.label} has no document with any text{hint}")
+        return counts
 
     # ---- loading
 
@@ -171,7 +177,7 @@ def pack(
     tokenizer: MeasuredTokenizer, pieces: Iterable[Piece], end_id: int, folder: Path, split: str
 ) -> dict[str, int]:
     """Write the ids of all documents, each with an end token behind it, and count them."""
-    journal = Journal(folder / f"{split}.journal", tokenizer, n_arrays=2)
+    journal = Journal(folder, split, tokenizer, n_arrays=2)
     n_bytes = journal.counts.get("bytes", 0)
     groups = (
         (some, tokenizer.encode([piece.text for piece in some]), tokenizer.counts)
@@ -183,7 +189,6 @@ def pack(
                 rows.append(with_end(piece, encoding, end_id), is_last=piece.is_last)
                 n_bytes += len(piece.text.encode())
             journal.note(len(some), measured, (rows.values, rows.starts), bytes=n_bytes)
-    journal.end()
     counts = {"documents": len(rows), "tokens": rows.values.length, "bytes": n_bytes, LOST: tokenizer.lost_bytes}
     return {what: n for what, n in counts.items() if n or what != LOST}
 

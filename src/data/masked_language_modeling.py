@@ -1,5 +1,6 @@
 """Data for the pretraining of BERT and Longformer: masked words, and next sentences or long texts, over any text."""
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from src.coverage import MeasuredTokenizer
 from src.data.baselines import MOST_PAIRS, MOST_TOKENS, Targets, extent
 from src.data.corpora import Corpus, Pieces
 from src.data.datamodule import TOKENIZER_DOCUMENTS, DocumentDataModule
+from src.data.malformed import Malformed
 from src.data.masking import MaskedDocuments, MaskedPairs, MaskedRows, Masking
 from src.data.progress import with_progress
 from src.data.sentences import SentencePairs, read_sentences, write_sentences
@@ -79,12 +82,16 @@ class MLMDataModule(DocumentDataModule):
         bert_tokens(tokenizer)
         infos = {}
         for split, rows in first.items():
-            with self.measuring(split, tokenizer, self.tokenizer_kind) as (measured, malformed):
-                parts = training if split == "train" else [rows]
-                texts = chain(*(Pieces(part, malformed) for part in parts))
-                pieces = with_progress(texts, f"tokenising {split} documents", sum(map(len, parts)))
-                infos[split] = write_sentences(measured, pieces, folder, split, self.least_sentences)
+            parts = training if split == "train" else [rows]
+            infos[split] = self.once(folder, split, tokenizer, partial(self._write_split, folder, split, parts))
         return infos
+
+    def _write_split(
+        self, folder: Path, split: str, parts: Sequence[Any], measured: MeasuredTokenizer, malformed: Malformed
+    ) -> dict[str, int]:
+        texts = chain(*(Pieces(part, malformed) for part in parts))
+        pieces = with_progress(texts, f"tokenising {split} documents", sum(map(len, parts)))
+        return write_sentences(measured, pieces, folder, split, self.least_sentences)
 
     # ---- loading
 

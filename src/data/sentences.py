@@ -107,7 +107,7 @@ def write_sentences(
 
     The counts are ``documents``, ``sentences``, ``tokens``, ``too_short`` (documents left out) and ``lost_bytes``.
     """
-    journal = Journal(folder / f"{split}.journal", tokenizer, n_arrays=4)
+    journal = Journal(folder, split, tokenizer, n_arrays=4)
     too_short, begin = (journal.counts.get(name, 0) for name in ("too_short", "begin"))
     values, starts, words, ends = journal.lengths
     with (
@@ -138,7 +138,6 @@ def write_sentences(
             else:
                 too_short += 1
             held, begin = [], len(sentences)
-    journal.end()
     n_documents = documents.length - 1
     if too_short:
         announce(f"left out of {tokenizer.where}: {too_short:,} of {n_documents + too_short:,} documents, {WHY[least]}")

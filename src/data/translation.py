@@ -14,9 +14,11 @@ from numpy.typing import DTypeLike, NDArray
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
+from src.atomic import write_text
 from src.coverage import MeasuredTokenizer
 from src.data.baselines import MOST_TOKENS, Targets, extent
 from src.data.datamodule import TOKENIZER, TextDataModule, check_coverage
+from src.data.journal import Split
 from src.data.malformed import Malformed
 from src.data.parallel import EMBEDDED, Pair, Pairs, ParallelCorpus
 from src.data.progress import with_progress, working
@@ -211,31 +213,36 @@ class TranslationDataModule(TextDataModule):
 
     def write_cache(self, folder: Path) -> dict[str, dict[str, int]]:
         splits = self.corpus.load(self.cache_dir)
-        pair = self._make_tokenizers(splits["train"])
-        ends = []
-        for tokenizer, file in zip(pair, (SOURCE_TOKENIZER, TOKENIZER), strict=True):
-            tokenizer.save(str(folder / file))
-            ends.append(require_token(tokenizer, self.end_token, "end_token"))
-        infos = {}
-        for split, pairs in splits.items():
-            malformed = Malformed(f"the {split} split", self.reading)
-            measured = [
-                MeasuredTokenizer(tokenizer, f"the {side} side of the {split} split of {self.label}")
-                for side, tokenizer in zip(SIDES, pair, strict=True)
-            ]
-            encoded = with_progress(encode_pairs(pairs, measured, ends), f"tokenising {split} pairs", pairs.count)
-            dtypes = [token_dtype(tokenizer) for tokenizer in pair]
-            infos[split] = self._write_pairs(folder, split, encoded, dtypes, malformed)
-            malformed.announce()
-            for name, side, kind in zip(SIDES, measured, self.tokenizer_kinds, strict=True):
-                if lost := side.lost.total():
-                    infos[split][f"{name} characters not represented"] = lost
-                check_coverage(side, kind)
+        files = [folder / name for name in (SOURCE_TOKENIZER, TOKENIZER)]
+        if not all(file.is_file() for file in files):  # else of a process that was killed
+            for tokenizer, file in zip(self._make_tokenizers(splits["train"]), files, strict=True):
+                write_text(file, tokenizer.to_str(pretty=True))
+        tokenizers = [Tokenizer.from_file(str(file)) for file in files]
+        infos = {split: self._write_split(folder, split, pairs, tokenizers) for split, pairs in splits.items()}
         for split, info in infos.items():
             if not info["pairs"]:
                 reasons = ", ".join(f"{n} {what}" for what, n in info.items() if n) or "it is empty"
                 raise InputError(f"the {split} split of {self.label} has no pair: {reasons}")
         return infos
+
+    def _write_split(self, folder: Path, split: str, pairs: Pairs, tokenizers: Sequence[Tokenizer]) -> dict[str, int]:
+        part = Split(folder, split)
+        if part.counts is not None:
+            return part.counts
+        ends = [require_token(tokenizer, self.end_token, "end_token") for tokenizer in tokenizers]
+        malformed = Malformed(f"the {split} split", self.reading)
+        measured = [
+            MeasuredTokenizer(tokenizer, f"the {side} side of the {split} split of {self.label}")
+            for side, tokenizer in zip(SIDES, tokenizers, strict=True)
+        ]
+        encoded = with_progress(encode_pairs(pairs, measured, ends), f"tokenising {split} pairs", pairs.count)
+        counts = self._write_pairs(folder, split, encoded, list(map(token_dtype, tokenizers)), malformed)
+        told = malformed.report()
+        for name, side, kind in zip(SIDES, measured, self.tokenizer_kinds, strict=True):
+            if lost := side.lost.total():
+                counts[f"{name} characters not represented"] = lost
+            told += check_coverage(side, kind)
+        return part.end(counts, told)
 
     def _write_pairs(
         self,

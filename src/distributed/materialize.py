@@ -47,7 +47,7 @@ def materialize(
 
     def keep(names: list[str], values: Tensor) -> None:
         for name in [name for name in names if name in targets][:1]:  # tied ones are one
-            _copy(targets[name], values)
+            copy_local(targets[name], values)
 
     names = _names_by_registration(build)
     state = torch.get_rng_state()
@@ -63,7 +63,7 @@ def materialize(
     buffers = dict(model.named_buffers())
     for name, buffer in whole.named_buffers():
         if name in buffers:
-            _copy(buffers[name], buffer)
+            copy_local(buffers[name], buffer)
 
 
 def _allocate(model: nn.Module, device: torch.device) -> None:
@@ -76,8 +76,8 @@ def _allocate(model: nn.Module, device: torch.device) -> None:
         torch.__future__.set_swap_module_params_on_conversion(swap)
 
 
-def _copy(target: Tensor, values: Tensor) -> None:
-    """Copy into a tensor, or this rank's part of one."""
+def copy_local(target: Tensor, values: Tensor) -> None:
+    """Copy the values of a whole tensor into a tensor, or this rank's part of them into its part of one."""
     if isinstance(target, DTensor):
         shape, offset = compute_local_shape_and_global_offset(target.shape, target.device_mesh, target.placements)
         values = values[tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))]

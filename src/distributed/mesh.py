@@ -20,11 +20,11 @@ from torch.distributed.tensor.parallel import ParallelStyle, parallelize_module
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from src.checkpoint import read_checkpoint, read_header
+from src.checkpoint import read_header
 from src.distributed.materialize import materialize
 from src.distributed.plans import check_tensor_parallel, tensor_plan
 from src.distributed.saving import checked, save_shards
-from src.distributed.shards import OPTIMIZERS, group_names, load_shards, named_state
+from src.distributed.shards import OPTIMIZERS, group_names, load_file, load_shards, named_state
 from src.errors import InputError
 from src.nn import Block, CrossAttention, SelfAttention
 
@@ -202,8 +202,7 @@ class MeshStrategy(ModelParallelStrategy):
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         path = checked(checkpoint_path)
         if not path.is_dir():
-            read_checkpoint(path, mapped=True)  # which refuses what does not fit together
-            return super().load_checkpoint(path, weights_only)
+            return load_file(path, self.lightning_module, self.optimizers)  # type: ignore[arg-type]
         if OPTIMIZERS not in read_header(path):  # as Lightning wrote it, until this project did
             return super().load_checkpoint(path, weights_only)
         return load_shards(path, self.lightning_module, self.optimizers)  # type: ignore[arg-type]

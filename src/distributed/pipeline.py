@@ -16,11 +16,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
 from torch.optim import Optimizer
 
-from src.checkpoint import read_checkpoint
 from src.distributed.collectives import gather_objects, gather_to_first
 from src.distributed.materialize import materialize
 from src.distributed.saving import checked, save_shards
-from src.distributed.shards import group_names, load_shards, named_state, numbered_state
+from src.distributed.shards import group_names, load_file, load_shards, named_state, numbered_state
 from src.distributed.stages import Batch, ScheduledLoss, cost, keep, n_parameters, partition, split, steps_of
 from src.errors import InputError
 from src.models.network import run
@@ -60,6 +59,7 @@ class PipelineStrategy(DDPStrategy):
     """
 
     restore_checkpoint_after_setup = True  # before, the network is on the meta device
+    lightning_restore_optimizer = False  # `load_checkpoint` does it
     is_sharded = True  # a process holds parts of the weights only
     builds_on_meta = True
 
@@ -335,16 +335,9 @@ class PipelineStrategy(DDPStrategy):
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         path = checked(checkpoint_path)
-        if not path.is_dir():
-            return read_checkpoint(path, mapped=True)
-        return {**load_shards(path, self.task, self.optimizers), "optimizer_states": []}  # which are loaded
+        if path.is_dir():
+            return load_shards(path, self.task, self.optimizers)
+        return load_file(path, self.task, self.optimizers, self._groups)
 
     def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
-        if "state_dict" in checkpoint:
-            mine = self.task.state_dict()
-            self.task.load_state_dict({name: checkpoint["state_dict"][name] for name in mine}, strict=strict)
-
-    def load_optimizer_state_dict(self, checkpoint: Any) -> None:
-        for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=False):
-            states, settings = named_state(saved, self._groups)
-            optimizer.load_state_dict(numbered_state(states, settings, group_names(self.task, optimizer)))
+        """Do nothing: :meth:`load_checkpoint` has loaded the stages, and the optimizer's state too."""

@@ -1,7 +1,9 @@
-"""Sharded checkpoints by torch.distributed.checkpoint: what is in them by name, so that any strategy reads them.
+"""Checkpoints of which each process reads its own part: shards by torch.distributed.checkpoint, and single files.
 
-The weights are ``state_dict.NAME``, and what optimizer ``i`` keeps of a parameter is ``optimizer_i.state.NAME.KEY``.
-All that is no tensor is in the header, the settings of each parameter under ``optimizers``.
+What is in shards is found by name, so that any strategy reads them: the weights are ``state_dict.NAME``, and what
+optimizer ``i`` keeps of a parameter is ``optimizer_i.state.NAME.KEY``. All that is no tensor is in the header, the
+settings of each parameter under ``optimizers``. A file numbers the parameters of an optimizer group by group; the order
+within a group is that of the network, which gives them their names.
 """
 
 import pickle
@@ -30,7 +32,8 @@ from torch.optim import Optimizer
 from torch.serialization import _get_layout
 
 from src.architectures import architectures
-from src.checkpoint import WEIGHTS, read_header, tied_names
+from src.checkpoint import WEIGHTS, read_checkpoint, read_header, tied_names, weights_alone
+from src.distributed.materialize import copy_local
 from src.errors import InputError
 from src.optim import parameter_groups
 
@@ -135,17 +138,16 @@ def _fill(folder: Path, tensors: dict[str, Tensor]) -> None:
         raise InputError(f"{folder} is incomplete or damaged ({type(error).__name__}): use another one") from error
 
 
-def _room(parameter: Tensor | None, stored: TensorStorageMetadata) -> Tensor:
+def _room(parameter: Tensor | None, size: torch.Size, dtype: torch.dtype) -> Tensor:
     """Make room for what an optimizer keeps of a parameter: sharded as that is, where it has its shape."""
-    dtype = stored.properties.dtype
     if isinstance(parameter, DTensor):
-        if stored.size == parameter.shape:
+        if size == parameter.shape:
             return torch.zeros_like(parameter, dtype=dtype, requires_grad=False)
-        if len(stored.size):
+        if len(size):
             mesh = parameter.device_mesh
-            whole = torch.zeros(stored.size, dtype=dtype, device=parameter.device)
+            whole = torch.zeros(size, dtype=dtype, device=parameter.device)
             return DTensor.from_local(whole, mesh, [Replicate()] * mesh.ndim, run_check=False)
-    return torch.zeros(stored.size, dtype=dtype)
+    return torch.zeros(size, dtype=dtype)
 
 
 def _states(folder: Path, i: int, parameters: dict[str, Any], plain: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -154,7 +156,7 @@ def _states(folder: Path, i: int, parameters: dict[str, Any], plain: dict[str, A
     for key, stored in _stored(folder).items():
         name = key.removeprefix(prefix).rpartition(".")[0]
         if key.startswith(prefix) and name in parameters:
-            room[key] = _room(parameters[name], stored)
+            room[key] = _room(parameters[name], stored.size, stored.properties.dtype)
     _fill(folder, room)
     states = {name: dict(values) for name, values in plain.items() if name in parameters}
     for key, tensor in room.items():
@@ -172,6 +174,46 @@ def load_shards(folder: Path, task: nn.Module, optimizers: Sequence[Optimizer]) 
         states = _states(folder, i, parameters, saved["plain"])
         optimizer.load_state_dict(numbered_state(states, saved["settings"], group_names(task, optimizer)))
     return header
+
+
+def load_file(
+    path: Path, task: nn.Module, optimizers: Sequence[Optimizer], groups: list[list[str]] | None = None
+) -> dict[str, Any]:
+    """Load what this process holds of the network and of its optimizers out of a file, in place; return all else.
+
+    Each process reads its own part of a tensor and no more, whoever has written the file.
+
+    Args:
+        path: of a checkpoint of one file.
+        task: whose network may be sharded, or a part of one.
+        optimizers: of the task, over what it holds.
+        groups: the names of the whole network's parameters in each group of the optimizer; those of the task's if None.
+    """
+    checkpoint = read_checkpoint(path, mapped=True)
+    weights, states = checkpoint.pop("state_dict"), checkpoint.pop("optimizer_states", None) or []
+    for name, tensor in task.state_dict().items():
+        if name not in weights or weights[name].shape != tensor.shape:
+            raise InputError(f"{path} has no {name} of the shape {tuple(tensor.shape)}: it is of another network")
+        copy_local(tensor, weights[name])
+    if len(states) < len(optimizers):
+        raise weights_alone(path)
+    parameters = dict(task.named_parameters())
+    for optimizer, saved in zip(optimizers, states, strict=False):
+        held = group_names(task, optimizer)
+        found, settings = named_state(saved, groups or held)
+        mine = {name: _local_state(parameters[name], found[name]) for names in held for name in names if name in found}
+        optimizer.load_state_dict(numbered_state(mine, settings, held))
+    return checkpoint
+
+
+def _local_state(parameter: Tensor, state: dict[str, Any]) -> dict[str, Any]:
+    """Copy this process's part of what an optimizer keeps of a parameter."""
+    local = dict(state)
+    for key, value in state.items():
+        if isinstance(value, Tensor):
+            local[key] = _room(parameter, value.shape, value.dtype)
+            copy_local(local[key], value)
+    return local
 
 
 def read_weights(folder: Path, header: dict[str, Any]) -> dict[str, Tensor]:

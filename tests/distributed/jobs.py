@@ -33,7 +33,7 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def run_job(folder: Path, commands: list[list[str]], processes: int = 2, timeout: int = 300) -> None:
+def run_job(folder: Path, commands: list[list[str]], processes: int = 2, timeout: int = 900) -> None:
     """Run command lines in each of some processes, which find each other as those of torchrun do."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "commands.json").write_text(json.dumps(commands))

@@ -2,6 +2,7 @@
 
     python -m tests.reliability.kills --kills 50
     python -m tests.reliability.kills --kills 10 --processes 2
+    python -m tests.reliability.kills --kills 10 --processes 2 --strategy fsdp --sharded --async-save
 
 Each trial prepares its data anew, is killed with SIGKILL at a moment drawn evenly from the whole run, from the start of
 preparing to the end of the last checkpoint, and then goes on by the same command with ``--resume auto``. What it ends
@@ -32,8 +33,8 @@ from tests.distributed.jobs import free_port
 from tests.reliability.runs import assert_same, config, figures, final
 
 
-def write_config(kind: str, root: Path, steps: int) -> Path:
-    """A run of a second or two with checkpoints and validations all along."""
+def write_config(kind: str, root: Path, steps: int, averaged: bool = True) -> Path:
+    """A run of a second or two with checkpoints and validations all along; with averaged weights or without."""
     path = config(kind, root, checkpoint__every_n_train_steps=4, checkpoint__save_top_k=1, trainer__max_steps=steps)
     settings = yaml.safe_load(path.read_text())
     settings["trainer"] |= {"val_check_interval": 20, "log_every_n_steps": 5}
@@ -41,7 +42,7 @@ def write_config(kind: str, root: Path, steps: int) -> Path:
         {} if kind == "transformer" else {"eval_batch_size": 1}
     )  # a validation worth a kill
     phase = {"class_path": "tests.reliability.probes.Phase", "init_args": {"path": str(root / "phase")}}
-    settings["trainer"]["callbacks"].append(phase)
+    settings["trainer"]["callbacks"] = [*(settings["trainer"]["callbacks"] if averaged else ()), phase]
     path.write_text(yaml.safe_dump(settings))
     return path
 
@@ -74,7 +75,7 @@ def start(arguments: list[str], log: Path, processes: int) -> list[int]:
     return found
 
 
-def wait(pids: list[int], limit: float = 300.0) -> list[int]:
+def wait(pids: list[int], limit: float = 900.0) -> list[int]:
     """The statuses of processes, as a shell has them; those that hang for ``limit`` seconds are killed."""
 
     def kill() -> None:
@@ -124,14 +125,26 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--kind", choices=("gpt", "bert", "transformer"), default="gpt")
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--strategy", choices=("ddp", "fsdp"), default="ddp", help="of several processes")
+    parser.add_argument("--sharded", action="store_true", help="FSDP's checkpoints in shards, and not in one file")
+    parser.add_argument("--async-save", action="store_true", help="write checkpoints while training goes on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=160, help="of the uninterrupted run")
     options = parser.parse_args()
     root, rng = Path(tempfile.mkdtemp()), random.Random(options.seed)
-    path = write_config(options.kind, root, options.steps)
+    path = write_config(options.kind, root, options.steps, averaged=options.strategy == "ddp")
     command = ["fit", "--config", str(path), "--resume", "auto", "--allow_class_paths", "tests"]
     if options.processes > 1:
-        command += ["--config", "configs/strategy/ddp.yaml", "--trainer.devices", str(options.processes)]
+        command += [
+            "--config",
+            f"configs/strategy/{options.strategy}.yaml",
+            "--trainer.devices",
+            str(options.processes),
+        ]
+    if options.sharded:
+        command.append("--trainer.strategy.init_args.save_distributed_checkpoint=true")
+    if options.async_save:
+        command.append("--checkpoint.async_save=true")
     begun = time.monotonic()
     assert not any(wait(start(command, root / "log", options.processes))), (root / "log").read_text()
     length = time.monotonic() - begun

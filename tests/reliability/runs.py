@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import yaml
 
+from src.distributed.shards import read_shards
 from tests.distributed.jobs import write_config
 
 STEPS = 12
@@ -69,7 +70,8 @@ def assert_same(ours: Any, theirs: Any, place: str = "") -> None:
 
 def final(run: Path) -> dict[str, Any]:
     """What a run ended with: weights, averages, optimizer, schedule and random states."""
-    checkpoint = torch.load(run / "checkpoints" / "last.ckpt")
+    path = run / "checkpoints" / "last.ckpt"
+    checkpoint = read_shards(path) if path.is_dir() else torch.load(path)
     return {
         name: checkpoint[name]
         for name in ("state_dict", "plain_weights", "optimizer_states", "lr_schedulers", "processes", "global_step")

@@ -8,6 +8,8 @@ import pytest
 
 from tests.distributed.jobs import ROOT
 
+FSDP = ["--strategy", "fsdp", "--async-save"]
+
 
 def kill(*options: str) -> str:
     command = [sys.executable, "-m", "tests.reliability.kills", *options]
@@ -27,8 +29,9 @@ def test_many_kills(kind, kills):
 
 
 @pytest.mark.slow
-def test_kills_of_two_processes():
-    print(kill("--kills", "10", "--processes", "2"))
+@pytest.mark.parametrize("more", [[], FSDP, [*FSDP, "--sharded"]], ids=["ddp", "fsdp", "shards"])
+def test_kills_of_two_processes(more):
+    print(kill("--kills", "10", "--processes", "2", *more))
 
 
 @pytest.mark.slow

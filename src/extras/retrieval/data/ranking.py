@@ -1,11 +1,14 @@
 """Data for retrievers and rerankers: queries with passages that answer them, out of any text or of labelled rows."""
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from src.coverage import MeasuredTokenizer
 from src.data.corpora import EMBEDDED, Pieces
 from src.data.datamodule import DocumentDataModule
+from src.data.malformed import Malformed
 from src.data.progress import with_progress
 from src.data.sentences import read_sentences
 from src.data.store import open_array
@@ -103,23 +106,25 @@ class RankingDataModule(DocumentDataModule):
         bert_tokens(tokenizer)
         infos = {}
         for split, rows in splits.items():
-            with self.measuring(split, tokenizer, self.tokenizer_kind) as (measured, malformed):
-                if self.labelled is None:
-                    pieces = with_progress(Pieces(rows, malformed), f"tokenising {split} documents", len(rows))
-                    write_cloze(measured, pieces, folder, split, self.passage_len)
-                else:
-                    labelled = with_progress(
-                        self.labelled.labelled(rows, malformed), f"tokenising {split} rows", len(rows)
-                    )
-                    write_ranking(measured, labelled, folder, split)
-            examples = self._examples(folder, split)
-            passages = {"passages": examples.n_passages, "tokens": examples.n_tokens}
-            infos[split] = {"queries": len(examples), **passages}
-            if self.negatives:
-                self._check_passages(split, infos[split])
-                tokens = map(examples.passage, range(examples.n_passages))
-                write_bm25(tokens, vocabulary_size(tokenizer), folder, split)
+            infos[split] = self.once(folder, split, tokenizer, partial(self._write_split, folder, split, rows))
         return infos
+
+    def _write_split(
+        self, folder: Path, split: str, rows: Any, measured: MeasuredTokenizer, malformed: Malformed
+    ) -> dict[str, int]:
+        if self.labelled is None:
+            pieces = with_progress(Pieces(rows, malformed), f"tokenising {split} documents", len(rows))
+            write_cloze(measured, pieces, folder, split, self.passage_len)
+        else:
+            labelled = with_progress(self.labelled.labelled(rows, malformed), f"tokenising {split} rows", len(rows))
+            write_ranking(measured, labelled, folder, split)
+        examples = self._examples(folder, split)
+        counts = {"queries": len(examples), "passages": examples.n_passages, "tokens": examples.n_tokens}
+        if self.negatives:
+            self._check_passages(split, counts)
+            tokens = map(examples.passage, range(examples.n_passages))
+            write_bm25(tokens, vocabulary_size(measured.tokenizer), folder, split)
+        return counts
 
     def _pieces(self, rows: Any) -> Iterable[Piece]:
         """Give what a tokenizer is trained on."""
