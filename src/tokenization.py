@@ -231,6 +231,12 @@ def require_token(tokenizer: Tokenizer, token: str, option: str) -> int:
     return found
 
 
+def start_ids(tokenizer: Tokenizer, special_tokens: dict[str, str]) -> list[int]:
+    """Find the ids that begin each text: of the ``bos_token``, where there is one and the tokenizer puts it there."""
+    start = tokenizer.token_to_id(special_tokens.get("bos_token", ""))
+    return [start] if start is not None and tokenizer.encode("").ids[:1] == [start] else []
+
+
 def bert_row(parts: Sequence[Sequence[int]], seq_len: int, special_ids: dict[str, int]) -> tuple[list[int], int]:
     """Make ``[CLS] text [SEP]`` or ``[CLS] first [SEP] second [SEP]`` in at most ``seq_len`` tokens.
 

@@ -13,11 +13,19 @@ BPE, WORDPIECE = train_bpe(TEXT, 300), train_wordpiece(TEXT, 80)
 # of an untrained network every logit is near 0: these are of the size of a trained one's
 STD = 0.1
 SHAPE = {"max_seq_len": 24, "d_model": 32, "n_heads": 4}
+MODERN = {"norm_type": "rms", "positions": "rotary", "bias": False, "gated": True, "activation": "swish"}
 CONFIGS = {
     "gpt": GPTConfig(300, n_layers=2, **SHAPE),
     "gpt untied": GPTConfig(300, n_layers=2, tie_embeddings=False, d_ff=48, activation="swish", **SHAPE),
     "gpt without biases": GPTConfig(300, n_layers=2, bias=False, **SHAPE),
     "gpt with rotary positions": GPTConfig(300, n_layers=2, positions="rotary", activation="gelu", **SHAPE),
+    "gpt of a llama": GPTConfig(300, n_layers=2, n_kv_heads=2, mlp_bias=True, **MODERN, **SHAPE),
+    "gpt of a mistral": GPTConfig(
+        300, n_layers=2, window=6, head_dim=8, **{**MODERN, **SHAPE, "d_model": 30, "activation": "geglu"}
+    ),
+    "gpt of a qwen3": GPTConfig(
+        300, n_layers=3, n_kv_heads=1, head_dim=12, qk_norm=True, window=6, window_pattern="LG", **MODERN, **SHAPE
+    ),
     "bert": BERTConfig(80, n_layers=2, activation="prelu", **SHAPE),
     "bert of norm pre": BERTConfig(80, n_layers=2, norm="pre", **SHAPE),
     "bert_classifier of norm pre": BERTClassifierConfig(80, n_layers=2, n_labels=3, norm="pre", **SHAPE),

@@ -17,6 +17,7 @@ from src.distributed import unsharded_model
 from src.errors import InputError
 from src.tasks import Task
 from src.tasks.base import Batch
+from src.tokenization import start_ids
 
 LINE = 110  # characters of a line in TensorBoard, which does not break any
 
@@ -97,10 +98,11 @@ class TextSamples(TextExamples):
 
     def texts(self, task: Task, model: Any) -> list[str]:
         tokenizer = task.data.tokenizer
-        eos = tokenizer.token_to_id(task.data.special_tokens["eos_token"])
+        special = task.data.special_tokens
+        eos, start = tokenizer.token_to_id(special["eos_token"]), start_ids(tokenizer, special)
         assert eos is not None
         texts = self.prompts or [""]
-        prompts = [encode_prompt(tokenizer, prompt, eos) for prompt in texts]
+        prompts = [encode_prompt(tokenizer, prompt, eos, start) for prompt in texts]
         continuations = generate(
             model,
             prompts,

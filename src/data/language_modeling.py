@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from src.coverage import MeasuredTokenizer
@@ -25,7 +26,7 @@ from src.data.store import RowWriter, ahead, open_rows, token_dtype, with_end
 from src.data.streams import DocumentStream
 from src.data.texts import Piece, grouped
 from src.errors import InputError
-from src.tokenization import END_OF_TEXT, UNKNOWN, require_token
+from src.tokenization import END_OF_TEXT, UNKNOWN, require_token, start_ids
 
 LOST = "bytes not represented"
 
@@ -39,6 +40,8 @@ class LMDataModule(DocumentDataModule):
         holdout_documents: how many of its first documents a stream gives to each of validation and test.
         tokenizer: ``bpe``, ``unigram``, ``char``, ``byte``, or the path of a tokenizer.json.
         end_token: that a given tokenizer.json has; the trained ones have their own.
+        start_token: that a given tokenizer.json puts before each text: it begins the document behind an end token.
+        padded_vocab_size: rows of the embedding, where there are more of them than of the tokenizer's ids.
         seq_len: tokens a block.
         separate_documents: whether each document of a block is read as if it stood alone: no token sees another one's.
     """
@@ -50,6 +53,8 @@ class LMDataModule(DocumentDataModule):
         holdout_documents: int = 500,
         tokenizer: str = "bpe",
         end_token: str = END_OF_TEXT,
+        start_token: str | None = None,
+        padded_vocab_size: int | None = None,
         seq_len: int = 256,
         separate_documents: bool = False,
         **kwargs: Any,
@@ -58,22 +63,38 @@ class LMDataModule(DocumentDataModule):
         if seq_len < 1:
             raise InputError(f"seq_len is {seq_len}: it must be at least 1")
         self.corpus = replace(self.corpus, streaming=streaming, holdout_documents=holdout_documents)
-        self.end_token, self.seq_len, self.separate_documents = end_token, seq_len, separate_documents
+        self.end_token, self.start_token, self.padded_vocab_size = end_token, start_token, padded_vocab_size
+        self.seq_len, self.separate_documents = seq_len, separate_documents
 
     @property
     def special_tokens(self) -> dict[str, str]:
         unknown = {"unk_token": UNKNOWN} if self.tokenizer.token_to_id(UNKNOWN) is not None else {}
-        return {"eos_token": self.end_token, **unknown}
+        start = {} if self.start_token is None else {"bos_token": self.start_token}
+        return {"eos_token": self.end_token, **start, **unknown}
 
     @property
-    def end_id(self) -> int:
-        """What ends a document."""
-        return require_token(self.tokenizer, self.end_token, "end_token")
+    def vocab_size(self) -> int:
+        """How many embeddings there are: one an id, or ``padded_vocab_size``."""
+        ids = super().vocab_size
+        if self.padded_vocab_size is not None and self.padded_vocab_size < ids:
+            raise InputError(f"padded_vocab_size is {self.padded_vocab_size}: the tokenizer has {ids:,} ids")
+        return self.padded_vocab_size or ids
+
+    def end_ids(self, tokenizer: Tokenizer) -> list[int]:
+        """Find what stands behind a document: the end token, and the start token of the one that follows."""
+        end = require_token(tokenizer, self.end_token, "end_token")
+        if self.start_token is None:
+            return [end]
+        start = require_token(tokenizer, self.start_token, "start_token")
+        if start_ids(tokenizer, {"bos_token": self.start_token}) != [start]:
+            raise InputError(f"the tokenizer does not put {self.start_token!r} before a text: leave start_token out")
+        return [end, start]
 
     # ---- preparing
 
     def cache_key(self) -> dict[str, Any]:
-        return {"corpus": self.corpus.fingerprint(), "tokenizer": [*self.tokenizer_key(), self.end_token]}
+        ends = [token for token in (self.end_token, self.start_token) if token is not None]
+        return {"corpus": self.corpus.fingerprint(), "tokenizer": [*self.tokenizer_key(), *ends]}
 
     def fingerprint(self) -> str:
         """Hash as for any data; of a stream, whose training documents are not prepared, also how much there is."""
@@ -83,7 +104,7 @@ class LMDataModule(DocumentDataModule):
     def write_cache(self, folder: Path) -> dict[str, dict[str, int]]:
         splits = self.corpus.splits(self.cache_dir)
         tokenizer = self.save_tokenizer(folder, Pieces(splits["train"]), count(splits["train"]))
-        end_id = require_token(tokenizer, self.end_token, "end_token")
+        end_ids = self.end_ids(tokenizer)
         infos = {}
         for split, rows in splits.items():
             if split == "train" and self.corpus.streaming:
@@ -93,14 +114,21 @@ class LMDataModule(DocumentDataModule):
                         "of validation and test: lower holdout_documents"
                     )
                 continue
-            infos[split] = self.once(folder, split, tokenizer, partial(self._write_split, folder, split, rows, end_id))
+            write = partial(self._write_split, folder, split, rows, end_ids)
+            infos[split] = self.once(folder, split, tokenizer, write)
         return infos
 
     def _write_split(
-        self, folder: Path, split: str, rows: Any, end_id: int, measured: MeasuredTokenizer, malformed: Malformed
+        self,
+        folder: Path,
+        split: str,
+        rows: Any,
+        end_ids: list[int],
+        measured: MeasuredTokenizer,
+        malformed: Malformed,
     ) -> dict[str, int]:
         pieces = with_progress(Pieces(rows, malformed), f"tokenising {split} documents", count(rows))
-        counts = pack(measured, pieces, end_id, folder, split)
+        counts = pack(measured, pieces, end_ids, folder, split)
         if not counts["documents"]:
             hint = ": lower holdout_documents" if self.corpus.streaming else ""
             raise InputError(f"the {split} split of {self.label} has no document with any text{hint}")
@@ -125,7 +153,7 @@ class LMDataModule(DocumentDataModule):
         return self._counting(self._loader(stream, batch_size=None, collate_fn=as_it_is), stream)
 
     def _streamed(self, **readers: Any) -> StreamedBlocks:
-        batch = (self.tokenizer, self.end_id, self.seq_len, self.batch_size)
+        batch = (self.tokenizer, self.end_ids(self.tokenizer), self.seq_len, self.batch_size)
         return StreamedBlocks(self.stream, *batch, seed=self.seed, **readers)
 
     @cached_property
@@ -136,12 +164,12 @@ class LMDataModule(DocumentDataModule):
     def on_before_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """Add to a batch the number of each token's ``documents``, (batch, seq), where they are to be kept apart.
 
-        An end token begins the next document: what follows it is predicted from it alone, as when text is written from
-        the empty prompt.
+        The last token that stands between two documents, the end token where there is no start token, begins the next
+        one: what follows it is predicted from it alone, as when text is written from the empty prompt.
         """
         if not self.separate_documents:
             return batch
-        return {**batch, "documents": (batch["input_ids"] == self.end_id).long().cumsum(1)}
+        return {**batch, "documents": (batch["input_ids"] == self.end_ids(self.tokenizer)[-1]).long().cumsum(1)}
 
     # ---- counts
 
@@ -174,9 +202,9 @@ class LMDataModule(DocumentDataModule):
 
 
 def pack(
-    tokenizer: MeasuredTokenizer, pieces: Iterable[Piece], end_id: int, folder: Path, split: str
+    tokenizer: MeasuredTokenizer, pieces: Iterable[Piece], end_ids: list[int], folder: Path, split: str
 ) -> dict[str, int]:
-    """Write the ids of all documents, each with an end token behind it, and count them."""
+    """Write the ids of all documents, each with its end behind it, and count them."""
     journal = Journal(folder, split, tokenizer, n_arrays=2)
     n_bytes = journal.counts.get("bytes", 0)
     groups = (
@@ -186,7 +214,7 @@ def pack(
     with RowWriter(folder, split, token_dtype(tokenizer.tokenizer), journal.lengths) as rows:
         for some, encodings, measured in ahead(groups):
             for piece, encoding in zip(some, encodings, strict=True):
-                rows.append(with_end(piece, encoding, end_id), is_last=piece.is_last)
+                rows.append(with_end(piece, encoding, end_ids), is_last=piece.is_last)
                 n_bytes += len(piece.text.encode())
             journal.note(len(some), measured, (rows.values, rows.starts), bytes=n_bytes)
     counts = {"documents": len(rows), "tokens": rows.values.length, "bytes": n_bytes, LOST: tokenizer.lost_bytes}

@@ -1,6 +1,6 @@
 """Blocks of tokens for language modelling: out of a prepared text, or out of a stream that is larger than the disk."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -117,7 +117,7 @@ class StreamedBlocks(IterableDataset[dict[str, Any]]):
     Args:
         stream: the documents.
         tokenizer: of the documents.
-        end_id: the token behind each document.
+        end_ids: the tokens behind each document.
         seq_len: tokens a block.
         batch_size: blocks a batch.
         seed: of the order.
@@ -131,7 +131,7 @@ class StreamedBlocks(IterableDataset[dict[str, Any]]):
         self,
         stream: DocumentStream,
         tokenizer: Tokenizer,
-        end_id: int,
+        end_ids: Sequence[int],
         seq_len: int,
         batch_size: int,
         *,
@@ -141,7 +141,7 @@ class StreamedBlocks(IterableDataset[dict[str, Any]]):
         world_size: int = 1,
         gather: Callable[[Any], list[Any]] = lambda mine: [mine],
     ) -> None:
-        self.stream, self.tokenizer, self.end_id = stream, tokenizer, end_id
+        self.stream, self.tokenizer, self.end_ids = stream, tokenizer, end_ids
         self.seq_len, self.batch_size, self.seed = seq_len, batch_size, seed
         self.workers, self.rank, self.world_size, self.gather = workers, rank, world_size, gather
         self.epoch, self.position = 0, 0
@@ -223,7 +223,7 @@ class StreamedBlocks(IterableDataset[dict[str, Any]]):
         held: list[Held] = []
         held_tokens, drop, here = 0, place.offset, place
         measured = MeasuredTokenizer(self.tokenizer, "the stream")
-        for piece, ids in encode(measured, self._pieces(reader, place), self.end_id, group=100):
+        for piece, ids in encode(measured, self._pieces(reader, place), self.end_ids, group=100):
             if piece.place[:3] != here[:3]:
                 here = piece.place
             elif drop:  # what was given out of the document before

@@ -141,18 +141,19 @@ def token_dtype(tokenizer: Tokenizer) -> type[np.unsignedinteger]:
 
 
 def encode(
-    tokenizer: MeasuredTokenizer, pieces: Iterable[PieceLike], end_id: int, group: int = GROUP
+    tokenizer: MeasuredTokenizer, pieces: Iterable[PieceLike], end_ids: Sequence[int], group: int = GROUP
 ) -> Iterator[tuple[Any, list[int]]]:
-    """Yield each piece with its ids, an end token behind the last of a document; a group at a time, in parallel."""
+    """Yield each piece with its ids, an end behind the last of a document; a group at a time, in parallel."""
     for some, encodings in ahead(
         (some, tokenizer.encode([piece.text for piece in some])) for some in grouped(pieces, group)
     ):
-        yield from ((piece, with_end(piece, encoding, end_id)) for piece, encoding in zip(some, encodings, strict=True))
+        pairs = zip(some, encodings, strict=True)
+        yield from ((piece, with_end(piece, encoding, end_ids)) for piece, encoding in pairs)
 
 
-def with_end(piece: PieceLike, encoding: Encoding, end_id: int) -> list[int]:
-    """Give the ids of a piece, with the end token behind the last of a document."""
-    return [*encoding.ids, end_id] if piece.is_last else encoding.ids
+def with_end(piece: PieceLike, encoding: Encoding, end_ids: Sequence[int]) -> list[int]:
+    """Give the ids of a piece, with those that end a document behind its last."""
+    return [*encoding.ids, *end_ids] if piece.is_last else encoding.ids
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:

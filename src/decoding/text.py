@@ -11,17 +11,18 @@ from src.coverage import MeasuredTokenizer
 from src.decoding.sampling import stream
 from src.errors import InputError
 from src.models import GPT
-from src.tokenization import require_token
+from src.tokenization import require_token, start_ids
 
 INCOMPLETE = "\ufffd"  # in the place of bytes that are not yet a character
 
 
-def encode_prompt(tokenizer: Tokenizer, text: str, eos_id: int) -> list[int]:
+def encode_prompt(tokenizer: Tokenizer, text: str, eos_id: int, start: Sequence[int] = ()) -> list[int]:
     """The tokens of a text to continue, as those of a training document; the empty text begins a document.
 
-    Without the special tokens of the tokenizer's template: behind an end token there is nothing to continue.
+    Without the special tokens of the tokenizer's template: behind an end token there is nothing to continue. What
+    begins each text is ``start``, of :func:`src.tokenization.start_ids`.
     """
-    return tokenizer.encode(text, add_special_tokens=False).ids or [eos_id]
+    return [*start, *tokenizer.encode(text, add_special_tokens=False).ids] or [eos_id]
 
 
 def decode_continuation(tokenizer: Tokenizer, prompt: Sequence[int], ids: Sequence[int]) -> str:
@@ -76,11 +77,12 @@ class Writer:
     def __init__(self, model: GPT, tokenizer: Tokenizer, special_tokens: dict[str, str]) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.eos = require_token(tokenizer, special_tokens["eos_token"], "eos_token")
+        self.start = start_ids(tokenizer, special_tokens)
         self._measured = MeasuredTokenizer(tokenizer, "a prompt")
 
     def encode(self, text: str) -> list[int]:
         """Make the tokens of a prompt; refuse one that the network or its vocabulary has no room for."""
-        ids = encode_prompt(self.tokenizer, text, self.eos)
+        ids = encode_prompt(self.tokenizer, text, self.eos, self.start)
         context = self.model.config.context
         if context is not None and len(ids) > context:
             raise InputError(f"prompt {text[:40]!r}... is {len(ids)} tokens, the context {context}: shorten it")

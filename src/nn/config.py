@@ -33,6 +33,7 @@ class BlockConfig:
         norm_eps: added to the variance in each norm.
         first_norm: whether a pre-norm stack norms what its first attention reads; False where embeddings are normed.
         bias: whether linear layers and norms have one.
+        mlp_bias: whether those of the feed-forward network have one; as the others if None.
         qk_norm: whether each head's queries and keys are divided by their root mean square, with a weight.
         positions: ``learned`` or ``sinusoidal`` embeddings; ``rotary`` or ``alibi`` within attention; or another name
             in :data:`src.nn.positions.POSITIONS`.
@@ -70,6 +71,7 @@ class BlockConfig:
     norm_eps: float = 1e-5
     first_norm: bool = True
     bias: bool = True
+    mlp_bias: bool | None = None
     qk_norm: bool = False
     positions: str = "learned"
     rope_base: float = 1e4

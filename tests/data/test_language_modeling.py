@@ -14,8 +14,9 @@ from tokenizers import Tokenizer
 
 from src.data import LMDataModule
 from src.data.store import IGNORED
+from src.decoding import encode_prompt
 from src.errors import InputError
-from src.tokenization import END_OF_TEXT, UNKNOWN, byte_tokenizer
+from src.tokenization import END_OF_TEXT, UNKNOWN, byte_tokenizer, start_ids
 from tests.conftest import prepared
 from tests.outside import letters_with_gaps, llama_like, with_template, without_unknown
 
@@ -388,6 +389,13 @@ def test_documents_are_told_apart_by_their_end_tokens(make):
     assert make().on_before_batch_transfer({"input_ids": ids}, 0).keys() == {"input_ids"}
 
 
+def test_there_may_be_more_embeddings_than_ids(make):
+    ids = make().vocab_size
+    assert make(padded_vocab_size=ids + 7).vocab_size == ids + 7
+    with pytest.raises(InputError, match=f"padded_vocab_size is {ids - 1}: the tokenizer has {ids} ids"):
+        make(padded_vocab_size=ids - 1).vocab_size  # noqa: B018
+
+
 # ---- tokenizers from outside
 
 
@@ -426,3 +434,27 @@ def test_a_template_changes_nothing_of_the_documents(make, tmp_path):
     first, second = (make(tokenizer=kind, end_token="</s>") for kind in (plain, template))
     assert first.info == second.info
     assert targets(first.val_dataloader()) == targets(second.val_dataloader())
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_start_token_begins_each_document_behind_the_end_of_the_one_before(make, tmp_path, streaming):
+    settings = {"tokenizer": save(with_template(llama_like()), tmp_path / "mine"), "end_token": "</s>"}
+    settings |= {"streaming": streaming, "holdout_documents": 5} if streaming else {}
+    module = make(**settings, start_token="<s>", separate_documents=True, seq_len=200)
+    module.setup("fit")
+    start, end = (module.tokenizer.token_to_id(token) for token in ("<s>", "</s>"))
+    (batch, *_) = module.train_dataloader()
+    ids, followed = batch["input_ids"], batch["labels"]
+    assert (ids == end).any()
+    assert torch.equal(followed[ids == end], torch.full_like(followed[ids == end], start))
+    found = module.on_before_batch_transfer(batch, 0)["documents"]
+    assert torch.equal(found.diff() == 1, (ids == start)[:, 1:])
+    assert module.special_tokens["bos_token"] == "<s>"
+    assert encode_prompt(module.tokenizer, "a", end, start_ids(module.tokenizer, module.special_tokens))[0] == start
+    assert module.folder != make(**settings).folder
+
+
+def test_a_start_token_that_the_tokenizer_does_not_put_before_a_text_is_refused(make, tmp_path):
+    mine = save(llama_like(), tmp_path / "mine")
+    with pytest.raises(InputError, match="the tokenizer does not put '<s>' before a text"):
+        make(tokenizer=mine, end_token="</s>", start_token="<s>").prepare_data()

@@ -164,6 +164,7 @@ CHOICES = {
     "norm": ("pre", "post"),
     "norm_type": ("layer", "rms", "rms_plain"),
     "bias": (True, False),
+    "mlp_bias": (None, True, False),
     "n_kv_heads": (None, 2, 1),
     "head_dim": (None, 6),
     "qk_norm": (False, True),

@@ -13,7 +13,7 @@ from src.data.progress import with_progress
 from src.decoding import decode_continuation, encode_prompt, left_pad, stream
 from src.extras.evaluation.scoring import Window, context_length, log_likelihoods, sliding_windows
 from src.models import GPT
-from src.tokenization import require_token
+from src.tokenization import require_token, start_ids
 
 
 class GPTHarness(TemplateLM):
@@ -31,14 +31,16 @@ class GPTHarness(TemplateLM):
         self.max_length = context_length(trained.model)
         self.n_cut = 0  # requests whose beginning was cut off, since they are longer than the context
         self._eos = require_token(trained.tokenizer, trained.special_tokens["eos_token"], "eos_token")
+        self._start = start_ids(trained.tokenizer, trained.special_tokens)
 
     @property
     def eot_token_id(self) -> int:
         return self._eos
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Make the tokens of a text, as those of a training document: without special ones."""
-        return self.text_tokenizer.encode(string, add_special_tokens=False).ids
+        """Make the tokens of a text, as those of a training document: without special ones but what begins it."""
+        start = [] if add_special_tokens is False else self._start
+        return [*start, *self.text_tokenizer.encode(string, add_special_tokens=False).ids]
 
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
@@ -61,10 +63,10 @@ class GPTHarness(TemplateLM):
         return [(sum(score for score, _ in scores), all(greedy for _, greedy in scores)) for scores in found]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Score whole texts, each behind the end token and in windows that do not overlap."""
-        ids = [self.tok_encode(request.args[0]) for request in requests]
-        length = self.max_length
-        return [score for score, _ in self._scores([list(sliding_windows(i, self._eos, length, length)) for i in ids])]
+        """Score whole texts, each behind its start token or an end token, in windows that do not overlap."""
+        ids = [self.tok_encode(request.args[0], add_special_tokens=False) for request in requests]
+        length, (first, *_) = self.max_length, [*self._start, self._eos]
+        return [score for score, _ in self._scores([list(sliding_windows(i, first, length, length)) for i in ids])]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Continue texts until a stop sequence of the task, the end token, or as many tokens as it says."""
@@ -86,7 +88,7 @@ class GPTHarness(TemplateLM):
         options: dict[str, Any] = dict(normalize_gen_kwargs(settings))
         longest = options["max_gen_toks"]
         room = max(self.max_length - longest, self.max_length // 2, 1)
-        prompts = [encode_prompt(self.text_tokenizer, context, self._eos) for context in contexts]
+        prompts = [encode_prompt(self.text_tokenizer, context, self._eos, self._start) for context in contexts]
         self.n_cut += sum(len(prompt) > room for prompt in prompts)
         prompts = [prompt[-room:] for prompt in prompts]
         input_ids, mask = (tensor.to(self.model.token_embedding.weight.device) for tensor in left_pad(prompts, 0))

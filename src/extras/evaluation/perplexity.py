@@ -12,7 +12,7 @@ from src.extras.evaluation.results import Evaluation, Part, Score
 from src.extras.evaluation.scoring import context_length, log_likelihoods, sliding_windows
 from src.files import check_file, decode, open_binary
 from src.hardware import to_device
-from src.tokenization import require_token
+from src.tokenization import require_token, start_ids
 
 
 def perplexity(
@@ -41,7 +41,8 @@ def perplexity(
     (encoding,) = measured.encode([text])
     if not encoding.ids:
         raise InputError(f"{input_} has no token to predict")
-    first = require_token(tokenizer, special_tokens["eos_token"], "eos_token")
+    end = require_token(tokenizer, special_tokens["eos_token"], "eos_token")
+    first, *_ = [*start_ids(tokenizer, special_tokens), end]
     windows = list(sliding_windows(encoding.ids, first, length, stride))
     n_tokens, n_words, n_bytes = len(encoding.ids), len(text.split()), len(text.encode())
 

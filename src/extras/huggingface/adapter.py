@@ -30,6 +30,7 @@ ACTIVATIONS = {
     "swish": ("silu", "swish"),
     "gelu": ("gelu", "gelu_python"),
     "gelu_tanh": ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast"),
+    "relu2": ("relu2",),
 }
 
 
@@ -39,10 +40,11 @@ class Match:
 
     Args:
         ours: name of the tensor here.
-        theirs: names of HuggingFace's, of equal shapes, which stand one below the other here.
+        theirs: names of HuggingFace's, which stand one below the other here.
         transposed: whether HuggingFace holds the transpose.
         rows: row i here is row ``rows[i]`` of theirs; None where their order is the same.
         columns: the same of the columns.
+        sizes: rows of each of theirs; equally many if empty.
         tied: further names of the tensor here.
         aliases: further names of it in some files of HuggingFace's.
     """
@@ -52,6 +54,7 @@ class Match:
     transposed: bool = False
     rows: Tensor | None = None
     columns: Tensor | None = None
+    sizes: tuple[int, ...] = ()
     tied: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
 
@@ -70,7 +73,8 @@ class Match:
             tensor = tensor[:, self.columns.argsort()]
         if self.rows is not None:
             tensor = tensor[self.rows.argsort()]
-        parts = [part.T if self.transposed else part for part in tensor.chunk(len(self.theirs))]
+        parts = tensor.split(self.sizes) if self.sizes else tensor.chunk(len(self.theirs))
+        parts = tuple(part.T if self.transposed else part for part in parts)
         return {name: part.contiguous() for name, part in zip(self.theirs, parts, strict=True)}
 
 
@@ -81,11 +85,13 @@ def layer(
     transposed: bool = False,
     rows: Tensor | None = None,
     columns: Tensor | None = None,
+    sizes: tuple[int, ...] = (),
 ) -> list[Match]:
     """Match the weight and bias of a linear layer or a norm, named without ``.weight`` and ``.bias``."""
     names = (theirs,) if isinstance(theirs, str) else theirs
     weights, biases = (tuple(f"{name}.{part}" for name in names) for part in ("weight", "bias"))
-    return [Match(f"{ours}.weight", weights, transposed, rows, columns), Match(f"{ours}.bias", biases, rows=rows)]
+    of_bias = Match(f"{ours}.bias", biases, rows=rows, sizes=sizes)
+    return [Match(f"{ours}.weight", weights, transposed, rows, columns, sizes), of_bias]
 
 
 def prelu(config: Any, ours: str, theirs: str) -> list[Match]:
@@ -276,6 +282,10 @@ class Adapter(ABC):
 
     def generation(self, config: Any, tokens: Settings) -> Settings:
         """Say how ``generate`` pads and searches if nothing else is said; nothing for what does not generate."""
+        return {}
+
+    def data_options(self, config: Any, special: dict[str, str], tokenizer: Tokenizer) -> Settings:
+        """Give what the data of a run from the import need beside its tokenizer and the length of the network."""
         return {}
 
     def note(self, checkpoint: Settings) -> str:

@@ -26,7 +26,8 @@ def import_(from_: str, output: Path, revision: str | None = None) -> None:
     for note in notes:
         print(f"note: {note}")
     print(f"to train from it, lay {output.with_suffix('.yaml')} over a configuration: --config ... --config ...")
-    lr, length = overrides["model"]["init_args"]["optimizer"]["init_args"]["lr"], content["model_config"]["max_seq_len"]
+    lr, data = overrides["model"]["init_args"]["optimizer"]["init_args"]["lr"], overrides["data"]["init_args"]
+    length = data.get("seq_len", data.get("max_length"))
     print(f"it sets the learning rate of fine-tuning, {lr:g}, its warm-up, and rows of up to {length:,} tokens")
 
 

@@ -45,6 +45,7 @@ class GPTNeoXAdapter(GPT2Adapter):
         "rotary_emb_base": BASE,
     }
     only = {**GPT2Adapter.only, "positions": "rotary"}
+    end_id = 2
     programs = ("ONNX Runtime", "lm-eval")
     prefix = "gpt_neox."
     buffers = re.compile(r"\.attention\.(masked_)?bias$|rotary_emb\.inv_freq$")

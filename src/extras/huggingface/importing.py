@@ -18,6 +18,7 @@ from src.extras.huggingface.sentence_encoder import read_pooling, score_note
 from src.extras.huggingface.tokenizer_files import read_tokenizer
 from src.tokenization import vocabulary_size
 
+OTHER_NUMBERS = ("quantization_config", "per_layer_config")  # that make other networks of the same classes
 WARMUP_STEPS = 50  # how long a run will be is not known yet
 
 
@@ -43,6 +44,11 @@ def import_folder(folder: Path, name: str) -> Checkpoint:
         name: of the model, for people.
     """
     theirs = read_json(folder / CONFIG, needed=True)
+    for key in OTHER_NUMBERS:
+        if theirs.get(key):
+            raise InputError(
+                f"config.json has {key}: what can be read has its weights as they are, alike in all layers"
+            )
     tensors = read_tensors(folder)
     adapter = _adapter(theirs, set(tensors))
     imported = adapter.read(theirs, tensors)
@@ -51,7 +57,8 @@ def import_folder(folder: Path, name: str) -> Checkpoint:
         target = read_tokenizer(folder / TARGET_TOKENIZER, adapter.model_type)
     special = adapter.special_tokens(theirs, folder, source, target)
     notes = [f"it has no {part}: that part has random weights" for part in imported.untrained]
-    notes += _check_sizes(imported.config, {"vocab_size": target, "source_vocab_size": source})
+    options = adapter.data_options(imported.config, special, target)
+    notes += _check_sizes(imported.config, {"vocab_size": target, "source_vocab_size": source}, options)
     if "eos_token" in special and (more := list_setting(theirs, "eos_token_id", int)[1:]):
         notes.append(f"config.json has more than one eos_token_id: the first ends a text here, {more} do not")
     content: dict[str, Any] = {
@@ -81,7 +88,7 @@ def import_folder(folder: Path, name: str) -> Checkpoint:
         pooling := read_pooling(folder, imported.config.max_seq_len)
     ):
         content["sentence_encoder"] = pooling
-    overrides = _overrides(content, adapter.fine_tuning_lr)
+    overrides = _overrides(content, adapter.fine_tuning_lr, options)
     return Checkpoint({**content, "config": yaml.safe_dump(overrides)}, overrides, notes)
 
 
@@ -108,7 +115,7 @@ def _label_names(theirs: dict[str, Any], n_labels: int) -> list[str] | None:
     return in_order if len(names) == len(set(in_order)) == n_labels else None
 
 
-def _check_sizes(config: Any, tokenizers: dict[str, Tokenizer]) -> list[str]:
+def _check_sizes(config: Any, tokenizers: dict[str, Tokenizer], options: dict[str, Any]) -> list[str]:
     """Refuse tokens without an embedding; embeddings without a token are worth a note."""
     notes = []
     for field, tokenizer in tokenizers.items():
@@ -117,12 +124,12 @@ def _check_sizes(config: Any, tokenizers: dict[str, Tokenizer]) -> list[str]:
             raise InputError(
                 f"the tokenizer has {ids:,} ids, but there are {rows:,} embeddings: they do not belong together"
             )
-        if rows is not None and ids < rows:
+        if rows is not None and ids < rows and "padded_vocab_size" not in options:
             notes.append(f"{field} is {rows:,}, its tokenizer has {ids:,} ids: it can be used, but not trained on")
     return notes
 
 
-def _overrides(content: dict[str, Any], lr: float) -> dict[str, Any]:
+def _overrides(content: dict[str, Any], lr: float, options: dict[str, Any]) -> dict[str, Any]:
     """Make what a run needs that starts from a network: its shape, how it is fine-tuned, and what its data must be.
 
     Of its shape, what comes from the data is left out.
@@ -130,9 +137,10 @@ def _overrides(content: dict[str, Any], lr: float) -> dict[str, Any]:
     from_data = ("vocab_size", "source_vocab_size", "n_labels")
     config = {name: value for name, value in content["model_config"].items() if name not in from_data}
     special = content["special_tokens"]
-    options = {"eos_token": "end_token", "decoder_start_token": "start_token"}
-    data = {option: special[token] for token, option in options.items() if token in special}
+    names = {"eos_token": "end_token", "decoder_start_token": "start_token"}
+    data = {option: special[token] for token, option in names.items() if token in special}
     data["max_length" if "source_tokenizer" in content else "seq_len"] = config["max_seq_len"]
+    data |= options
     # of BERT's recipe (Devlin et al. 2018, appendix A.3, and its code), which warms up over a tenth of the steps
     optimizer = {"class_path": "AdamW", "init_args": {"lr": lr, "betas": [0.9, 0.999], "weight_decay": 0.01}}
     schedule = {"class_path": "Linear", "init_args": {"warmup_steps": WARMUP_STEPS}}

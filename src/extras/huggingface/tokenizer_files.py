@@ -8,11 +8,12 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from src.errors import InputError
 from src.extras.huggingface.json_files import list_setting, read_json, setting, token_setting, write_json
 from src.files import check_file
-from src.tokenization import END_OF_TEXT, load_tokenizer
+from src.tokenization import END_OF_TEXT, load_tokenizer, require_token
 
 Settings = dict[str, Any]
 
 SETTINGS, SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
+SENTENCEPIECE = ("*.spm", "tokenizer.model")
 
 
 def read_tokenizer(folder: Path, model_type: str) -> Tokenizer:
@@ -24,9 +25,9 @@ def read_tokenizer(folder: Path, model_type: str) -> Tokenizer:
         tokenizer = _from_merges(folder, settings)
     elif model_type == "bert" and (folder / "vocab.txt").is_file():
         tokenizer = _from_vocabulary(folder, settings)
-    elif any(folder.glob("*.spm")):
+    elif found := next((name for name in SENTENCEPIECE if any(folder.glob(name))), None):
         raise InputError(
-            f"{folder} has SentencePiece files (*.spm) and no tokenizer.json: they cannot be converted exactly"
+            f"{folder} has SentencePiece files ({found}) and no tokenizer.json: they cannot be converted exactly"
         )
     else:
         raise InputError(f"{folder} has no tokenizer: neither tokenizer.json nor the older files of a {model_type}")
@@ -94,6 +95,15 @@ def token_of(tokenizer: Tokenizer, theirs: Settings, key: str, default: int | No
     if token is None:
         raise InputError(f"config.json has {key} {i}, which is no token of the tokenizer")
     return token
+
+
+def end_token(tokenizer: Tokenizer, theirs: Settings, folder: Path, default: int | None = None) -> str:
+    """Find the token that ends a text: of ``eos_token_id``, or where that is not set, the tokenizer's ``eos_token``."""
+    named = special_token(folder, "eos_token")
+    if default is None and named is not None and not list_setting(theirs, "eos_token_id", int):
+        require_token(tokenizer, named, "eos_token")
+        return named
+    return token_of(tokenizer, theirs, "eos_token_id", default)
 
 
 def write_tokenizer(

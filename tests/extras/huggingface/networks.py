@@ -16,15 +16,21 @@ from transformers import (
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
     LongformerConfig,
     LongformerForMaskedLM,
     LongformerModel,
     MarianConfig,
     MarianMTModel,
+    MistralConfig,
+    MistralForCausalLM,
     PegasusConfig,
     PegasusForConditionalGeneration,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     RobertaPreLayerNormConfig,
     RobertaPreLayerNormForMaskedLM,
     RobertaPreLayerNormForSequenceClassification,
@@ -44,6 +50,13 @@ PRENORM = {
     "masked words": RobertaPreLayerNormForMaskedLM,
     "encoder": RobertaPreLayerNormModel,
     "classifier": RobertaPreLayerNormForSequenceClassification,
+}
+
+
+DECODERS = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "mistral": (MistralConfig, MistralForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
 }
 
 
@@ -87,6 +100,25 @@ def gpt_neox(tokenizer: Tokenizer, tied: bool = False, **changes) -> GPTNeoXForC
         **dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.token_to_id("<|endoftext|>")),
     }
     return shaken(GPTNeoXForCausalLM(GPTNeoXConfig(**{**settings, **changes})))
+
+
+def decoder(kind: str, tokenizer: Tokenizer, **changes) -> PreTrainedModel:
+    """A Llama, or what was made after it."""
+    torch.manual_seed(0)
+    config, network = DECODERS[kind]
+    settings = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "max_position_embeddings": 24,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "intermediate_size": 48,
+        "initializer_range": STD,
+        **dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.token_to_id("<|endoftext|>")),
+    }
+    return shaken(network(config(**{**settings, **changes})))
 
 
 def bert(tokenizer: Tokenizer, kind: str = "pretraining", **changes) -> PreTrainedModel:
@@ -206,6 +238,9 @@ def network(case: str, folder: Path) -> PreTrainedModel:
     elif kind == "gpt_neox":
         model = gpt_neox(BPE, detail == "tied")
         save(model, BPE, folder)
+    elif kind in DECODERS:
+        model = decoder(kind, BPE, **DECODER_CHANGES[case])
+        save(model, BPE, folder)
     elif kind == "bert":
         model = bert(WORDPIECE, detail, **(LABELS if detail == "classifier" else {}))
         save(model, WORDPIECE, folder)
@@ -226,11 +261,21 @@ def network(case: str, folder: Path) -> PreTrainedModel:
 
 
 GPT2 = {"tied": {}, "untied": {"tied": False}, "prelu": {"activation_function": "prelu", "n_inner": 48}}
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 4.0, "original_max_position_embeddings": 12}
+DECODER_CHANGES = {
+    "llama": {},
+    "llama: biases": {"attention_bias": True, "tie_word_embeddings": True},
+    "llama: scaled": {"rope_parameters": {**LLAMA3, "low_freq_factor": 1.0, "high_freq_factor": 4.0}},
+    "mistral": {"sliding_window": 5},
+    "qwen3": {"head_dim": 12, "hidden_act": "gelu", "max_window_layers": 2},
+    "qwen3: windows": {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
+}
 LABELS = {"id2label": {0: "no", 1: "perhaps", 2: "yes"}, "label2id": {"no": 0, "perhaps": 1, "yes": 2}}
 CASES = [
     *(f"gpt2: {name}" for name in GPT2),
     "gpt_neox: tied",
     "gpt_neox: untied",
+    *DECODER_CHANGES,
     *(f"bert: {name}" for name in BERTS),
     *(f"roberta-prelayernorm: {name}" for name in PRENORM),
     "longformer: masked words",

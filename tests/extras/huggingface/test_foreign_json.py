@@ -12,7 +12,7 @@ from src.errors import InputError
 from src.extras.huggingface.adapters import ADAPTERS
 from src.extras.huggingface.importing import import_folder
 from src.tokenization import END_OF_TEXT, train_bpe, train_wordpiece
-from tests.extras.huggingface.networks import LABELS, bert, gpt2, longformer, marian, network, save
+from tests.extras.huggingface.networks import LABELS, bert, decoder, gpt2, longformer, marian, network, save
 from tests.random_networks import TEXT
 
 CONFIG, SETTINGS, SPECIAL, ADDED = (
@@ -44,12 +44,15 @@ TOKENIZERS = {
     },
     "longformer": {},
     "marian": {},
+    "llama": {},
 }
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 12}
 MODELS = {
     "gpt2": (lambda: gpt2(BPE, vocab_size=301), BPE),
     "bert": (lambda: bert(WORDPIECE, "classifier", problem_type="single_label_classification", **LABELS), WORDPIECE),
     "longformer": (lambda: longformer(WORDPIECE), WORDPIECE),
     "marian": (lambda: marian(BPE, BPE, shared=True), BPE),
+    "llama": (lambda: decoder("llama", BPE, tie_word_embeddings=True, rope_parameters=YARN), BPE),
 }
 # keys that may hold one value or a list of such
 MANY = ("architectures", "attention_window", "eos_token_id", "decoder_start_token_id")
@@ -76,6 +79,7 @@ def is_read(kind, key):
     (adapter, *_) = [adapter for formats in ADAPTERS.values() for adapter in formats if adapter.model_type == kind]
     known = {key for key, _ in adapter.keys.values()} | set(adapter.fixed) | {adapter.activation[0]}
     known |= {"architectures", "model_type", "problem_type", "id2label", "attention_window", "transformers_version"}
+    known |= {"rope_parameters"} if kind == "llama" else set()
     return key in known or key.endswith("_token_id") or key.startswith(("decoder_", "share_"))
 
 
