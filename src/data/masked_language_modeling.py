@@ -12,10 +12,13 @@ from src.coverage import MeasuredTokenizer
 from src.data.baselines import MOST_PAIRS, MOST_TOKENS, Targets, extent
 from src.data.corpora import Corpus, Pieces
 from src.data.datamodule import TOKENIZER_DOCUMENTS, DocumentDataModule
+from src.data.loader import TokenCountingLoader
 from src.data.malformed import Malformed
 from src.data.masking import MaskedDocuments, MaskedPairs, MaskedRows, Masking
 from src.data.progress import with_progress
+from src.data.sampling import EpochBatchSampler
 from src.data.sentences import SentencePairs, read_sentences, write_sentences
+from src.data.unpadding import unpad
 from src.errors import InputError
 from src.tokenization import bert_ids, bert_tokens, text_ids
 
@@ -33,7 +36,10 @@ class MLMDataModule(DocumentDataModule):
         next_sentence: whether rows are pairs, for next-sentence prediction; else they are whole documents, cut where
             they are longer than ``seq_len``.
         short_share: fraction of the pairs that are shorter, of any length.
+        unpadded: whether the documents of a training batch are put end to end in place of being padded to the longest
+            of them: each is read as if it stood alone, and no work is done on padding. Without next sentences.
         mask_rate: fraction of the tokens that is to be predicted.
+        eval_mask_rate: the same for validation and test; ``mask_rate`` if None.
         whole_words: whether all pieces of a word are masked together.
     """
 
@@ -45,22 +51,28 @@ class MLMDataModule(DocumentDataModule):
         seq_len: int = 128,
         next_sentence: bool = True,
         short_share: float = 0.1,
+        unpadded: bool = False,
         mask_rate: float = 0.15,
+        eval_mask_rate: float | None = None,
         whole_words: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(tokenizer=tokenizer, **kwargs)
         if seq_len < 5:
             raise InputError(f"seq_len is {seq_len}: a pair needs at least 5, three of them for [CLS] and both [SEP]")
-        if not 0 < mask_rate < 1:
-            raise InputError(f"mask_rate is {mask_rate}: it must be above 0 and below 1")
+        for name, rate in (("mask_rate", mask_rate), ("eval_mask_rate", eval_mask_rate)):
+            if rate is not None and not 0 < rate < 1:
+                raise InputError(f"{name} is {rate}: it must be above 0 and below 1")
+        if unpadded and next_sentence:
+            raise InputError("unpadded is true: it goes with whole documents alone, set next_sentence to false")
         if not 0 <= short_share <= 1:
             raise InputError(f"short_share is {short_share}: it must be between 0 and 1")
         uncut = partial(Corpus, validation_fraction=0.0, test_fraction=0.0, reading=self.reading)
         self.corpora = [self.corpus, *map(uncut, more_sources or [])]
         self.label = ", ".join(corpus.label for corpus in self.corpora)
         self.seq_len, self.next_sentence, self.short_share = seq_len, next_sentence, short_share
-        self.mask_rate, self.whole_words = mask_rate, whole_words
+        self.unpadded, self.whole_words = unpadded, whole_words
+        self.mask_rate, self.eval_mask_rate = mask_rate, eval_mask_rate or mask_rate
         self.least_sentences = 2 if next_sentence else 1  # documents with fewer are left out
 
     @property
@@ -107,13 +119,23 @@ class MLMDataModule(DocumentDataModule):
             )
         special = bert_ids(self.tokenizer)
         ordinary = np.setdiff1d(text_ids(self.tokenizer), list(special.values()))
-        masking = Masking(special["mask_token"], ordinary, self.mask_rate, self.whole_words)
-        seed = self.seed if split == "train" else None
+        seed, rate = (self.seed, self.mask_rate) if split == "train" else (None, self.eval_mask_rate)
+        masking = Masking(special["mask_token"], ordinary, rate, self.whole_words)
         sentences = read_sentences(self.folder, split)
         if not self.next_sentence:
             return MaskedDocuments(sentences, self.seq_len, masking, special, seed)
         pairs = SentencePairs(sentences, self.seq_len - 3, self.short_share)
         return MaskedPairs(pairs, self.seq_len, masking, special, seed)
+
+    def train_dataloader(self) -> TokenCountingLoader:
+        if not self.unpadded:
+            return super().train_dataloader()
+        rows = self.dataset("train")
+        # not by length: where nothing is padded, batches of like lengths would only differ in size
+        sampler = EpochBatchSampler(len(rows), self.batch_size, seed=self.seed, shuffle=True, **self._ranks())
+        micro_batches = getattr(self.trainer.strategy, "micro_batches", 1) if self.trainer else 1
+        loader = self._loader(rows, batch_sampler=sampler, collate_fn=partial(unpad, rows=micro_batches))
+        return self._counting(loader, sampler)
 
     # ---- counts
 

@@ -1,6 +1,7 @@
 """BERT (Devlin et al. 2018): a bidirectional encoder, pretrained on masked words and on next sentences.
 
-Shape letters: B batch, T tokens, M predicted positions, C = d_model, V = vocab_size, L = n_labels.
+Shape letters: B batch, T tokens, M predicted positions, N documents of a row at most, C = d_model, V = vocab_size,
+L = n_labels.
 """
 
 import math
@@ -19,6 +20,7 @@ from src.nn import (
     Head,
     Mask,
     NormPlacement,
+    Packing,
     SelfAttention,
     activation,
     init_outputs,
@@ -121,9 +123,9 @@ class BERTEncoder(Network):
         self.final_norm = make_norm(config) if config.norm == "pre" else nn.Identity()
         self.pooler = nn.Linear(config.d_model, config.d_model) if pooler else None
 
-    def embed(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+    def embed(self, input_ids: Tensor, token_type_ids: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
         """What the first block sees: (B, T, C)."""
-        if input_ids.shape[1] > self.config.max_seq_len:
+        if documents is None and input_ids.shape[1] > self.config.max_seq_len:
             raise ValueError(
                 f"{input_ids.shape[1]} tokens are more than the {self.config.max_seq_len} positions of this model"
             )
@@ -133,12 +135,18 @@ class BERTEncoder(Network):
         if self.segment_embedding is not None:
             x = x + self.segment_embedding(torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids)
         if self.position_embedding is not None:
-            x = x + self.position_embedding(position_ids(input_ids))
+            x = x + self.position_embedding(position_ids(input_ids, documents=documents))
         return self.dropout(self.embedding_norm(x))
 
-    def mask(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Mask:
+    def mask(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, document_starts: Tensor | None = None
+    ) -> Mask:
         """Say which tokens each block may look at."""
-        return Mask(input_ids.shape[1], attention_mask=attention_mask)
+        length = input_ids.shape[1]
+        if document_starts is None:
+            return Mask(length, attention_mask=attention_mask)
+        packing = Packing(document_starts, min(length, self.config.max_seq_len))
+        return Mask(length, documents=packing.documents(length), packing=packing)
 
     def steps(
         self,
@@ -161,7 +169,7 @@ class BERTEncoder(Network):
         mask, shape = self.mask(input_ids, attention_mask, **masks), input_ids.shape
         embeddings = [self.token_embedding, self.segment_embedding, self.position_embedding, self.embedding_norm]
         return [
-            Step(lambda: self.embed(input_ids, token_type_ids), embeddings, [shape]),
+            Step(lambda: self.embed(input_ids, token_type_ids, mask.documents), embeddings, [shape]),
             *stack(self.blocks, self.config, mask, shape),
             Step(lambda x, *_: self.final_norm(x), [self.final_norm], [shape]),
         ]
@@ -217,6 +225,7 @@ class BERT(Network):
         token_type_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         masked_positions: Tensor | None = None,
+        document_starts: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> list[Step]:
         """Predict the masked words, and whether the second segment follows the first.
@@ -227,6 +236,9 @@ class BERT(Network):
             attention_mask: (B, T).
             masked_positions: (B, M), the positions to predict; the projection onto the vocabulary, the most expensive
                 part of the network, is computed there alone. All positions if None.
+            document_starts: (B, N), where each document begins in rows that several fill without padding, T in unused
+                places. Each is read as if it stood alone, of ``max_seq_len`` tokens at most; its next sentence is not
+                predicted.
             labels: (B, M), the words there; -100 where none is to be predicted.
 
         Returns:
@@ -238,7 +250,7 @@ class BERT(Network):
             return BERTOutput(self.masked_words(at(hidden, masked_positions), labels), next_sentence)
 
         heads = [self.encoder.pooler, self.masked_words, self.next_sentence]
-        encoder = self.encoder.steps(input_ids, token_type_ids, attention_mask)
+        encoder = self.encoder.steps(input_ids, token_type_ids, attention_mask, document_starts=document_starts)
         return [*encoder, Step(predict, heads, fraction=MASKED)]
 
 

@@ -8,7 +8,7 @@ from src.nn.cpu import Dropout
 from src.nn.cross_entropy import Head, summed_cross_entropy
 from src.nn.feed_forward import ACTIVATIONS, GATED, FeedForward, activation
 from src.nn.kernels import KERNELS
-from src.nn.masks import AttentionSpan, GlobalTokens, Mask, padding_mask
+from src.nn.masks import AttentionSpan, GlobalTokens, Mask, Packing, padding_mask
 from src.nn.positions import (
     POSITIONS,
     LearnedPositions,
@@ -37,6 +37,7 @@ __all__ = [
     "LearnedPositions",
     "Mask",
     "NormPlacement",
+    "Packing",
     "Positions",
     "Rope",
     "SelfAttention",

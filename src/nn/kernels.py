@@ -20,6 +20,7 @@ from src.errors import InputError
 from src.nn.cache import KeyPositions
 from src.nn.cpu import attend, capped_attention
 from src.nn.masks import AttentionSpan, Mask
+from src.nn.packed import by_document
 from src.nn.sliding_window import sliding_window
 
 Kernel = Callable[..., Tensor]
@@ -39,6 +40,8 @@ def dense(
 
     Also from T queries to other S keys, whose positions ``keys`` gives.
     """
+    if mask.packing is not None:
+        return by_document(partial(dense, attend=attend), q, k, v, mask, span, dropout)
     visible = mask.matrix(span, q.dtype, q.device, keys)
     is_causal = mask.causal and visible is None and not mask.past
     if span.softcap is not None:

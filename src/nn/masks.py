@@ -1,6 +1,6 @@
 """Which keys are visible to each query, described by token, so that no implementation needs a matrix of all pairs.
 
-Shape letters: B batch, H heads, T queries, S keys (the cached ones and the queries' own).
+Shape letters: B batch, H heads, T queries, S keys (the cached ones and the queries' own), N documents of a row at most.
 """
 
 from collections.abc import Callable, Hashable
@@ -83,6 +83,28 @@ class GlobalTokens:
 
 
 @dataclass(frozen=True)
+class Packing:
+    """Rows that documents fill without padding, end to end.
+
+    Args:
+        starts: (B, N), where each document of a row begins, the first at 0; T in a row that has fewer.
+        longest: tokens of a document at most.
+    """
+
+    starts: Tensor
+    longest: int
+
+    def lengths(self, length: int) -> Tensor:
+        """The tokens of each document in rows of a length, (B, N); 0 where a row has fewer."""
+        return self.starts.diff(append=self.starts.new_full((len(self.starts), 1), length))
+
+    def documents(self, length: int) -> Tensor:
+        """The number of each token's document, (B, T)."""
+        index = torch.arange(length, device=self.starts.device).expand(len(self.starts), -1)
+        return torch.searchsorted(self.starts, index.contiguous(), right=True) - 1
+
+
+@dataclass(frozen=True)
 class Mask:
     """What is visible in one forward pass, whatever the layer.
 
@@ -95,6 +117,7 @@ class Mask:
         past: how many tokens are before the first query, in a cache.
         attention_mask: (B, S), 1 at real tokens and 0 at padding.
         documents: (B, S), the number of each token's document: tokens of others are hidden.
+        packing: where these begin, if they fill their rows: each is then attended to by itself.
         global_tokens: visible to all.
         bias: gives what is added to the scores (H, T, S) from the distances (1, T, S) of queries to keys.
     """
@@ -104,6 +127,7 @@ class Mask:
     past: int = 0
     attention_mask: Tensor | None = None
     documents: Tensor | None = None
+    packing: Packing | None = None
     global_tokens: GlobalTokens | None = None
     bias: Callable[[Tensor], Tensor] | None = None
 

@@ -18,10 +18,13 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from src.nn.cpu import capped_attention, repeat_heads
 from src.nn.masks import AttentionSpan, Mask, alibi_bias
+from src.nn.packed import takes_varlen, varlen
 
 
 def sliding_window(q: Tensor, k: Tensor, v: Tensor, mask: Mask, span: AttentionSpan, dropout: float) -> Tensor:
     """Attend from each token to the window around it, and to the global tokens: see :mod:`src.nn.kernels`."""
+    if mask.packing is not None and takes_varlen(q, span, dropout):
+        return varlen(q, k, v, mask, span)
     if not span.dilation:
         return _same_dilation(q, k, v, mask, span, 1, dropout)
     k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])

@@ -54,7 +54,9 @@ class BERTModule(Task):
     def check_data(self, data: TextDataModule) -> None:
         super().check_data(data)
         if "nsp" in self.objectives and not getattr(data, "next_sentence", True):
-            raise InputError("a BERTModule predicts next sentences too: set data.next_sentence to true")
+            raise InputError(
+                "a BERTModule predicts next sentences too: set data.next_sentence to true, or train an MLMModule"
+            )
 
     def setup(self, stage: str) -> None:
         """Make the metric whose size is the vocabulary's."""
@@ -62,15 +64,15 @@ class BERTModule(Task):
         self.mlm_accuracy = MulticlassAccuracy(self.config.vocab_size, average="micro", ignore_index=-100)
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        names = ("input_ids", "token_type_ids", "attention_mask", "masked_positions")
-        return {name: batch[name] for name in names}
+        kept_apart = "document_starts" if "document_starts" in batch else "attention_mask"
+        return {name: batch[name] for name in ("input_ids", "token_type_ids", kept_apart, "masked_positions")}
 
     def targets(self, batch: Batch) -> dict[str, Any]:
         return {"labels": masked_labels(batch)}
 
     def summed_losses(self, outputs: BERTOutput, batch: Batch) -> dict[str, Tensor]:
         losses = {"mlm_loss": outputs.masked_words}
-        if outputs.next_sentence is not None:
+        if "nsp" in self.objectives:
             losses["nsp_loss"] = _nats(outputs.next_sentence, batch["next_sentence_label"])
         return losses
 
@@ -98,7 +100,7 @@ class BERTModule(Task):
 
     def update_metrics(self, outputs: BERTOutput, batch: Batch) -> None:
         predictions = {"mlm": (outputs.masked_words, masked_labels(batch))}
-        if outputs.next_sentence is not None:
+        if "nsp" in self.objectives:
             predictions["nsp"] = (outputs.next_sentence, batch["next_sentence_label"])
         for name, (logits, labels) in predictions.items():
             update_mean(getattr(self, f"{name}_loss"), _nats(logits, labels), (labels != -100).sum())
@@ -115,13 +117,12 @@ class BERTModule(Task):
         return self.outputs(batch).masked_words.argmax(-1)
 
 
-class LongformerModule(BERTModule):
-    """Pretrain a Longformer: as :class:`BERTModule`, on masked words alone.
+class MLMModule(BERTModule):
+    """Pretrain a BERT on masked words alone, as RoBERTa (Liu et al. 2019) and ModernBERT (Warner et al. 2024).
 
-    Its ``pretrained`` may be what `extend-context` makes of a BERT.
+    The pooler and the head for next sentences stay as they are, and a checkpoint says so.
     """
 
-    architecture = "longformer"
     objectives = ("mlm",)
     averaged_over: ClassVar[dict[str, str]] = {"mlm_loss": "target_tokens"}
     charts: ClassVar[Charts] = {
@@ -129,10 +130,39 @@ class LongformerModule(BERTModule):
         "Loss": {name: chart for name, chart in BERTModule.charts["Loss"].items() if name != "Next sentences"},
         "Quality": {"Accuracy": ["val/mlm_accuracy"], "Perplexity of masked words": ["val/mlm_perplexity"]},
     }
+    untrained: tuple[str, ...] = ("encoder.pooler", "next_sentence")
+
+    def build_model(self) -> Any:
+        model = super().build_model()
+        for name in self.untrained:
+            model.get_submodule(name).requires_grad_(False)
+        return model
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if self.untrained:
+            checkpoint["untrained"] = list(self.untrained)
+
+
+class LongformerModule(MLMModule):
+    """Pretrain a Longformer: as :class:`MLMModule`.
+
+    Its ``pretrained`` may be what `extend-context` makes of a BERT.
+    """
+
+    architecture = "longformer"
+    untrained = ()
     model: Longformer
 
     def __init__(self, config: LongformerConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
+
+    def check_data(self, data: TextDataModule) -> None:
+        super().check_data(data)
+        if getattr(data, "unpadded", False):
+            raise InputError(
+                "a Longformer has global tokens, which its rows must each begin with: set data.unpadded to false"
+            )
 
 
 def _nats(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
 """Every implementation of attention on CUDA against a softmax over the visible pairs: outputs and gradients."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
 import torch
 
 from src.errors import InputError
-from src.nn import KERNELS, AttentionSpan, Mask, alibi_slopes, cpu
+from src.nn import KERNELS, AttentionSpan, Mask, Packing, alibi_slopes, cpu
 from tests.conftest import LACKS
 from tests.nn.test_kernels import expected
 
@@ -14,6 +15,8 @@ pytestmark = pytest.mark.gpu
 
 BATCH, HEADS, LENGTH, DIM = 2, 4, 200, 32
 PADDING = (torch.arange(LENGTH) < torch.tensor([[LENGTH], [150]])).long()
+STARTS = torch.tensor([[0, 60, LENGTH], [0, 130, 150]])
+PACKED = {"documents": Packing(STARTS, 140).documents(LENGTH), "packing": Packing(STARTS, 140)}
 DOCUMENTS = (torch.arange(LENGTH) >= torch.tensor([[60], [130]])).long()
 SLOPES, DILATION = alibi_slopes(HEADS), (1, 1, 2, 3)
 # name -> the mask, and what the heads see through it
@@ -29,6 +32,11 @@ CASES = {
     "window, padding": (Mask(LENGTH, attention_mask=PADDING), AttentionSpan(20)),
     "causal, window, alibi": (Mask(LENGTH, True), AttentionSpan(20, alibi_slopes=SLOPES)),
     "window, dilation": (Mask(LENGTH), AttentionSpan(20, DILATION)),
+    "documents end to end": (Mask(LENGTH, **PACKED), AttentionSpan()),
+    "causal, documents end to end": (Mask(LENGTH, True, **PACKED), AttentionSpan()),
+    "documents end to end, alibi": (Mask(LENGTH, **PACKED), AttentionSpan(alibi_slopes=SLOPES)),
+    "window, documents end to end": (Mask(LENGTH, **PACKED), AttentionSpan(20)),
+    "causal, window, documents end to end": (Mask(LENGTH, True, **PACKED), AttentionSpan(20)),
     "causal, window, documents, dilation": (Mask(LENGTH, True, documents=DOCUMENTS), AttentionSpan(20, DILATION)),
 }
 HALF = (torch.bfloat16, torch.float16)
@@ -54,7 +62,8 @@ def on_cuda(mask: Mask) -> Mask:
     attention_mask, documents = (
         None if tensor is None else tensor.cuda() for tensor in (mask.attention_mask, mask.documents)
     )
-    return Mask(mask.length, mask.causal, attention_mask=attention_mask, documents=documents)
+    packing = None if mask.packing is None else replace(mask.packing, starts=mask.packing.starts.cuda())
+    return Mask(mask.length, mask.causal, attention_mask=attention_mask, documents=documents, packing=packing)
 
 
 def queries_keys_values(dtype: torch.dtype) -> list[torch.Tensor]:

@@ -1,6 +1,8 @@
 """Every implementation of attention against a softmax over the visible pairs: outputs and gradients."""
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.errors import InputError
-from src.nn import KERNELS, AttentionSpan, GlobalSelfAttention, GlobalTokens, Mask, alibi_slopes
+from src.nn import KERNELS, AttentionSpan, GlobalSelfAttention, GlobalTokens, Mask, Packing, alibi_slopes
+from src.nn.packed import padded
 from tests.nn.layers import attention
 
 
@@ -78,6 +81,23 @@ def test_a_window_is_the_masked_softmax(case, kernel):
     q, k, v, mask, span = case
     inputs = [x.requires_grad_() for x in (q, k, v)]
     compare(KERNELS[kernel](*inputs, mask, span, 0.0), expected(*inputs, mask, span), inputs)
+
+
+@settings(max_examples=40, deadline=None)
+@given(cases(), st.integers(0, 6), st.sampled_from(["dense", "sliding_window", "padded"]))
+def test_documents_end_to_end_are_the_masked_softmax(case, most, kernel):
+    """Each by itself, whichever way: those of equal length together, by windows over the row, or padded for it."""
+    q, k, v, mask, span = case
+    if kernel == "dense":
+        span = replace(span, window=None, dilation=())
+    generator = torch.Generator().manual_seed(most)
+    starts = torch.randint(0, mask.length + 1, (len(q), most + 1), generator=generator).sort(1).values
+    starts[:, 0] = 0  # some begin where others do, or at the end: these are none
+    packing = Packing(starts, int(Packing(starts, 0).lengths(mask.length).max()))
+    mask = Mask(mask.length, mask.causal, documents=packing.documents(mask.length), packing=packing)
+    inputs = [x.requires_grad_() for x in (q, k, v)]
+    attend = partial(padded, KERNELS["dense"]) if kernel == "padded" else KERNELS[kernel]
+    compare(attend(*inputs, mask, span, 0.0), expected(*inputs, mask, span), inputs)
 
 
 @settings(max_examples=30, deadline=None)
