@@ -68,6 +68,9 @@ def read_checkpoint(path: str | Path, mapped: bool = False) -> dict[str, Any]:
         check_bytes(path)
     checkpoint = _load(path, mapped)
     check_content(checkpoint, path, REQUIRED_KEYS)
+    for part in parts("adapters"):  # to the weights that the network computes with
+        part.merge(checkpoint)
+    _check_names(checkpoint, path)
     _repair_average(checkpoint, path)
     check_tied(checkpoint, path)
     return checkpoint
@@ -218,6 +221,14 @@ def _check_network(checkpoint: dict[str, Any], path: Path) -> None:
             raise InputError(f"checkpoint {path} has {found} for {what}")
 
 
+def _check_names(checkpoint: dict[str, Any], path: Path) -> None:
+    known = network_names(checkpoint)
+    for name in checkpoint["state_dict"]:
+        if name.startswith("model.") and name not in known:
+            what = f"{name.removeprefix('model.')}, which its network does not have"
+            raise InputError(f"checkpoint {path} has weights of {what}: an extra that is not here may have added them")
+
+
 def read_header(path: str | Path) -> dict[str, Any]:
     """Read what a checkpoint holds beside its weights, without these; it may also be the folder of a sharded one.
 
@@ -302,6 +313,12 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     check_tied(checkpoint, path)
     with atomic_file(path) as file:
         torch.save(checkpoint, file)
+
+
+def without_training(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Keep what a file that no run goes on from needs of a checkpoint."""
+    kept = ("source_tokenizer", "label_names", "modules", "pytorch-lightning_version", "epoch", "global_step")
+    return {key: checkpoint[key] for key in (*REQUIRED_KEYS, *kept) if key in checkpoint}
 
 
 def check_compatible(checkpoint: dict[str, Any], architecture: str, config: dict[str, Any], tokenizer: str) -> None:

@@ -166,6 +166,7 @@ class Guard(NormCallback):
         if path is None:
             raise Diverged(f"{message}; there is no checkpoint yet to go back to")
         checkpoint = trainer.strategy.load_checkpoint(path, weights_only=True)
+        task.on_load_checkpoint(checkpoint)
         trainer.strategy.load_model_state_dict(checkpoint)
         if "optimizer_states" in checkpoint:  # else the strategy has done it
             trainer.strategy.load_optimizer_state_dict(checkpoint)

@@ -40,7 +40,9 @@ class RunSummary(L.Callback):
         data = pl_module.data
         accumulate = trainer.accumulate_grad_batches
         table = _table("Plan")
-        table.add_row("network", f"{type(pl_module.model).__name__}, {pl_module.n_parameters():,} parameters")
+        n, trained = pl_module.n_parameters(), sum(pl_module.trained_sizes().values())
+        of_them = f", {trained:,} of them trained ({trained / n:.2%})" if trained < n else ""
+        table.add_row("network", f"{type(pl_module.model).__name__}, {n:,} parameters{of_them}")
         for part in parts("plan"):
             for name, text in part.rows(pl_module.architecture, pl_module.config).items():
                 table.add_row(name, text)

@@ -14,7 +14,7 @@ def average(checkpoints: tuple[str, ...], output: Path) -> None:
         output: where to write the averaged checkpoint
     """
     # with torch, for which help does not wait
-    from src.checkpoint import REQUIRED_KEYS, check_compatible, read_checkpoint, save_checkpoint
+    from src.checkpoint import check_compatible, read_checkpoint, save_checkpoint, without_training
 
     if len(checkpoints) < 2:
         raise InputError("one checkpoint has no average: name two or more")
@@ -32,10 +32,7 @@ def average(checkpoints: tuple[str, ...], output: Path) -> None:
         if _steps(checkpoint, path) > steps:
             newest, steps = checkpoint, _steps(checkpoint, path)
     mean = {name: (w / len(checkpoints)).to(first["state_dict"][name].dtype) for name, w in total.items()}
-    # what a file that is never trained on needs of its newest checkpoint
-    kept = ("source_tokenizer", "label_names", "modules", "pytorch-lightning_version", "epoch", "global_step")
-    content = {key: newest[key] for key in (*REQUIRED_KEYS, *kept) if key in newest}
-    save_checkpoint({**content, "state_dict": mean}, output)
+    save_checkpoint({**without_training(newest), "state_dict": mean}, output)
     print(f"wrote {output}, the average of {len(checkpoints)} checkpoints")
 
 

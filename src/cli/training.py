@@ -87,7 +87,7 @@ class TrainingCLI(LightningCLI):
         self.checkpoint, self.run = checkpoint, run
         self.recorded, self.callbacks = recorded, callbacks
         self._new_run: Path | None = None  # the folder that this process has made
-        for part in ("tasks", "data"):  # a class is named in short once it is imported
+        for part in ("tasks", "data", "callbacks"):  # a class is named in short once it is imported
             list(parts(part))
         super().__init__(
             model_class=src.tasks.Task,
@@ -227,7 +227,7 @@ class TrainingCLI(LightningCLI):
             made = super().instantiate_trainer(enable_model_summary=False, **settings)
             if made.strategy.root_device.type == "cuda":
                 torch.set_float32_matmul_precision(self.config[self.verb].float32_matmul_precision)
-            check_strategy(made, self.model)
+            check_strategy(made, self.model, self.checkpoint if self.verb == "fit" else None)
             made._logger_connector = LogsByStep(made)
             if trainer.logger and not trainer.fast_dev_run:
                 open_loggers(named, self._plain_config(), self.run)

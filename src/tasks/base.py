@@ -28,6 +28,7 @@ from src.nn import Block
 from src.optim import Schedule
 from src.tasks.configuration import configuration, load_task
 from src.tasks.optimization import Optimization
+from src.tasks.trained import NetworkCallback, check_trained, freeze, trained_sizes
 
 Batch = dict[str, Tensor]
 Charts = dict[str, dict[str, list[str]]]  # section -> chart -> tags of its curves
@@ -43,6 +44,7 @@ class Task(Optimization, ABC):
         optimizer: class and arguments of the optimizer; ``lr`` is the peak of the schedule.
         schedule: of the learning rate, a factor at each optimizer step.
         pretrained: a checkpoint whose weights training starts from; from scratch if None.
+        freeze: names of parameters that are not trained, by shell patterns such as ``encoder.*``; none if None.
         compile: whether to compile each block with ``torch.compile``.
         activation_checkpointing: whether to compute what is in a block anew for its backward pass, instead of keeping
             it: a third more work, for the memory of all blocks but one (Chen et al. 2016).
@@ -62,6 +64,7 @@ class Task(Optimization, ABC):
         optimizer: OptimizerCallable,
         schedule: Schedule,
         pretrained: str | None = None,
+        freeze: list[str] | str | None = None,
         compile: bool = False,  # noqa: A002
         activation_checkpointing: bool = False,
     ) -> None:
@@ -70,6 +73,7 @@ class Task(Optimization, ABC):
         if self.architecture not in architectures():
             raise InputError(f"{type(self).__name__} trains a {self.architecture}, which no module has registered")
         self.config, self.pretrained = config, pretrained
+        self.freeze_patterns = [freeze] if isinstance(freeze, str) else freeze or []
         self.compile_blocks, self.activation_checkpointing = compile, activation_checkpointing
         self.batches: list[tuple[int, Batch, Tensor]] = []  # of the optimizer step at hand: index, batch and loss
         # gives what a checkpoint says of its run, where the command line knows that
@@ -91,9 +95,22 @@ class Task(Optimization, ABC):
 
     # ---- from a batch to its loss
 
+    @property
+    def network_callbacks(self) -> list[NetworkCallback]:
+        """Those of the trainer's callbacks that change the network."""
+        callbacks = self.trainer.callbacks if self._trainer is not None else []  # type: ignore[attr-defined]
+        return [callback for callback in callbacks if isinstance(callback, NetworkCallback)]
+
     def build_model(self) -> Any:
         """Make the network of ``self.config``, with its initial weights."""
-        return architectures()[self.architecture].network(self.config)
+        return self.adapted(architectures()[self.architecture].network(self.config))
+
+    def adapted(self, network: Any) -> Any:
+        """Let callbacks change a network that was just made, and freeze what is not trained."""
+        for callback in self.network_callbacks:
+            callback.adapt(network)
+        freeze(network, self.freeze_patterns)
+        return network
 
     @abstractmethod
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
@@ -189,6 +206,11 @@ class Task(Optimization, ABC):
         with torch.device("meta"):
             return sum(p.numel() for p in self.build_model().parameters())
 
+    def trained_sizes(self) -> dict[str, int]:
+        """Count the elements of each parameter of the whole network that is trained, by its name."""
+        with torch.device("meta"):
+            return trained_sizes(self.build_model())
+
     def check_data(self, data: TextDataModule) -> None:
         """Refuse data of another kind, and too long for the network; take the size of the vocabulary from them."""
         kind = self.data_class
@@ -270,6 +292,8 @@ class Task(Optimization, ABC):
         checkpoint["tokenizer"] = self.data.tokenizer.to_str()
         checkpoint["special_tokens"] = dict(self.data.special_tokens)
         checkpoint.update(configuration(self) if self.run_record is None else self.run_record())
+        if sum((trained := self.trained_sizes()).values()) < self.n_parameters():
+            checkpoint["trained"] = trained
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -286,6 +310,17 @@ class Task(Optimization, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_checkpoint(checkpoint, self.data)
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self.check_trained(checkpoint)
+        for callback in self.network_callbacks:
+            callback.restore(checkpoint)
+
+    def check_trained(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on from a checkpoint whose run trained other parameters, naming the first of them."""
+        if "trained" in checkpoint or self.freeze_patterns or self.network_callbacks:
+            with torch.device("meta"):
+                network = architectures()[self.architecture].network(self.config)
+            check_trained(checkpoint.get("trained", trained_sizes(network)), self.trained_sizes())
 
     def check_checkpoint(self, checkpoint: dict[str, Any], data: TextDataModule) -> None:
         """Refuse a checkpoint of another architecture, shape or tokenizer, naming the first thing that differs."""

@@ -1,0 +1,279 @@
+"""Adapters: what they compute, train, save, and what is merged; and files that HuggingFace's peft reads."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from src.architectures import architectures
+from src.checkpoint import load_trained, read_checkpoint, save_checkpoint
+from src.errors import InputError
+from src.extras.lora.adapters import merge
+from src.extras.lora.callbacks import LoRA
+from src.extras.lora.layers import PARTS, LoRALinear
+from src.models import BERTClassifier, BERTClassifierConfig, GPTConfig, LongformerConfig, TransformerConfig
+from src.models.network import Network
+from tests.conftest import LACKS
+from tests.distributed.jobs import HALFWAY, STEPS, fit, losses, run_job, write_config
+
+SHAPE = {"max_seq_len": 12, "d_model": 16, "n_heads": 2, "vocab_size": 30, "dropout": 0.0, "attention_dropout": 0.0}
+NETWORKS = {
+    "gpt": GPTConfig(**SHAPE, n_layers=2, n_kv_heads=1, activation="swiglu", qk_norm=True, positions="rotary"),
+    "bert_classifier": BERTClassifierConfig(**SHAPE, n_layers=1, n_labels=3),
+    "longformer": LongformerConfig(**SHAPE, n_layers=1, window=2, global_tokens=[0]),
+    "transformer": TransformerConfig(**SHAPE, n_encoder_layers=1, n_decoder_layers=1),
+}
+
+
+def network(name: str) -> Network:
+    torch.manual_seed(0)
+    return architectures()[name].network(NETWORKS[name]).eval()
+
+
+def adapted(name: str, **settings) -> Network:
+    """The same with adapters that are not zero."""
+    model = network(name)
+    LoRA(**settings).adapt(model)
+    for module in model.modules():
+        if isinstance(module, LoRALinear):
+            torch.nn.init.normal_(module.lora_B.weight, std=0.3)
+    return model.eval()
+
+
+def output(model: Network) -> torch.Tensor:
+    ids = torch.arange(20).view(2, 10)
+    with torch.no_grad():
+        found = (
+            model(ids, ids) if hasattr(model, "decoder_blocks") or "Transformer" in type(model).__name__ else model(ids)
+        )
+    return getattr(found, "masked_words", found)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_merged_weights_compute_what_the_adapted_network_does(name):
+    plain, model = network(name), adapted(name, rank=2, alpha=3.0)
+    content = {"state_dict": {f"model.{key}": value for key, value in model.state_dict().items()}}
+    merge(content)
+    merged = network(name)
+    merged.load_state_dict({key.removeprefix("model."): value for key, value in content["state_dict"].items()})
+    torch.testing.assert_close(output(merged), output(model), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(output(plain), output(model), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_adapters_begin_as_the_network_and_alone_are_trained(name):
+    plain, model = network(name), network(name)
+    LoRA(rank=2).adapt(model)
+    assert torch.equal(output(plain), output(model))
+    trained = {key for key, parameter in model.named_parameters() if parameter.requires_grad}
+    assert all(key.endswith(PARTS) or key.startswith("classifier.") for key in trained)
+    layers = [m for block in plain.modules() for m in block.modules() if isinstance(m, torch.nn.Linear)]
+    assert trained
+    assert layers
+    LoRA(rank=2, targets=["qkv"], also_train=["*norm*"]).adapt(again := network(name))
+    own = {key.rpartition(".lora_")[0] for key, _ in again.named_parameters() if ".lora_" in key}
+    assert own
+    assert all(layer.endswith(".qkv") for layer in own)
+
+
+@given(st.integers(1, 5), st.integers(1, 7), st.integers(1, 4), st.floats(0.1, 32), st.booleans())
+def test_a_layer_is_its_formula(n_in, n_out, rank, alpha, bias):
+    layer = LoRALinear(torch.nn.Linear(n_in, n_out, bias=bias).double(), rank, alpha)
+    torch.nn.init.normal_(layer.lora_B.weight)
+    x = torch.randn(3, n_in, dtype=torch.float64)
+    product = layer.lora_B.weight @ layer.lora_A.weight * alpha / rank
+    expected = torch.nn.functional.linear(x, layer.weight + product, layer.bias)
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)  # the scaling is in float32
+    assert not layer.weight.requires_grad
+
+
+# ---- runs
+
+
+@pytest.fixture
+def base(run, config, tmp_path) -> Path:
+    """A checkpoint of some steps."""
+    status, _, err = run("fit", "--config", config, "--experiment", "base", "--trainer.max_steps", 6)
+    assert status == 0, err
+    return tmp_path / "logs/base/version_0/checkpoints/last.ckpt"
+
+
+def lora(config: Path, base: Path, *more: object) -> list[object]:
+    over = ["--config", "configs/extras/lora/lora.yaml", "--experiment", "lora", "--model.pretrained", base]
+    return ["fit", "--config", config, *over, "--model.optimizer.lr", 0.02, *more]
+
+
+def test_a_gpt_is_adapted_resumed_and_used(run, config, base, tmp_path):
+    status, out, err = run(*lora(config, base))
+    assert status == 0, err
+    assert "of them trained" in " ".join(out.split())
+    folder = tmp_path / "logs/lora/version_0"
+    path = folder / "checkpoints/last.ckpt"
+    frozen, saved = read_checkpoint(base)["state_dict"], torch.load(path, weights_only=True)
+    adapters = [name for name in saved["state_dict"] if name.endswith(PARTS[:2])]
+    assert all(torch.equal(weight, saved["state_dict"][name]) for name, weight in frozen.items())
+    assert len(saved["optimizer_states"][0]["state"]) == len(adapters)
+    train = losses(folder)
+    assert train[-1] < train[0]
+
+    # whoever reads it has the merged weights, and computes what the run did
+    _, out, err = run("validate", "--ckpt_path", path)
+    expected = losses(folder, "val/loss")[-1]
+    assert losses(tmp_path / "logs/lora/version_1", "val/loss")[-1] == pytest.approx(expected, abs=1e-5)
+    assert run("generate", "--checkpoint", path, "--prompt", "the", "--max-new-tokens", 3)[0] == 0
+    assert not any(name.endswith(PARTS) for name in read_checkpoint(path)["state_dict"])
+
+    # cut in half and gone on with, it is the same run
+    assert run(*lora(config, base, "--trainer.max_steps", 6, "--experiment", "cut"))[0] == 0
+    status, _, err = run(*lora(config, base, "--experiment", "cut", "--resume", "auto"))
+    assert status == 0, err
+    resumed = torch.load(tmp_path / "logs/cut/version_0/checkpoints/last.ckpt", weights_only=True)
+    for name, weight in saved["state_dict"].items():
+        assert torch.equal(weight, resumed["state_dict"][name]), name
+    status, _, err = run(*lora(config, base, "--ckpt_path", path, "--trainer.callbacks", '[{"class_path": "LoRA"}]'))
+    assert status == 2
+
+
+def test_an_adapter_is_taken_out_and_merged(run, config, base, tmp_path):
+    assert run(*lora(config, base, "--trainer.max_steps", 4))[0] == 0
+    path, folder = tmp_path / "logs/lora/version_0/checkpoints/last.ckpt", tmp_path / "adapter"
+    status, _, err = run("lora", "extract", "--checkpoint", path, "--output", folder)
+    assert status == 0, err
+    tensors, settings = (
+        load_file(folder / "adapter_model.safetensors"),
+        json.loads((folder / "adapter_config.json").read_text()),
+    )
+    assert settings["peft_type"] == "LORA"
+    assert (settings["r"], settings["lora_alpha"]) == (8, 16)
+    assert len(tensors) == 2 * len(settings["target_modules"])
+    status, _, err = run(
+        "lora", "merge", "--checkpoint", base, "--adapter", folder, "--output", tmp_path / "merged.ckpt"
+    )
+    assert status == 0, err
+    one, two = read_checkpoint(path)["state_dict"], read_checkpoint(tmp_path / "merged.ckpt")["state_dict"]
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert run("generate", "--checkpoint", tmp_path / "merged.ckpt", "--prompt", "the", "--max-new-tokens", 3)[0] == 0
+
+    # into other weights, or with settings that are more than LoRA: one line, and nothing written
+    for of, what in ((path, "on other weights"), (base, "use_dora")):
+        status, _, err = run("lora", "merge", "--checkpoint", of, "--adapter", folder, "--output", tmp_path / "x.ckpt")
+        assert status == 2
+        assert what in err
+        assert len(err.strip().splitlines()) == 1
+        assert not (tmp_path / "x.ckpt").exists()
+        (folder / "adapter_config.json").write_text(json.dumps({**settings, "use_dora": True}))
+    status, _, err = run("lora", "extract", "--checkpoint", base, "--output", tmp_path / "none")
+    assert (status, "has no adapter" in err) == (2, True)
+
+
+def test_peft_reads_what_is_written(tmp_path):
+    peft = pytest.importorskip("peft", reason=f"{LACKS} peft")
+    from src.extras.lora.peft import write_adapter
+
+    model = adapted("bert_classifier", rank=2, alpha=3.0)
+    torch.nn.init.normal_(model.classifier.weight)
+    content = {"state_dict": {f"model.{name}": weight for name, weight in model.state_dict().items()}}
+    content["trained"] = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    merge(content)
+    write_adapter(content, Path("some.ckpt"), tmp_path)
+    theirs = peft.PeftModel.from_pretrained(network("bert_classifier"), str(tmp_path)).eval()
+    torch.testing.assert_close(output(theirs.base_model.model), output(model), atol=1e-5, rtol=1e-5)
+
+
+def test_what_peft_writes_is_merged(tmp_path):
+    peft = pytest.importorskip("peft", reason=f"{LACKS} peft")
+    from src.extras.lora.peft import merge_adapter
+
+    base = network("gpt")
+    content = {"state_dict": {f"model.{name}": weight.clone() for name, weight in base.state_dict().items()}}
+    settings = peft.LoraConfig(
+        r=2, lora_alpha=3, target_modules=["qkv", "down"], use_rslora=True, init_lora_weights=False
+    )
+    theirs = peft.get_peft_model(base, settings).eval()
+    theirs.save_pretrained(str(tmp_path))
+    merge_adapter(content, Path("some.ckpt"), tmp_path)
+    merged = network("gpt")
+    merged.load_state_dict({name.removeprefix("model."): weight for name, weight in content["state_dict"].items()})
+    torch.testing.assert_close(output(merged), output(theirs.base_model.model), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rank": 0}, "rank must be at least 1"),
+        ({"targets": ["c_attn"]}, "no linear layer 'c_attn': qkv, out, up, down"),
+        ({"also_train": ["pooler.*"]}, "'pooler.*' matches no parameter"),
+    ],
+)
+def test_what_cannot_be_adapted_is_refused_in_a_line(run, config, tmp_path, settings, message):
+    callbacks = json.dumps([{"class_path": "LoRA", "init_args": settings}])
+    status, _, err = run("fit", "--config", config, f"--trainer.callbacks={callbacks}")
+    assert status == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert not list((tmp_path / "logs").glob("*/version_*"))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("tensor_parallel",), "tensor-parallel ranks: choose ddp or fsdp"),
+        (("fsdp", "--trainer.strategy.save_distributed_checkpoint", "true"), "save_distributed_checkpoint false"),
+    ],
+    ids=["tensor_parallel", "shards"],
+)
+def test_a_strategy_that_cannot_be_is_refused_in_a_line(run, config, more, message):
+    strategy = ["--config", f"configs/strategy/{more[0]}.yaml", *more[1:], "--trainer.devices", 2]
+    status, _, err = run("fit", "--config", config, *strategy, "--trainer.callbacks", "LoRA")
+    assert status == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_an_adapter_without_this_extra_is_refused_in_a_line(run, config, base, tmp_path, monkeypatch):
+    assert run(*lora(config, base, "--trainer.max_steps", 1))[0] == 0
+    monkeypatch.setattr("src.checkpoint.parts", lambda name: iter(()))
+    with pytest.raises(InputError, match=r"lora_A.weight, which its network does not have"):
+        read_checkpoint(tmp_path / "logs/lora/version_0/checkpoints/last.ckpt")
+
+
+def test_a_damaged_adapter_is_refused_in_a_line(run, config, base, tmp_path):
+    content = read_checkpoint(base)
+    content["state_dict"]["model.blocks.0.attention.qkv.lora_A.weight"] = torch.zeros(2, 3)
+    save_checkpoint(content, tmp_path / "odd.ckpt")
+    status, _, err = run("generate", "--checkpoint", tmp_path / "odd.ckpt", "--prompt", "a")
+    assert (status, "an adapter without" in err) == (2, True)
+
+
+# ---- several processes
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == "ddp" else pytest.mark.slow) for name in ("ddp", "fsdp", "pipeline")],
+)
+def test_two_processes_train_as_one_does(tmp_path, name):
+    path = write_config("bert_classifier", tmp_path)
+    settings = yaml.safe_load(path.read_text())
+    settings["trainer"]["callbacks"] = [{"class_path": "LoRA", "init_args": {"rank": 2}}]
+    path.write_text(yaml.safe_dump(settings))
+    run_job(tmp_path / "one", [fit(path, tmp_path / "one", "bert_classifier")], processes=1)
+    more = ["--config", f"configs/strategy/{name}.yaml", "--trainer.devices", "2"]
+    whole = fit(path, tmp_path / "two", "bert_classifier", 1 if name == "pipeline" else 2, *more)
+    halfway = tmp_path / "two/bert_classifier/version_0/checkpoints" / f"{HALFWAY}.ckpt"
+    run_job(tmp_path / "job", [whole, [*whole, "--ckpt_path", str(halfway)]])
+    runs = [tmp_path / where / "bert_classifier" for where in ("one/", "two/")]
+    expected = losses(runs[0] / "version_0")
+    assert len(expected) == STEPS
+    assert expected[-1] < expected[0]
+    assert losses(runs[1] / "version_0") == pytest.approx(expected, abs=1e-4)
+    assert losses(runs[1] / "version_1") == pytest.approx(expected[HALFWAY:], abs=1e-4)
+    found = [load_trained(run / "version_0/checkpoints/last.ckpt", BERTClassifier).model for run in runs]
+    ids = torch.arange(20).view(2, 10)
+    torch.testing.assert_close(found[0](ids), found[1](ids), atol=1e-3, rtol=1e-3)
