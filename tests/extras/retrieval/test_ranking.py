@@ -9,6 +9,7 @@ from bm25s import BM25
 from hypothesis import given
 from hypothesis import strategies as st
 
+from src.coverage import MeasuredTokenizer
 from src.data.sentences import SentenceTokens
 from src.errors import InputError
 from src.extras.retrieval.data import RerankerDataModule, RetrieverDataModule
@@ -200,6 +201,29 @@ def test_bad_numbers_and_sources_are_refused(make, tmp_path):
             make(**changes).setup("fit")
     with pytest.raises(InputError, match="negatives is 0"):
         make(RerankerDataModule).setup("fit")
+
+
+@pytest.mark.parametrize("is_labelled", [False, True])
+def test_a_complete_split_stays_when_a_preparation_is_killed(make, tmp_path, monkeypatch, is_labelled):
+    """With its index of hard negatives."""
+    columns = {"query_column": "query", "positive_column": "answer", "negatives_column": "wrong"}
+    options = {"source": str(labelled(tmp_path, "jsonl")), **columns} if is_labelled else {}
+    whole, encode, doomed = make(negatives=2, **options), MeasuredTokenizer.encode, "validation split"
+
+    def killed(tokenizer, *arguments, **changes):
+        if doomed in tokenizer.where:
+            raise KeyboardInterrupt
+        return encode(tokenizer, *arguments, **changes)
+
+    monkeypatch.setattr(MeasuredTokenizer, "encode", killed)
+    options["cache_dir"] = str(tmp_path / "again")
+    with pytest.raises(KeyboardInterrupt):
+        make(negatives=2, **options)
+    doomed = "train split"
+    again = make(negatives=2, **options)
+    assert again.info == whole.info
+    for path in whole.folder.iterdir():
+        assert (again.folder / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_a_damaged_cache_is_made_again(make):
