@@ -1,5 +1,6 @@
 """Sampling from a causal language model."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -91,14 +92,16 @@ def stream(
     if context is not None and input_ids.shape[1] > context:
         raise ValueError(f"a prompt of {input_ids.shape[1]} tokens is longer than the context of {context}")
     window, mask = input_ids, attention_mask
-    cache = model.new_cache() if use_cache else None
+    # the context may be far longer than what is asked for
+    longest = min(input_ids.shape[1] + max_new_tokens, context or sys.maxsize)
+    cache = model.new_cache(longest) if use_cache else None
     unseen = window  # what is not in the cache yet
     ended = torch.zeros(len(window), dtype=torch.bool, device=window.device)
     for _ in range(max_new_tokens):
         if context is not None and window.shape[1] > context:
             window = window[:, -max(context // 2, 1) :]
             mask = None if mask is None else mask[:, -max(context // 2, 1) :]
-            cache, unseen = model.new_cache() if use_cache else None, window
+            cache, unseen = model.new_cache(longest) if use_cache else None, window
         hidden = model.hidden(unseen if use_cache else window, mask, cache)[:, -1]
         token = pick(model.head(hidden), temperature, top_k, top_p, generator)
         if eos_id is not None:

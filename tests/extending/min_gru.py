@@ -98,8 +98,8 @@ class MinGRUDecoder(Network):
         self.final_norm = nn.LayerNorm(config.d_model)
         self.head = Head(config.d_model, config.vocab_size, bias=False)
 
-    def new_cache(self) -> list[State]:
-        """An empty cache for :meth:`steps`, one entry a block."""
+    def new_cache(self, max_len: int | None = None) -> list[State]:
+        """An empty cache for :meth:`steps`, one entry a block; of one size, however many tokens come."""
         return [State() for _ in self.blocks]
 
     def steps(

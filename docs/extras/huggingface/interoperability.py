@@ -223,8 +223,11 @@ CT2 = "ct2-transformers-converter --model FOLDER --output_dir OUT"
 ONNX = "torch.onnx.export(network, inputs, dynamo=True, dynamic_shapes=...)"
 ONNX_HF = "torch.onnx.export` of `from_pretrained(FOLDER)"
 CLS = {"sentence_encoder": {"mode": "cls"}}
+WINDOWLESS = {"window": None, "window_pattern": None}
 CASES = [
     Case("ctranslate2", "gpt", CT2, ctranslate2_generator),
+    Case("ctranslate2", "gpt of a llama", CT2, ctranslate2_generator),
+    Case("ctranslate2", "gpt of a qwen3", CT2, ctranslate2_generator, WINDOWLESS),
     Case("ctranslate2", "bert", CT2, ctranslate2_encoder, {"activation": "gelu"}),
     Case("ctranslate2", "transformer of norm pre", CT2, ctranslate2_translator),
     Case("onnxruntime", "gpt", ONNX, onnx_of_the_network),
@@ -233,6 +236,9 @@ CASES = [
     Case("onnxruntime", "transformer of norm pre", ONNX, onnx_of_the_network),
     Case("onnxruntime", "gpt", ONNX_HF, onnx_of_the_export),
     Case("onnxruntime", "gpt with rotary positions", ONNX_HF, onnx_of_the_export),
+    Case("onnxruntime", "gpt of a llama", ONNX_HF, onnx_of_the_export),
+    Case("onnxruntime", "gpt of a mistral", ONNX_HF, onnx_of_the_export),
+    Case("onnxruntime", "gpt of a qwen3", ONNX_HF, onnx_of_the_export),
     Case("onnxruntime", "bert of norm pre", ONNX_HF, onnx_of_the_export),
     Case("onnxruntime", "transformer of norm pre", ONNX_HF, onnx_of_the_export),
     Case("sentence-transformers", "bert", "SentenceTransformer(FOLDER)", sentence_vectors, keys=CLS),
@@ -241,6 +247,8 @@ CASES = [
     Case("sentence-transformers", "bert_classifier of norm pre", "CrossEncoder(FOLDER)", pair_scores, {"n_labels": 1}),
     Case("lm_eval", "gpt", "lm_eval --model hf --model_args pretrained=FOLDER", log_likelihoods),
     Case("lm_eval", "gpt with rotary positions", "lm_eval --model hf --model_args pretrained=FOLDER", log_likelihoods),
+    Case("lm_eval", "gpt of a llama", "lm_eval --model hf --model_args pretrained=FOLDER", log_likelihoods),
+    Case("lm_eval", "gpt of a qwen3", "lm_eval --model hf --model_args pretrained=FOLDER", log_likelihoods),
 ]
 
 

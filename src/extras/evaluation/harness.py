@@ -37,6 +37,11 @@ class GPTHarness(TemplateLM):
     def eot_token_id(self) -> int:
         return self._eos
 
+    @property
+    def prefix_token_id(self) -> int:
+        """What a text without a context stands behind."""
+        return self._start[0] if self._start else self._eos
+
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         """Make the tokens of a text, as those of a training document: without special ones but what begins it."""
         start = [] if add_special_tokens is False else self._start
@@ -65,7 +70,7 @@ class GPTHarness(TemplateLM):
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Score whole texts, each behind its start token or an end token, in windows that do not overlap."""
         ids = [self.tok_encode(request.args[0], add_special_tokens=False) for request in requests]
-        length, (first, *_) = self.max_length, [*self._start, self._eos]
+        first, length = self.prefix_token_id, self.max_length
         return [score for score, _ in self._scores([list(sliding_windows(i, first, length, length)) for i in ids])]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:

@@ -139,7 +139,7 @@ class MistralAdapter(LlamaAdapter):
     }
     only = {**WITH_WINDOWS, "bias": False, "mlp_bias": False}
     heads_divide_width = False
-    programs = ()
+    programs = ("ONNX Runtime",)
 
     def suits(self, config: GPTConfig) -> bool:
         return is_of_the_family(config) and not config.qk_norm and config.window is not None

@@ -23,19 +23,18 @@ def read_rope(theirs: Settings, max_seq_len: int) -> Settings:
     """Read the rotation: in the object ``rope_parameters``, or in the older ``rope_theta`` and ``rope_scaling``."""
     key = "rope_scaling" if theirs.get("rope_scaling") else "rope_parameters"
     rope, where = setting(theirs, key, dict, {}), f"{key} of {CONFIG}"
+    # the older files have these outside
+    rope = {name: theirs.get(name) for name in ("rope_theta", "partial_rotary_factor")} | rope
     if nested := next((name for name, value in rope.items() if isinstance(value, dict)), None):
         raise InputError(f"{where} has {nested!r}: the network here turns the queries of all blocks alike")
     kind = setting(rope, "rope_type", str, setting(rope, "type", str, "default", where), where)
     if kind not in SCALINGS:
         raise InputError(f"{where} has rope_type {kind!r}: the network here can only have {', '.join(SCALINGS)}")
     scaling, fixed = SCALINGS[kind]
-    fixed = {"partial_rotary_factor": 1.0, **fixed}
-    for name, value in fixed.items():
-        outside = setting(theirs, name, type(value), value)
-        if (held := setting(rope, name, type(value), outside, where)) != value:
+    for name, value in {"partial_rotary_factor": 1.0, **fixed}.items():
+        if (held := setting(rope, name, type(value), value, where)) != value:
             raise InputError(f"{where} has {name} {held!r}: the network here can only have {value!r}")
-    base = setting(rope, "rope_theta", float, setting(theirs, "rope_theta", float, 1e4), where)
-    found: Settings = {"positions": "rotary", "rope_base": float(base)}
+    found: Settings = {"positions": "rotary", "rope_base": float(setting(rope, "rope_theta", float, 1e4, where))}
     if scaling is None:
         return found
     factor = setting(rope, "factor", float, None, where)

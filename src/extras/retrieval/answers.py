@@ -34,9 +34,9 @@ def answer_from(
             f"max_new_tokens is {max_new_tokens}, which fills the context of {writer.model.config.max_seq_len}: take "
             "fewer"
         )
-    prompt, sources = make_prompt(question, hits, writer.tokenizer, room)
+    prompt, sources = make_prompt(question, hits, writer.tokenizer, room - len(writer.start))
     settings = {"eos_id": writer.eos, "max_new_tokens": max_new_tokens, **sampling}
-    return stream_text(writer.model, writer.tokenizer, prompt, **settings), sources
+    return stream_text(writer.model, writer.tokenizer, [*writer.start, *prompt], **settings), sources
 
 
 def make_prompt(question: str, hits: list[Hit], tokenizer: Tokenizer, room: int) -> tuple[list[int], list[Hit]]:

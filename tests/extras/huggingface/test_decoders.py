@@ -101,10 +101,8 @@ def check_same(ours: GPT, theirs: transformers.PreTrainedModel) -> None:
         assert continuation == (new[: new.index(END)] if END in new else new)
 
 
-@pytest.mark.parametrize("kind", DECODERS)
-@settings(max_examples=10, deadline=None, derandomize=True)
-@given(data=st.data())
-def test_any_options_go_in_and_out_with_equal_logits_text_and_tensors(kind, data):
+def check_options(kind: str, data: st.DataObject) -> None:
+    """In and out with drawn options: equal logits, text and tensors."""
     theirs = decoder(kind, BPE, **data.draw(options(kind)))
     with TemporaryDirectory() as root:
         before, after = Path(root) / "in", Path(root) / "out"
@@ -127,6 +125,21 @@ def test_any_options_go_in_and_out_with_equal_logits_text_and_tensors(kind, data
         assert again["model_config"] == checkpoint["model_config"]
         assert again["tokenizer"] == checkpoint["tokenizer"]
         assert again["special_tokens"] == checkpoint["special_tokens"]
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_options_go_in_and_out_with_equal_logits_text_and_tensors(kind, data):
+    check_options(kind, data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", DECODERS)
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_more_options(kind, data):
+    check_options(kind, data)
 
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8}

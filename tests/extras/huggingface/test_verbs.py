@@ -214,7 +214,8 @@ SHIPPED = {  # configuration -> what the plan says of its export
     "bert": "without encoder.pooler and next_sentence",
     "longformer": "cannot be exported; --model.config.norm post trains one that can",
     "transformer": "cannot be exported; tie_embeddings and data.joint_vocabulary make it one",
-    **dict.fromkeys(("modern/gpt", "modern/gpt_124m"), "HuggingFace's qwen3 has only value_residual False"),
+    "modern/gpt": "HuggingFace's qwen3 has only gated True",
+    "modern/gpt_124m": "HuggingFace's qwen3 has only value_residual False",
     **dict.fromkeys(("classification", "gpt", "multi30k", "shakespeare_char"), None),
 }
 SHIPPED |= {f"small/{name}": SHIPPED[name] for name in ("bert", "gpt", "transformer")}
