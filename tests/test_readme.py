@@ -62,6 +62,7 @@ DATA = {
     "gpt": "--data.source my_text.txt --data.tokenizer byte --data.batch_size 2 --data.eval_batch_size 2",
     "shakespeare_char": "--data.batch_size 2 --data.eval_batch_size 2",
     "bert": "--data.source stories.txt --data.document_separator 4 --data.tokenizer_vocab_size 300 --data.batch_size 2",
+    "encoder": "--data.source stories.txt --data.document_separator 4 --data.tokenizer_vocab_size 300",
     "longformer": "--data.source stories.txt --data.document_separator 4 --data.tokenizer_vocab_size 300",
     "classification": "",
     "transformer": "--data.source pairs --data.tokenizer_vocab_size 300",

@@ -46,8 +46,13 @@ def varlen(q: Tensor, k: Tensor, v: Tensor, mask: Mask, span: AttentionSpan) -> 
     ends, longest = mask.cached(_offsets), mask.packing.longest
     window = -1 if span.window is None else span.window
     y = varlen_attn(
-        *map(_end_to_end, (q, k, v)),
-        *(ends, ends, longest, longest),
+        _end_to_end(q),
+        _end_to_end(k),
+        _end_to_end(v),
+        ends,
+        ends,
+        longest,
+        longest,
         window_size=(window, 0 if mask.causal else window),
         enable_gqa=k.shape[1] != q.shape[1],
     )

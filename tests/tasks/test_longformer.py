@@ -70,6 +70,12 @@ def test_bert_needs_pairs(data):
         bert_task(data(), max_seq_len=130).check_data(data())
 
 
+def test_rows_without_padding_are_refused(data):
+    module = data(unpadded=True)
+    with pytest.raises(InputError, match=r"a Longformer has global tokens.*: set data\.unpadded to false"):
+        task(module).check_data(module)
+
+
 def test_rows_that_are_longer_than_the_positions_are_refused(data):
     with pytest.raises(InputError, match=r"data\.seq_len 130 is more than the model's max_seq_len 100: change one"):
         task(data(), max_seq_len=100).check_data(data())
