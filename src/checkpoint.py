@@ -68,7 +68,7 @@ def read_checkpoint(path: str | Path, mapped: bool = False) -> dict[str, Any]:
         check_bytes(path)
     checkpoint = _load(path, mapped)
     check_content(checkpoint, path, REQUIRED_KEYS)
-    for part in parts("adapters"):  # to the weights that the network computes with
+    for part in parts("merging"):  # to the weights that the network computes with
         part.merge(checkpoint)
     _check_names(checkpoint, path)
     _repair_average(checkpoint, path)

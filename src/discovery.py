@@ -1,7 +1,7 @@
 """The extras that are here. Each is a folder of ``src/extras``, found by its presence and taken out by ``rm -r``.
 
 The core asks an extra for its parts by name: ``VERBS`` of the folder itself, and its modules ``architectures`` (entries
-of the registry), ``tasks``, ``data`` and ``callbacks`` (classes that a configuration names), ``adapters`` (which merges
+of the registry), ``tasks``, ``data`` and ``callbacks`` (classes that a configuration names), ``merging`` (which merges
 what it adds to the weights of a checkpoint) and ``plan`` (what a run's plan says of its network), where it has them.
 Another extra, which it does not know, may ask for ``served`` (what is offered by HTTP).
 """

@@ -1,6 +1,6 @@
 """LoRA: a network is fine-tuned by matrices of low rank beside its own, which stay as they are.
 
-`layers` has the layer, `callbacks` what a run is given, `adapters` the merging of weights, which whoever reads a
+`layers` has the layer, `callbacks` what a run is given, `merging` the weights with an adapter, which whoever reads a
 checkpoint calls, `peft` the files of HuggingFace's peft, and `cli` the verb.
 """
 

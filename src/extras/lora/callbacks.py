@@ -10,8 +10,8 @@ from torch import nn
 
 from src.distributed import MeshStrategy
 from src.errors import InputError
-from src.extras.lora.adapters import unmerge
 from src.extras.lora.layers import add_adapters
+from src.extras.lora.merging import unmerge
 from src.tasks.trained import NetworkCallback
 
 CLASSIFIER = ["classifier.*"]
@@ -71,7 +71,7 @@ class LoRA(NetworkCallback):
         in_shards = any(vars(strategy).get(name) for name in SAVED_IN_SHARDS)
         if in_shards or isinstance(strategy, DeepSpeedStrategy):
             raise InputError(
-                "LoRA: a checkpoint with adapters is one file: choose ddp or fsdp, with save_distributed_checkpoint false"
+                "LoRA: adapters are saved in one file: choose ddp or fsdp, with save_distributed_checkpoint false"
             )
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from src.atomic import atomic_file, write_text
 from src.errors import InputError
-from src.extras.lora.adapters import adapted_layers, merge, unmerge
 from src.extras.lora.layers import PARTS
+from src.extras.lora.merging import adapted_layers, merge, unmerge
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 OURS, THEIRS = "model.", "base_model.model."  # what the names of a network's tensors begin with

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from src.architectures import architectures
 from src.checkpoint import load_trained, read_checkpoint, save_checkpoint
 from src.errors import InputError
-from src.extras.lora.adapters import merge
 from src.extras.lora.callbacks import LoRA
 from src.extras.lora.layers import PARTS, LoRALinear
+from src.extras.lora.merging import merge
 from src.models import BERTClassifier, BERTClassifierConfig, GPTConfig, LongformerConfig, TransformerConfig
 from src.models.network import Network
 from tests.conftest import LACKS
@@ -62,7 +62,7 @@ def test_merged_weights_compute_what_the_adapted_network_does(name):
     merged = network(name)
     merged.load_state_dict({key.removeprefix("model."): value for key, value in content["state_dict"].items()})
     torch.testing.assert_close(output(merged), output(model), atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(output(plain), output(model), atol=1e-3)
+    assert not torch.allclose(output(plain), output(model), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -207,7 +207,7 @@ def test_what_peft_writes_is_merged(tmp_path):
     ("settings", "message"),
     [
         ({"rank": 0}, "rank must be at least 1"),
-        ({"targets": ["c_attn"]}, "no linear layer 'c_attn': qkv, out, up, down"),
+        ({"targets": ["c_attn"]}, "no linear layer 'c_attn': out, qkv, up, down"),
         ({"also_train": ["pooler.*"]}, "'pooler.*' matches no parameter"),
     ],
 )
