@@ -18,7 +18,7 @@ from src.extras.huggingface.sentence_encoder import read_pooling, score_note
 from src.extras.huggingface.tokenizer_files import read_tokenizer
 from src.tokenization import vocabulary_size
 
-OTHER_NUMBERS = ("quantization_config", "per_layer_config")  # that make other networks of the same classes
+OTHER_NETWORKS = ("quantization_config", "per_layer_config")  # that make other networks of the same classes
 WARMUP_STEPS = 50  # how long a run will be is not known yet
 
 
@@ -44,7 +44,7 @@ def import_folder(folder: Path, name: str) -> Checkpoint:
         name: of the model, for people.
     """
     theirs = read_json(folder / CONFIG, needed=True)
-    for key in OTHER_NUMBERS:
+    for key in OTHER_NETWORKS:
         if theirs.get(key):
             raise InputError(
                 f"config.json has {key}: what can be read has its weights as they are, alike in all layers"
