@@ -132,6 +132,8 @@ def _overrides(content: dict[str, Any], lr: float) -> dict[str, Any]:
     special = content["special_tokens"]
     options = {"eos_token": "end_token", "decoder_start_token": "start_token"}
     data = {option: special[token] for token, option in options.items() if token in special}
+    if "source_tokenizer" in content and "bos_token" in special:
+        data["begin_token"] = special["bos_token"]
     data["max_length" if "source_tokenizer" in content else "seq_len"] = config["max_seq_len"]
     # of BERT's recipe (Devlin et al. 2018, appendix A.3, and its code), which warms up over a tenth of the steps
     optimizer = {"class_path": "AdamW", "init_args": {"lr": lr, "betas": [0.9, 0.999], "weight_decay": 0.01}}
