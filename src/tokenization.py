@@ -184,8 +184,13 @@ def bert_tokens(tokenizer: Tokenizer) -> dict[str, str]:
 
 
 def bert_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    """Find the ids of :func:`bert_tokens`."""
-    return {name: require_token(tokenizer, token, name) for name, token in bert_tokens(tokenizer).items()}
+    """Find the ids of :func:`bert_tokens`, and of ``second_token``, if one stands before the second of two texts.
+
+    So it does in RoBERTa's tokenizers, which put two separators between them (Liu et al. 2019's code).
+    """
+    found = {name: require_token(tokenizer, token, name) for name, token in bert_tokens(tokenizer).items()}
+    with_two_between = tokenizer.num_special_tokens_to_add(is_pair=True) == 4
+    return {**found, "second_token": found["sep_token"]} if with_two_between else found
 
 
 def text_ids(tokenizer: Tokenizer) -> list[int]:
@@ -240,12 +245,21 @@ def start_ids(tokenizer: Tokenizer, special_tokens: dict[str, str]) -> list[int]
 def bert_row(parts: Sequence[Sequence[int]], seq_len: int, special_ids: dict[str, int]) -> tuple[list[int], int]:
     """Make ``[CLS] text [SEP]`` or ``[CLS] first [SEP] second [SEP]`` in at most ``seq_len`` tokens.
 
+    Args:
+        parts: one or two texts.
+        seq_len: tokens at most.
+        special_ids: of :func:`bert_ids`.
+
     Returns:
         The ids, and where the second text begins: at the end of the row, where there is none.
     """
     cls, sep = special_ids["cls_token"], special_ids["sep_token"]
-    cut = cut_parts(parts, seq_len - 1 - len(parts))
-    return [cls, *(token for part in cut for token in (*part, sep))], len(cut[0]) + 2
+    before = [special_ids["second_token"]] if len(parts) == 2 and "second_token" in special_ids else []
+    first, *second = cut_parts(parts, seq_len - 1 - len(parts) - len(before))
+    ids = [cls, *first, sep]
+    for part in second:
+        ids += [*before, *part, sep]
+    return ids, len(first) + 2
 
 
 def cut_parts(parts: Sequence[Sequence[int]], room: int) -> list[Sequence[int]]:

@@ -1,6 +1,7 @@
 """Random networks of each architecture, with their tokenizers, as checkpoints; and batches with padding."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -13,27 +14,60 @@ BPE, WORDPIECE = train_bpe(TEXT, 300), train_wordpiece(TEXT, 80)
 # of an untrained network every logit is near 0: these are of the size of a trained one's
 STD = 0.1
 SHAPE = {"max_seq_len": 24, "d_model": 32, "n_heads": 4}
-MODERN = {"norm_type": "rms", "positions": "rotary", "bias": False, "gated": True, "activation": "swish"}
+AS_LLAMA: dict[str, Any] = {
+    "norm_type": "rms",
+    "positions": "rotary",
+    "bias": False,
+    "gated": True,
+    "activation": "swish",
+}
+MODERN: dict[str, Any] = {  # as ModernBERT's
+    "norm": "pre",
+    "first_norm": False,
+    "bias": False,
+    "n_segments": 0,
+    "activation": "geglu",
+    "d_ff": 48,
+    "positions": "rotary",
+    "rope_base": 16e4,
+    "rope_local_base": 1e4,
+    "window": 3,
+    "window_pattern": "GL",
+}
+AS_BART: dict[str, Any] = {
+    "positions": "learned",
+    "shared_positions": False,
+    "embedding_norm": True,
+    "scale_embeddings": False,
+    "activation": "gelu",
+}
 CONFIGS = {
     "gpt": GPTConfig(300, n_layers=2, **SHAPE),
     "gpt untied": GPTConfig(300, n_layers=2, tie_embeddings=False, d_ff=48, activation="swish", **SHAPE),
     "gpt without biases": GPTConfig(300, n_layers=2, bias=False, **SHAPE),
     "gpt with rotary positions": GPTConfig(300, n_layers=2, positions="rotary", activation="gelu", **SHAPE),
-    "gpt of a llama": GPTConfig(300, n_layers=2, n_kv_heads=2, mlp_bias=True, **MODERN, **SHAPE),
+    "gpt of a llama": GPTConfig(300, n_layers=2, n_kv_heads=2, mlp_bias=True, **AS_LLAMA, **SHAPE),
     "gpt of a mistral": GPTConfig(
-        300, n_layers=2, window=6, head_dim=8, **{**MODERN, **SHAPE, "d_model": 30, "activation": "geglu"}
+        300, n_layers=2, window=6, head_dim=8, **{**AS_LLAMA, **SHAPE, "d_model": 30, "activation": "geglu"}
     ),
     "gpt of a qwen3": GPTConfig(
-        300, n_layers=3, n_kv_heads=1, head_dim=12, qk_norm=True, window=6, window_pattern="LG", **MODERN, **SHAPE
+        300, n_layers=3, n_kv_heads=1, head_dim=12, qk_norm=True, window=6, window_pattern="LG", **AS_LLAMA, **SHAPE
     ),
     "bert": BERTConfig(80, n_layers=2, activation="prelu", **SHAPE),
     "bert of norm pre": BERTConfig(80, n_layers=2, norm="pre", **SHAPE),
+    "bert of one segment": BERTConfig(80, n_layers=2, n_segments=1, **SHAPE),
+    "bert without segments": BERTConfig(80, n_layers=2, n_segments=0, activation="relu", **SHAPE),
+    "bert with today's choices": BERTConfig(80, n_layers=3, **MODERN, **SHAPE),
+    "bert_classifier of one segment": BERTClassifierConfig(80, n_layers=2, n_labels=3, n_segments=1, **SHAPE),
     "bert_classifier of norm pre": BERTClassifierConfig(80, n_layers=2, n_labels=3, norm="pre", **SHAPE),
     "bert_classifier": BERTClassifierConfig(80, n_layers=2, n_labels=3, **SHAPE),
     "longformer": LongformerConfig(80, n_layers=2, window=[2, 4], **SHAPE),
     "transformer": TransformerConfig(300, 300, n_encoder_layers=1, n_decoder_layers=2, **SHAPE),
     "transformer tied": TransformerConfig(
         300, 300, n_encoder_layers=2, n_decoder_layers=1, tie_embeddings=True, activation="gelu_tanh", **SHAPE
+    ),
+    "transformer of learned positions": TransformerConfig(
+        300, 300, n_encoder_layers=1, n_decoder_layers=2, tie_embeddings=True, **AS_BART, **SHAPE
     ),
     "transformer of norm pre": TransformerConfig(
         300, 300, n_encoder_layers=2, n_decoder_layers=1, tie_embeddings=True, norm="pre", **SHAPE

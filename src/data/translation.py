@@ -35,9 +35,12 @@ EncodedPair = tuple[Pair, tuple[list[int], list[int]]]  # the ids of source and 
 
 
 def encode_pairs(
-    pairs: Iterable[Pair], tokenizers: Sequence[MeasuredTokenizer], ends: Sequence[int]
+    pairs: Iterable[Pair],
+    tokenizers: Sequence[MeasuredTokenizer],
+    ends: Sequence[int],
+    begins: Sequence[list[int]] = ([], []),
 ) -> Iterator[EncodedPair]:
-    """Yield each pair with the ids of its source and of its target, end tokens included."""
+    """Yield each pair with the ids of its source and of its target, end tokens and what they begin with included."""
 
     def encoded() -> Iterator[tuple[list[Pair], list[list[Encoding]]]]:
         for group in grouped(pairs, size=lambda pair: len(pair[0]) + len(pair[1])):
@@ -46,7 +49,7 @@ def encode_pairs(
 
     for group, (sources, targets) in ahead(encoded()):
         for pair, source, target in zip(group, sources, targets, strict=True):
-            yield pair, ([*source.ids, ends[0]], [*target.ids, ends[1]])
+            yield pair, ([*begins[0], *source.ids, ends[0]], [*begins[1], *target.ids, ends[1]])
 
 
 class TranslationPairs(BatchedRows):
@@ -124,6 +127,7 @@ class TranslationDataModule(TextDataModule):
         joint_vocabulary: whether one tokenizer, trained on both languages, serves both.
         end_token: that a given tokenizer.json has; the trained ones have their own.
         start_token: what the decoder reads first; the end token, as in the original, if None.
+        begin_token: what each source and each target begins with, as in BART; nothing if None.
         max_length: tokens of a training pair's longer side at most, with the end token; pairs above it are left out. In
             validation and test, what is beyond it is cut off.
         max_ratio: training pairs with a side more than so many times as long as the other are left out.
@@ -147,6 +151,7 @@ class TranslationDataModule(TextDataModule):
         joint_vocabulary: bool = False,
         end_token: str = END_OF_TEXT,
         start_token: str | None = None,
+        begin_token: str | None = None,
         max_length: int = 128,
         max_ratio: float = 4.0,
         max_tokens: int = 4096,
@@ -176,12 +181,13 @@ class TranslationDataModule(TextDataModule):
         self.label = source
         self.tokenizer_kinds = (source_tokenizer or tokenizer, tokenizer)
         self.tokenizer_vocab_size, self.joint_vocabulary = tokenizer_vocab_size, joint_vocabulary
-        self.end_token, self.start_token = end_token, start_token or end_token
+        self.end_token, self.start_token, self.begin_token = end_token, start_token or end_token, begin_token
         self.max_length, self.max_ratio = max_length, max_ratio
 
     @property
     def special_tokens(self) -> dict[str, str]:
-        return {"eos_token": self.end_token, "decoder_start_token": self.start_token}
+        begin = {} if self.begin_token is None else dict.fromkeys(("bos_token", "forced_bos_token"), self.begin_token)
+        return {"eos_token": self.end_token, "decoder_start_token": self.start_token, **begin}
 
     @cached_property
     def source_tokenizer(self) -> Tokenizer:
@@ -203,12 +209,18 @@ class TranslationDataModule(TextDataModule):
         """What ends a target."""
         return require_token(self.tokenizer, self.end_token, "end_token")
 
+    @property
+    def first_id(self) -> int | None:
+        """What each target begins with, if that is always the same."""
+        return None if self.begin_token is None else require_token(self.tokenizer, self.begin_token, "begin_token")
+
     # ---- preparing
 
     def cache_key(self) -> dict[str, Any]:
         given = [tokenizer_text(kind) for kind in self.tokenizer_kinds]
         shape = [self.tokenizer_kinds, given, self.tokenizer_vocab_size, self.joint_vocabulary]
         tokens = [self.end_token, self.start_token, self.max_length, self.max_ratio]
+        tokens += [] if self.begin_token is None else [self.begin_token]
         return {"corpus": self.corpus.fingerprint(), "tokenizer": shape, "pairs": tokens}
 
     def write_cache(self, folder: Path) -> dict[str, dict[str, int]]:
@@ -230,12 +242,14 @@ class TranslationDataModule(TextDataModule):
         if part.counts is not None:
             return part.counts
         ends = [require_token(tokenizer, self.end_token, "end_token") for tokenizer in tokenizers]
+        begin = self.begin_token
+        begins = [[] if begin is None else [require_token(each, begin, "begin_token")] for each in tokenizers]
         malformed = Malformed(f"the {split} split", self.reading)
         measured = [
             MeasuredTokenizer(tokenizer, f"the {side} side of the {split} split of {self.label}")
             for side, tokenizer in zip(SIDES, tokenizers, strict=True)
         ]
-        encoded = with_progress(encode_pairs(pairs, measured, ends), f"tokenising {split} pairs", pairs.count)
+        encoded = with_progress(encode_pairs(pairs, measured, ends, begins), f"tokenising {split} pairs", pairs.count)
         counts = self._write_pairs(folder, split, encoded, list(map(token_dtype, tokenizers)), malformed)
         told = malformed.report()
         for name, side, kind in zip(SIDES, measured, self.tokenizer_kinds, strict=True):

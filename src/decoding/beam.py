@@ -66,6 +66,7 @@ def greedy_search(
     *,
     start_id: int,
     end_id: int,
+    first_id: int | None = None,
     max_len: int | None = None,
 ) -> list[list[int]]:
     """Take the likeliest token at each position: ids without start and end token. Arguments as :func:`beam_search`."""
@@ -76,7 +77,8 @@ def greedy_search(
     token = torch.full_like(alive, start_id)
     written = torch.full((len(alive), steps), end_id, device=alive.device)
     for step in range(steps):
-        token = decoder.step(token).argmax(1)
+        logits = decoder.step(token)
+        token = logits.argmax(1) if step or first_id is None else torch.full_like(token, first_id)
         written[alive, step] = token
         running = ((token != end_id) & (limit[alive] > step + 1)).nonzero()[:, 0]
         if not len(running):
@@ -111,6 +113,7 @@ def beam_search(
     *,
     start_id: int,
     end_id: int,
+    first_id: int | None = None,
     beam: int = 4,
     length_penalty: LengthPenalty = wu_penalty(0.6),  # noqa: B008  a function of no state
     max_len: int | None = None,
@@ -130,6 +133,7 @@ def beam_search(
         attention_mask: (B, S), 1 at real tokens.
         start_id: what the decoder reads first; the end token in the original.
         end_id: ends a translation.
+        first_id: what each translation begins with, of a probability of 1; anything if None.
         beam: how many hypotheses run at once.
         length_penalty: divides the log-probability of a hypothesis, by its number of tokens with the end token. It
             must not fall with the length.
@@ -156,6 +160,8 @@ def beam_search(
     results: list[list[Hypothesis]] = [[] for _ in range(batch)]
     for step in range(longest):
         logits = decoder.step(token).float()
+        if not step and first_id is not None:
+            logits = torch.full_like(logits, -torch.inf).index_fill_(1, token.new_tensor([first_id]), 0)
         normaliser = logits.logsumexp(1, keepdim=True)
         if step < min_len:
             logits[:, end_id] = -torch.inf

@@ -54,6 +54,9 @@ class Translator:
         self.source_end = require_token(source, end, "end_token")
         self.end = require_token(target, end, "end_token")
         self.start = require_token(target, start, "start_token")
+        begin, first = (special_tokens.get(name) for name in ("bos_token", "forced_bos_token"))
+        self.source_begin = [] if begin is None else [require_token(source, begin, "begin_token")]
+        self.first = None if first is None else require_token(target, first, "begin_token")
 
     def translate(self, lines: list[str]) -> list[list[Hypothesis]]:
         """Search for the best translations of each line, in order; an empty line has an empty one."""
@@ -68,8 +71,9 @@ class Translator:
         return found
 
     def encode(self, line: str) -> list[int]:
-        """Make the tokens of a line, the end token the last of them."""
-        return [*self.source.encode(line, add_special_tokens=False).ids, self.source_end]
+        """Make the tokens of a line: behind the token that begins a text, if there is one, and before the end token."""
+        ids = self.source.encode(line, add_special_tokens=False).ids
+        return [*self.source_begin, *ids, self.source_end]
 
     def _cut(self, line: str) -> list[int]:
         ids, room = self.encode(line), self.model.config.max_seq_len
@@ -83,7 +87,8 @@ class Translator:
         rows = [ids + [self.source_end] * (longest - len(ids)) for ids in sources]
         masks = [[1] * len(ids) + [0] * (longest - len(ids)) for ids in sources]
         input_ids, mask = (torch.tensor(content, device=self.device) for content in (rows, masks))
-        limits: dict[str, Any] = {"start_id": self.start, "end_id": self.end, "max_len": self.max_length}
+        limits: dict[str, Any] = {"start_id": self.start, "end_id": self.end, "first_id": self.first}
+        limits["max_len"] = self.max_length
         if self.beam == 1 and not self.min_length:
             return [[Hypothesis(row, 0.0)] for row in greedy_search(self.model, input_ids, mask, **limits)]
         return beam_search(

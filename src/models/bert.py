@@ -36,7 +36,7 @@ class BERTConfig(BlockConfig):
     Args:
         vocab_size: number of tokens; a run takes it from its tokenizer.
         max_seq_len: how many positions there are, and so the longest input.
-        n_segments: kinds of segment, told apart by ``token_type_ids``; 0 for none.
+        n_segments: kinds of segment, told apart by ``token_type_ids`` unless there is one alone; 0 for none.
         n_layers: blocks.
         activation: of the feed-forward network and the masked-word head.
         init_std: deviation of the initial matrices and token embeddings; those of positions and segments start with
@@ -133,7 +133,9 @@ class BERTEncoder(Network):
         if self.config.positions == "sinusoidal":
             x = x * math.sqrt(self.config.d_model)  # else the positions drown the tokens
         if self.segment_embedding is not None:
-            x = x + self.segment_embedding(torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids)
+            if token_type_ids is None or self.config.n_segments == 1:  # as RoBERTa's, which are all alike
+                token_type_ids = torch.zeros_like(input_ids)
+            x = x + self.segment_embedding(token_type_ids)
         if self.position_embedding is not None:
             x = x + self.position_embedding(position_ids(input_ids, documents=documents))
         return self.dropout(self.embedding_norm(x))

@@ -40,7 +40,10 @@ class TransformerConfig(BlockConfig):
         n_decoder_layers: blocks of the decoder.
         tie_embeddings: whether source, target and output layer have one matrix (section 3.4); this needs one
             vocabulary for both languages.
+        scale_embeddings: whether they are multiplied by sqrt(d_model) (section 3.4).
+        embedding_norm: whether the sum of token and position embeddings is normed, on each side (BART).
         positions: of self-attention, as in the other networks; cross-attention has none of its own.
+        shared_positions: whether both sides have one table of learned positions; each has its own in BART.
         window: how many tokens each token sees before it, and in the encoder behind it; all if None.
     """
 
@@ -51,16 +54,23 @@ class TransformerConfig(BlockConfig):
     n_encoder_layers: int = 6
     n_decoder_layers: int = 6
     tie_embeddings: bool = False
+    scale_embeddings: bool = True
+    embedding_norm: bool = False
     d_model: int = 512
     n_heads: int = 8
     activation: str = "relu"
     dropout: float = 0.1
     norm: NormPlacement = "post"
     positions: str = "sinusoidal"
+    shared_positions: bool = True
     window: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.shared_positions and self.positions != "learned":
+            raise ValueError(
+                f"shared_positions is false: it goes with positions 'learned' alone, and they are {self.positions!r}"
+            )
         for name in ("parallel", "value_residual"):
             if getattr(self, name):
                 raise ValueError(f"{name} is true: blocks with cross-attention have none, only those of a GPT or BERT")
@@ -92,6 +102,12 @@ class Transformer(Network):
         )
         table, attention = POSITIONS[config.positions]
         self.positions = table(config.max_seq_len, config.d_model) if table else None
+        self.target_positions = (
+            table(config.max_seq_len, config.d_model) if table and not config.shared_positions else None
+        )
+        self.source_norm, self.target_norm = (
+            make_norm(config) if config.embedding_norm else nn.Identity() for _ in range(2)
+        )
         self.dropout = Dropout(config.dropout)
         block = partial(Block, config, attention=attention or SelfAttention)
         self.encoder = nn.ModuleList(block(i) for i in range(config.n_encoder_layers))
@@ -112,7 +128,7 @@ class Transformer(Network):
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
-            elif "embedding" in name or name.startswith(("head", "positions")):
+            elif "embedding" in name or name.startswith(("head", "positions", "target_positions")):
                 nn.init.normal_(parameter, std=self.config.d_model**-0.5)
             elif parameter.dim() == 2:
                 nn.init.xavier_uniform_(parameter)
@@ -123,22 +139,25 @@ class Transformer(Network):
         windows = [self.config.span(layer).tokens for layer in range(self.config.n_decoder_layers)]
         return [DecoderCache(KVCache(target_len, window), KVCache(source_len)) for window in windows]
 
-    def _embed(self, embedding: nn.Embedding, ids: Tensor, past: int = 0) -> Tensor:
+    def _embed(
+        self, embedding: nn.Embedding, positions: nn.Module | None, norm: nn.Module, ids: Tensor, past: int = 0
+    ) -> Tensor:
         length = past + ids.shape[1]
         if length > self.config.max_seq_len:
             raise ValueError(f"{length} tokens are more than the {self.config.max_seq_len} positions of this model")
-        x = embedding(ids) * math.sqrt(self.config.d_model)
-        if self.positions is not None:
-            x = x + self.positions(position_ids(ids, offset=past))
-        return self.dropout(x)
+        x = embedding(ids)
+        if self.config.scale_embeddings:
+            x = x * math.sqrt(self.config.d_model)
+        if positions is not None:
+            x = x + positions(position_ids(ids, offset=past))
+        return self.dropout(norm(x))
 
     def encoder_steps(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> list[Step]:
         """Read the source: the steps to (B, S, C). Arguments as in :meth:`steps`."""
         mask, shape = Mask(input_ids.shape[1], attention_mask=attention_mask), input_ids.shape
+        embeddings = (self.source_embedding, self.positions, self.source_norm)
         return [
-            Step(
-                lambda: self._embed(self.source_embedding, input_ids), [self.source_embedding, self.positions], [shape]
-            ),
+            Step(lambda: self._embed(*embeddings, input_ids), embeddings, [shape]),
             *stack(self.encoder, self.config, mask, shape),
             Step(self.encoder_norm, [self.encoder_norm], [shape]),
         ]
@@ -157,15 +176,18 @@ class Transformer(Network):
         memory_mask = padding_mask(attention_mask)
         shapes = [decoder_input_ids.shape, (decoder_input_ids.shape[0], source_len)]
 
+        positions = self.positions if self.target_positions is None else self.target_positions
+        embeddings = (self.target_embedding, positions, self.target_norm)
+
         def embed(memory: Tensor) -> tuple[Tensor, Tensor]:
-            return self._embed(self.target_embedding, decoder_input_ids, past), memory
+            return self._embed(*embeddings, decoder_input_ids, past), memory
 
         def through(i: int, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
             target, source = cache[i] if cache else (None, None)
             return self.decoder[i](x, mask, target, memory, memory_mask, source), memory
 
         return [
-            Step(embed, [self.target_embedding, self.positions], shapes),
+            Step(embed, embeddings, shapes),
             *(Step(partial(through, i), [block], shapes) for i, block in enumerate(self.decoder)),
             Step(lambda x, memory: self.decoder_norm(x), [self.decoder_norm], shapes[:1]),
         ]

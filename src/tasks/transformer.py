@@ -119,12 +119,12 @@ class TransformerModule(Task):
         """Translate each source of a batch, to text; greedily with a beam of 1."""
         assert isinstance(self._unsharded, Transformer)
         sources = (self._unsharded, batch["input_ids"], batch["attention_mask"])
-        start_id, end_id = self.data.start_id, self.data.end_id
+        data = self.data
+        special = {"start_id": data.start_id, "end_id": data.end_id, "first_id": data.first_id}
         if beam == 1:
-            ids = greedy_search(*sources, start_id=start_id, end_id=end_id)
+            ids = greedy_search(*sources, **special)
         else:
-            penalty = wu_penalty(self.length_penalty)
-            found = beam_search(*sources, start_id=start_id, end_id=end_id, beam=beam, length_penalty=penalty)
+            found = beam_search(*sources, **special, beam=beam, length_penalty=wu_penalty(self.length_penalty))
             ids = [hypotheses[0].ids for hypotheses in found]
         return self.data.tokenizer.decode_batch(ids)
 

@@ -176,6 +176,11 @@ CHOICES = {
     "attention_softcap": (None, 2.0),
     "zero_init": (False, True),
 }
+ENCODER_DECODER = {
+    "embedding_norm": (False, True),
+    "scale_embeddings": (True, False),
+    "shared_positions": (True, False),
+}
 ONE_STACK = {"parallel": (False, True), "value_residual": (False, True)}
 ROTARY = {
     "rope_fraction": (1.0, 0.5),
@@ -195,6 +200,8 @@ def choices(draw, **more):
             found |= {"rope_factor": 4.0, "rope_original_len": 16}
         if found["head_dim"] == 6:
             found["rope_fraction"] = 1.0
+    if found["positions"] != "learned":
+        found.pop("shared_positions", None)
     if found["window"] is None:
         found["attention"] = "dense"
     else:
@@ -227,7 +234,7 @@ def test_any_choices_of_a_gpt_keep_what_a_gpt_is(changes):
 
 
 @settings(max_examples=25, deadline=None)
-@given(choices(), choices(**ONE_STACK))
+@given(choices(**ENCODER_DECODER), choices(**ONE_STACK))
 def test_any_choices_of_an_encoder_and_a_decoder_keep_what_they_are(changes, of_bert):
     """Padding changes nothing, and the decoder's cache gives what the whole target gives."""
     torch.manual_seed(0)
@@ -409,6 +416,11 @@ def test_what_cannot_work_is_refused(changes, message):
 def test_blocks_with_cross_attention_have_one_form(name):
     with pytest.raises(ValueError, match=f"{name} is true: blocks with cross-attention have none"):
         TransformerConfig(norm="pre", **{name: True})
+
+
+def test_each_side_has_its_own_positions_where_they_are_learned_alone():
+    with pytest.raises(ValueError, match="shared_positions is false: it goes with positions 'learned' alone"):
+        TransformerConfig(shared_positions=False)
 
 
 def test_a_longformers_global_tokens_have_no_bias():

@@ -229,7 +229,9 @@ CASES = [
     Case("ctranslate2", "gpt of a llama", CT2, ctranslate2_generator),
     Case("ctranslate2", "gpt of a qwen3", CT2, ctranslate2_generator, WINDOWLESS),
     Case("ctranslate2", "bert", CT2, ctranslate2_encoder, {"activation": "gelu"}),
+    Case("ctranslate2", "bert without segments", CT2, ctranslate2_encoder),
     Case("ctranslate2", "transformer of norm pre", CT2, ctranslate2_translator),
+    Case("ctranslate2", "transformer of learned positions", CT2, ctranslate2_translator),
     Case("onnxruntime", "gpt", ONNX, onnx_of_the_network),
     Case("onnxruntime", "bert", ONNX, onnx_of_the_network),
     Case("onnxruntime", "bert_classifier of norm pre", ONNX, onnx_of_the_network),
@@ -243,7 +245,15 @@ CASES = [
     Case("onnxruntime", "transformer of norm pre", ONNX_HF, onnx_of_the_export),
     Case("sentence-transformers", "bert", "SentenceTransformer(FOLDER)", sentence_vectors, keys=CLS),
     Case("sentence-transformers", "bert of norm pre", "SentenceTransformer(FOLDER)", sentence_vectors, keys=CLS),
+    Case("sentence-transformers", "bert of one segment", "SentenceTransformer(FOLDER)", sentence_vectors, keys=CLS),
+    Case("sentence-transformers", "bert without segments", "SentenceTransformer(FOLDER)", sentence_vectors, keys=CLS),
+    Case(
+        "sentence-transformers", "bert with today's choices", "SentenceTransformer(FOLDER)", sentence_vectors, keys=CLS
+    ),
     Case("sentence-transformers", "bert_classifier", "CrossEncoder(FOLDER)", pair_scores, {"n_labels": 1}),
+    Case(
+        "sentence-transformers", "bert_classifier of one segment", "CrossEncoder(FOLDER)", pair_scores, {"n_labels": 1}
+    ),
     Case("sentence-transformers", "bert_classifier of norm pre", "CrossEncoder(FOLDER)", pair_scores, {"n_labels": 1}),
     Case("lm_eval", "gpt", "lm_eval --model hf --model_args pretrained=FOLDER", log_likelihoods),
     Case("lm_eval", "gpt with rotary positions", "lm_eval --model hf --model_args pretrained=FOLDER", log_likelihoods),

@@ -47,6 +47,7 @@ class Match:
         sizes: rows of each of theirs; equally many if empty.
         tied: further names of the tensor here.
         aliases: further names of it in some files of HuggingFace's.
+        part: which of equally many rows of theirs it is, and of how many such parts, where theirs is several here.
     """
 
     ours: str
@@ -57,10 +58,12 @@ class Match:
     sizes: tuple[int, ...] = ()
     tied: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    part: tuple[int, int] = (0, 1)
 
     def read(self, source: Tensors) -> Tensor:
         """Make the tensor here of HuggingFace's by name."""
         tensor = torch.cat([source[name].T if self.transposed else source[name] for name in self.theirs])
+        tensor = tensor.chunk(self.part[1])[self.part[0]]
         if self.rows is not None:
             tensor = tensor[self.rows]
         if self.columns is not None:
@@ -68,7 +71,7 @@ class Match:
         return tensor.contiguous()
 
     def write(self, tensor: Tensor) -> dict[str, Tensor]:
-        """Make HuggingFace's tensors by name of the one here."""
+        """Make HuggingFace's tensors by name of the one here, or this part of its one."""
         if self.columns is not None:
             tensor = tensor[:, self.columns.argsort()]
         if self.rows is not None:
@@ -164,7 +167,7 @@ class Adapter(ABC):
     prefix: ClassVar[str]
     buffers: ClassVar[re.Pattern[str]]  # of some files, which follow from the configuration
     # what a file may lack, by name here: what HuggingFace's names of its tensors begin with
-    parts: ClassVar[dict[str, str]] = {}
+    parts: ClassVar[dict[str, str | tuple[str, ...]]] = {}
 
     def left_out(self, untrained: tuple[str, ...] = ()) -> tuple[str, ...]:
         """Name the trained parts that HuggingFace's network of :meth:`model_class` has no place for."""
@@ -260,8 +263,9 @@ class Adapter(ABC):
         dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
         theirs = {"architectures": [kind], **self.write_config(config), "dtype": dtype, **tokens}
         left_out = self.left_out(untrained)
-        without = tuple(self.parts[part] for part in (*untrained, *left_out))
-        tensors = {n: t for n, t in self._written(config, weights).items() if not n.startswith(without)}
+        without = [self.parts[part] for part in (*untrained, *left_out)]
+        tensors = self._written(config, weights)
+        tensors = {n: t for n, t in tensors.items() if not any(n.startswith(prefix) for prefix in without)}
         if kind.endswith("Model") and untrained:
             tensors = {name.removeprefix(self.prefix): tensor for name, tensor in tensors.items()}
         return Exported(theirs, tensors, left_out)
@@ -299,7 +303,11 @@ class Adapter(ABC):
     # ---- tensors
 
     def _written(self, config: Any, weights: Tensors) -> dict[str, Tensor]:
-        return {name: t for match in self.matches(config) for name, t in match.write(weights[match.ours]).items()}
+        found: dict[str, Tensor] = {}
+        for match in self.matches(config):
+            for name, tensor in match.write(weights[match.ours]).items():
+                found[name] = torch.cat([found[name], tensor]) if match.part[0] else tensor
+        return found
 
     def _first_weights(self, config: Any) -> dict[str, Tensor]:
         with torch.random.fork_rng(devices=[]):

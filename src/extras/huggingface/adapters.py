@@ -4,23 +4,36 @@ from typing import Any
 
 from src.errors import InputError
 from src.extras.huggingface.adapter import Adapter
+from src.extras.huggingface.bart import BARTAdapter
 from src.extras.huggingface.bert import BERTAdapter, BERTClassifierAdapter, BiEncoderAdapter
+from src.extras.huggingface.distilbert import DistilBERTAdapter, DistilBiEncoderAdapter
 from src.extras.huggingface.gpt2 import GPT2Adapter
 from src.extras.huggingface.gpt_neox import GPTNeoXAdapter
 from src.extras.huggingface.llama import LlamaAdapter, MistralAdapter
 from src.extras.huggingface.longformer import LongformerAdapter
 from src.extras.huggingface.marian import MarianAdapter, PegasusAdapter
+from src.extras.huggingface.modernbert import ModernBERTAdapter, ModernBiEncoderAdapter
 from src.extras.huggingface.qwen3 import Qwen3Adapter
-from src.extras.huggingface.roberta import PreNormBERTAdapter, PreNormBiEncoderAdapter, PreNormClassifierAdapter
+from src.extras.huggingface.roberta import (
+    PreNormBERTAdapter,
+    PreNormBiEncoderAdapter,
+    PreNormClassifierAdapter,
+    RobertaAdapter,
+    RobertaBiEncoderAdapter,
+    RobertaClassifierAdapter,
+)
 
 # architecture -> one adapter for each format it has at HuggingFace; an architecture of one's own may add its own
 ADAPTERS: dict[str, tuple[Adapter, ...]] = {
     "gpt": (GPT2Adapter(), GPTNeoXAdapter(), LlamaAdapter(), MistralAdapter(), Qwen3Adapter()),
-    "bert": (BERTAdapter(), PreNormBERTAdapter()),
-    "bert_classifier": (BERTClassifierAdapter(), PreNormClassifierAdapter()),
-    "bi_encoder": (BiEncoderAdapter(), PreNormBiEncoderAdapter()),
+    "bert": (BERTAdapter(), RobertaAdapter(), DistilBERTAdapter(), ModernBERTAdapter(), PreNormBERTAdapter()),
+    "bert_classifier": (BERTClassifierAdapter(), RobertaClassifierAdapter(), PreNormClassifierAdapter()),
+    "bi_encoder": (
+        *(BiEncoderAdapter(), RobertaBiEncoderAdapter(), DistilBiEncoderAdapter(), ModernBiEncoderAdapter()),
+        PreNormBiEncoderAdapter(),
+    ),
     "longformer": (LongformerAdapter(),),
-    "transformer": (MarianAdapter(), PegasusAdapter()),
+    "transformer": (MarianAdapter(), BARTAdapter(), PegasusAdapter()),
 }
 
 

@@ -58,7 +58,18 @@ class BERTAdapter(Adapter):
         "tie_word_embeddings": True,
     }
     fine_tuning_lr = 3e-5  # of 2e-5, 3e-5 and 5e-5 (Devlin et al. 2018, appendix A.3); of Longformer too
-    norms = ("attention.output.LayerNorm", "output.LayerNorm")  # of attention and of the feed-forward network
+    layers = "encoder.layer"
+    # of each of them: name here -> HuggingFace's
+    layer_names: ClassVar[dict[str, str | tuple[str, ...]]] = {
+        "attention.qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
+        "attention.out": "attention.output.dense",
+        "attention_norm": "attention.output.LayerNorm",
+        "feed_forward.up": "intermediate.dense",
+        "feed_forward.down": "output.dense",
+        "feed_forward_norm": "output.LayerNorm",
+    }
+    layer_activation = "intermediate.intermediate_act_fn"
+    token_ids: ClassVar[dict[str, str]] = {"pad_token_id": "pad_token"}  # key of config.json -> the special token
     prefix = "bert."
     buffers = re.compile(r"embeddings\.position_ids$")
     parts = {
@@ -66,6 +77,18 @@ class BERTAdapter(Adapter):
         "masked_words": "cls.predictions.",
         "next_sentence": "cls.seq_relationship.",
     }
+
+    def suits(self, config: BERTConfig) -> bool:
+        """Leave what has one segment to RoBERTa, whose head has GELU, and what has none to DistilBERT."""
+        fewest = 2 if config.activation == "gelu" else 1
+        return super().suits(config) and config.n_segments >= fewest
+
+    def check(self, config: BERTConfig) -> None:
+        super().check(config)
+        if not config.n_segments and "n_segments" not in self.only:
+            raise InputError(
+                f"HuggingFace's {self.model_type} has segments: a network with n_segments 0 cannot be exported"
+            )
 
     def model_class(self, untrained: tuple[str, ...]) -> str:
         if "masked_words" not in untrained:
@@ -100,38 +123,70 @@ class BERTAdapter(Adapter):
         found = [
             Match("encoder.token_embedding.weight", words, tied=tied, aliases=aliases),
             Match("encoder.position_embedding.weight", (embeddings + "position_embeddings.weight",)),
-            Match("encoder.segment_embedding.weight", (embeddings + "token_type_embeddings.weight",)),
             *layer("encoder.embedding_norm", embeddings + "LayerNorm"),
         ]
+        if config.n_segments:
+            found.append(Match("encoder.segment_embedding.weight", (embeddings + "token_type_embeddings.weight",)))
         if self.norm == "pre":
             found += layer("encoder.final_norm", self.prefix + "LayerNorm")
         for i in range(config.n_layers):
-            a, b = f"encoder.blocks.{i}.", f"{self.prefix}encoder.layer.{i}."
-            names = tuple(f"{b}attention.self.{name}" for name in ("query", "key", "value"))
-            found += [
-                *layer(a + "attention.qkv", names, rows=qkv),
-                *layer(a + "attention.out", b + "attention.output.dense"),
-                *layer(a + "attention_norm", b + self.norms[0]),
-                *layer(a + "feed_forward.up", b + "intermediate.dense"),
-                *layer(a + "feed_forward.down", b + "output.dense"),
-                *layer(a + "feed_forward_norm", b + self.norms[1]),
-                *prelu(config, a + "feed_forward.activation", b + "intermediate.intermediate_act_fn"),
-            ]
+            a, b = f"encoder.blocks.{i}.", f"{self.prefix}{self.layers}.{i}."
+            for ours, names in self.layer_names.items():
+                theirs = b + names if isinstance(names, str) else tuple(b + name for name in names)
+                found += layer(a + ours, theirs, rows=qkv if ours == "attention.qkv" else None)
+            found += prelu(config, a + "feed_forward.activation", b + self.layer_activation)
         return found
 
     def special_tokens(self, theirs: Settings, folder: Path, source: Tokenizer, target: Tokenizer) -> dict[str, str]:
         return bert_tokens(target)
 
     def config_tokens(self, checkpoint: Settings) -> Settings:
-        tokenizer = Tokenizer.from_str(checkpoint["tokenizer"])
-        return {"pad_token_id": require_token(tokenizer, checkpoint["special_tokens"]["pad_token"], "pad_token")}
+        tokenizer, special = Tokenizer.from_str(checkpoint["tokenizer"]), checkpoint["special_tokens"]
+        return {key: require_token(tokenizer, special[name], name) for key, name in self.token_ids.items()}
 
     def write_tokenizers(self, checkpoint: Settings, length: int, folder: Path) -> None:
         tokenizer, special = Tokenizer.from_str(checkpoint["tokenizer"]), checkpoint["special_tokens"]
         if tokenizer.post_processor is None:
             tokenizer = with_bert_template(tokenizer, special)
-        settings = {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
+        names = ["input_ids", "attention_mask"]
+        if checkpoint["model_config"].get("n_segments", 2) > 1:
+            names.insert(1, "token_type_ids")
+        settings = {"model_input_names": names}
         write_tokenizer(tokenizer, special, length, settings, folder)
+
+
+class MaskedWordsAdapter(BERTAdapter):
+    """Networks of HuggingFace's with a head for masked words, or without; none has one for next sentences.
+
+    Beside the head they have no pooler, and without it some have one.
+    """
+
+    head: ClassVar[tuple[str, str]]  # its linear layer, and its norm
+    head_activation = ""
+    decoder: ClassVar[str]  # its output layer
+    decoder_bias: ClassVar[str]
+    has_pooler: ClassVar[bool] = False  # whether the network without that head has one
+
+    def model_class(self, untrained: tuple[str, ...]) -> str:
+        with_head, without = self.classes
+        return without if "masked_words" in untrained else with_head
+
+    def left_out(self, untrained: tuple[str, ...] = ()) -> tuple[str, ...]:
+        has_pooler = self.has_pooler and "masked_words" in untrained
+        parts = ("next_sentence",) if has_pooler else ("encoder.pooler", "next_sentence")
+        return tuple(part for part in parts if part not in untrained)
+
+    def matches(self, config: BERTConfig) -> list[Match]:
+        biased, (dense, norm) = slice(1 + config.bias), self.head
+        return [
+            *self.encoder_matches(config, ("masked_words.decoder.weight",), (f"{self.decoder}.weight",)),
+            *layer("encoder.pooler", self.prefix + "pooler.dense"),
+            *layer("masked_words.dense", dense)[biased],
+            *layer("masked_words.norm", norm)[biased],
+            *prelu(config, "masked_words.activation", self.head_activation),
+            Match("masked_words.decoder.bias", (self.decoder_bias,), aliases=(f"{self.decoder}.bias",)),
+            *layer("next_sentence", "next_sentence"),
+        ]
 
 
 class BERTClassifierAdapter(BERTAdapter):

@@ -139,6 +139,8 @@ def _overrides(content: dict[str, Any], lr: float, options: dict[str, Any]) -> d
     special = content["special_tokens"]
     names = {"eos_token": "end_token", "decoder_start_token": "start_token"}
     data = {option: special[token] for token, option in names.items() if token in special}
+    if "source_tokenizer" in content and "bos_token" in special:
+        data["begin_token"] = special["bos_token"]
     data["max_length" if "source_tokenizer" in content else "seq_len"] = config["max_seq_len"]
     data |= options
     # of BERT's recipe (Devlin et al. 2018, appendix A.3, and its code), which warms up over a tenth of the steps

@@ -5,7 +5,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from tokenizers import Tokenizer
@@ -31,8 +31,9 @@ from src.nn import NormPlacement, SinusoidalPositions
 from src.tokenization import require_token
 
 FINAL_BIAS = "final_logits_bias"
-TRANSLATION = """
-The tokenizer puts the end token behind a source, and is not HuggingFace's `MarianTokenizer`.{target}
+TOKENIZER = """
+The tokenizer puts the end token behind a source, and is not HuggingFace's `MarianTokenizer`.{target}"""
+PENALTY = """
 `generate` divides a hypothesis' log-probability by `length ** length_penalty`, where the network's own search divides
 by `((5 + length) / 6) ** length_penalty`; with a `length_penalty` of 0 the two are the same.
 """
@@ -70,14 +71,25 @@ class MarianAdapter(Adapter):
         "tie_embeddings": ("tie_word_embeddings", True),
     }
     activation = ("activation_function", "gelu")
+    only: ClassVar[Settings] = {
+        **Adapter.only,
+        "scale_embeddings": True,
+        "embedding_norm": False,
+        "shared_positions": True,
+    }
+    pairs: ClassVar[tuple[tuple[str, str, Any], ...]] = PAIRS
     fine_tuning_lr = 2e-5  # of HuggingFace's course on Marian (chapter 7, "Translation")
     norm: ClassVar[NormPlacement] = "post"
     fixed = {"scale_embedding": True, "normalize_before": False, "normalize_embedding": False}
     prefix = "model."
     buffers = re.compile(rf"embed_positions\.weight$|^{FINAL_BIAS}$")
 
+    def suits(self, config: TransformerConfig) -> bool:
+        """BART norms its embeddings."""
+        return super().suits(config) and not config.embedding_norm
+
     def read_fields(self, theirs: Settings, tensors: Tensors) -> Settings:
-        for one, other, default in PAIRS:
+        for one, other, default in self.pairs:
             first, second = (setting(theirs, key, type(default), default) for key in (one, other))
             if first != second:
                 raise InputError(f"config.json has {one} {first!r} and {other} {second!r}: here the two are the same")
@@ -99,14 +111,18 @@ class MarianAdapter(Adapter):
 
     def read(self, theirs: Settings, tensors: Tensors) -> Imported:
         """Refuse a bias of the output layer, and positions that are not sinusoidal."""
-        if FINAL_BIAS in tensors and tensors[FINAL_BIAS].any():
-            raise InputError(f"{FINAL_BIAS} is not zero: the output layer here has no bias")
+        self.check_final_bias(tensors)
         config = self.read_config(theirs, tensors)
         table = _positions(config)
         for name in tensors:
             if name.endswith("embed_positions.weight") and not _close(tensors[name], table):
                 raise InputError(f"{name} is no table of sines and cosines: here positions are fixed")
         return super().read(theirs, tensors)
+
+    def check_final_bias(self, tensors: Tensors) -> None:
+        """Refuse a bias of the output layer."""
+        if FINAL_BIAS in tensors and tensors[FINAL_BIAS].any():
+            raise InputError(f"{FINAL_BIAS} is not zero: the output layer here has no bias")
 
     def write(
         self, config: TransformerConfig, weights: Tensors, tokens: Settings, untrained: tuple[str, ...] = ()
@@ -115,8 +131,12 @@ class MarianAdapter(Adapter):
         bias = weights["head.weight"].new_zeros(1, config.vocab_size)
         return replace(exported, tensors={FINAL_BIAS: bias, **exported.tensors})
 
+    def stream(self, config: TransformerConfig) -> Tensor | None:
+        """Find which channel of HuggingFace's residual stream each channel here is; None where all are the same."""
+        return stream(config.d_model)
+
     def matches(self, config: TransformerConfig) -> list[Match]:
-        width = stream(config.d_model)
+        width = self.stream(config)
         names = {
             "source_embedding.weight": "model.encoder.embed_tokens.weight",
             "target_embedding.weight": "model.decoder.embed_tokens.weight",
@@ -156,11 +176,10 @@ class MarianAdapter(Adapter):
 
     def note(self, checkpoint: Settings) -> str:
         own = checkpoint["source_tokenizer"] != checkpoint["tokenizer"]
-        return TRANSLATION.format(target=OWN_TARGET if own else "")
+        return TOKENIZER.format(target=OWN_TARGET if own else "") + PENALTY
 
     def write_tokenizers(self, checkpoint: Settings, length: int, folder: Path) -> None:
         """Write the source's, and in a folder below it the target's, if that is another one."""
-        end = checkpoint["special_tokens"]["eos_token"]
         settings = {"model_input_names": ["input_ids", "attention_mask"]}
         folders = {"source_tokenizer": folder}
         if checkpoint["source_tokenizer"] != checkpoint["tokenizer"]:
@@ -168,8 +187,12 @@ class MarianAdapter(Adapter):
         special = self.named_tokens(checkpoint["special_tokens"])
         for name, below in folders.items():
             below.mkdir(exist_ok=True)
-            tokenizer = with_end(Tokenizer.from_str(checkpoint[name]), end)
+            tokenizer = self.framed(Tokenizer.from_str(checkpoint[name]), checkpoint["special_tokens"])
             write_tokenizer(tokenizer, special, length, settings, below)
+
+    def framed(self, tokenizer: Tokenizer, special: dict[str, str]) -> Tokenizer:
+        """Copy a tokenizer, to put around a source what this network expects there."""
+        return with_end(tokenizer, special["eos_token"])
 
     def named_tokens(self, special: dict[str, str]) -> dict[str, str]:
         """Name the tokenizer's special tokens as HuggingFace does."""
@@ -228,7 +251,7 @@ def _positions(config: TransformerConfig) -> Tensor:
     return SinusoidalPositions(config.max_seq_len, config.d_model).table[:, stream(config.d_model).argsort()]
 
 
-def _block(config: TransformerConfig, a: str, b: str, cross_attention: bool, width: Tensor) -> list[Match]:
+def _block(config: TransformerConfig, a: str, b: str, cross_attention: bool, width: Tensor | None) -> list[Match]:
     """List the tensors of a block: ``a`` and ``b`` are what its names begin with, here and there."""
 
     def attention(ours: str, theirs: str, projections: tuple[str, ...]) -> list[Match]:

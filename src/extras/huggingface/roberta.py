@@ -1,4 +1,4 @@
-"""BERT of norm ``pre`` and HuggingFace's RoBERTa-PreLayerNorm; and the positions of all that is made after RoBERTa."""
+"""BERT of one segment and HuggingFace's RoBERTa (Liu et al. 2019), of norm ``pre`` and its RoBERTa-PreLayerNorm."""
 
 # ruff: noqa: RUF012 -- the base class declares what is of the class
 
@@ -6,13 +6,11 @@ import re
 from typing import ClassVar
 
 import torch
-from tokenizers import Tokenizer
 
-from src.extras.huggingface.adapter import Exported, Imported, Match, Settings, Tensors, layer
-from src.extras.huggingface.bert import BERTAdapter, BERTClassifierAdapter, BiEncoderAdapter
+from src.extras.huggingface.adapter import Exported, Imported, Settings, Tensors
+from src.extras.huggingface.bert import BERTAdapter, BERTClassifierAdapter, BiEncoderAdapter, MaskedWordsAdapter
 from src.extras.huggingface.json_files import setting
 from src.models import BERTConfig
-from src.tokenization import bert_ids
 
 POSITIONS = "embeddings.position_embeddings.weight"
 
@@ -22,6 +20,16 @@ class RobertaPositions(BERTAdapter):
 
     The rows before are left out on the way in, and are zeros on the way out.
     """
+
+    token_ids: ClassVar[dict[str, str]] = {
+        "pad_token_id": "pad_token",
+        "bos_token_id": "cls_token",
+        "eos_token_id": "sep_token",
+        "sep_token_id": "sep_token",
+    }
+
+    def suits(self, config: BERTConfig) -> bool:
+        return config.norm == self.norm
 
     def read(self, theirs: Settings, tensors: Tensors) -> Imported:
         unused = setting(theirs, "pad_token_id", int, 1) + 1
@@ -40,10 +48,45 @@ class RobertaPositions(BERTAdapter):
                 exported.tensors[name] = torch.cat([table.new_zeros(unused, table.shape[1]), table])
         return exported
 
-    def config_tokens(self, checkpoint: Settings) -> Settings:
-        ids = bert_ids(Tokenizer.from_str(checkpoint["tokenizer"]))
-        names = {"pad_token_id": "pad", "bos_token_id": "cls", "eos_token_id": "sep", "sep_token_id": "sep"}
-        return {**super().config_tokens(checkpoint), **{key: ids[f"{name}_token"] for key, name in names.items()}}
+
+class Roberta(RobertaPositions):
+    """RoBERTa is a BERT whose published networks have one segment: by that it is told from a BERT."""
+
+    model_type = "roberta"
+    programs: ClassVar[tuple[str, ...]] = ("sentence-transformers",)
+    prefix = "roberta."
+    buffers = re.compile(r"embeddings\.(position|token_type)_ids$")
+
+    def suits(self, config: BERTConfig) -> bool:
+        return super().suits(config) and config.n_segments == 1 and config.activation == "gelu"
+
+
+class RobertaAdapter(Roberta, MaskedWordsAdapter):
+    """With the head for masked words, or without it and with a pooler."""
+
+    classes = {
+        "RobertaForMaskedLM": ("AutoModelForMaskedLM", "fill-mask"),
+        "RobertaModel": ("AutoModel", "feature-extraction"),
+    }
+    fixed: ClassVar[Settings] = {**BERTAdapter.fixed, "hidden_act": "gelu"}  # as its head always has it
+    only: ClassVar[Settings] = {**BERTAdapter.only, "activation": "gelu"}
+    head, has_pooler = ("lm_head.dense", "lm_head.layer_norm"), True
+    decoder, decoder_bias = "lm_head.decoder", "lm_head.bias"
+    parts = {"encoder.pooler": "roberta.pooler.", "masked_words": "lm_head.", "next_sentence": "next_sentence."}
+
+
+class RobertaClassifierAdapter(Roberta, BERTClassifierAdapter):
+    """With a classifier, whose first layer is the pooler here."""
+
+    classes = {"RobertaForSequenceClassification": ("AutoModelForSequenceClassification", "text-classification")}
+    head: ClassVar[tuple[str, str]] = ("classifier.dense", "classifier.out_proj")
+
+
+class RobertaBiEncoderAdapter(Roberta, BiEncoderAdapter):
+    """A retriever's encoder, without HuggingFace's pooler."""
+
+    classes = {"RobertaModel": ("AutoModel", "feature-extraction")}
+    parts = {"encoder.pooler": "roberta.pooler."}
 
 
 class PreNorm(RobertaPositions):
@@ -55,56 +98,40 @@ class PreNorm(RobertaPositions):
     model_type = "roberta-prelayernorm"
     programs: ClassVar[tuple[str, ...]] = ("ONNX Runtime",)
     norm = "pre"
-    norms = ("attention.LayerNorm", "intermediate.LayerNorm")
+    layer_names: ClassVar[dict[str, str | tuple[str, ...]]] = {
+        **BERTAdapter.layer_names,
+        "attention_norm": "attention.LayerNorm",
+        "feed_forward_norm": "intermediate.LayerNorm",
+    }
     prefix = "roberta_prelayernorm."
-    buffers = re.compile(r"embeddings\.(position|token_type)_ids$")
+    buffers = Roberta.buffers
+
+    def suits(self, config: BERTConfig) -> bool:
+        return config.norm == self.norm
 
 
-class PreNormBERTAdapter(PreNorm):
-    """With the head for masked words, which has neither a pooler nor a head for next sentences beside it."""
+class PreNormBERTAdapter(PreNorm, RobertaAdapter):
+    """With the head for masked words, or without it and with a pooler."""
 
     classes = {
         "RobertaPreLayerNormForMaskedLM": ("AutoModelForMaskedLM", "fill-mask"),
         "RobertaPreLayerNormModel": ("AutoModel", "feature-extraction"),
     }
-    fixed = {**BERTAdapter.fixed, "hidden_act": "gelu"}  # as its head always has it
-    only = {**BERTAdapter.only, "activation": "gelu"}
-    parts = {
-        "encoder.pooler": "roberta_prelayernorm.pooler.",
-        "masked_words": "lm_head.",
-        "next_sentence": "next_sentence.",
-    }
-
-    def model_class(self, untrained: tuple[str, ...]) -> str:
-        return "RobertaPreLayerNormModel" if "masked_words" in untrained else "RobertaPreLayerNormForMaskedLM"
-
-    def left_out(self, untrained: tuple[str, ...] = ()) -> tuple[str, ...]:
-        parts = ("next_sentence",) if "masked_words" in untrained else ("encoder.pooler", "next_sentence")
-        return tuple(part for part in parts if part not in untrained)
-
-    def matches(self, config: BERTConfig) -> list[Match]:
-        return [
-            *self.encoder_matches(config, ("masked_words.decoder.weight",), ("lm_head.decoder.weight",)),
-            *layer("encoder.pooler", "roberta_prelayernorm.pooler.dense"),
-            *layer("masked_words.dense", "lm_head.dense"),
-            *layer("masked_words.norm", "lm_head.layer_norm"),
-            Match("masked_words.decoder.bias", ("lm_head.bias",), aliases=("lm_head.decoder.bias",)),
-            *layer("next_sentence", "next_sentence"),
-        ]
+    parts = {**RobertaAdapter.parts, "encoder.pooler": "roberta_prelayernorm.pooler."}
 
 
-class PreNormClassifierAdapter(PreNorm, BERTClassifierAdapter):
+class PreNormClassifierAdapter(PreNorm, RobertaClassifierAdapter):
     """With a classifier, whose first layer is the pooler here."""
 
+    programs = PreNorm.programs
     classes = {
         "RobertaPreLayerNormForSequenceClassification": ("AutoModelForSequenceClassification", "text-classification")
     }
-    head = ("classifier.dense", "classifier.out_proj")
 
 
-class PreNormBiEncoderAdapter(PreNorm, BiEncoderAdapter):
+class PreNormBiEncoderAdapter(PreNorm, RobertaBiEncoderAdapter):
     """A retriever's encoder, without HuggingFace's pooler."""
 
-    programs = BiEncoderAdapter.programs
+    programs: ClassVar[tuple[str, ...]] = BiEncoderAdapter.programs
     classes = {"RobertaPreLayerNormModel": ("AutoModel", "feature-extraction")}
     parts = {"encoder.pooler": "roberta_prelayernorm.pooler."}

@@ -23,7 +23,7 @@ def read_tokenizer(folder: Path, model_type: str) -> Tokenizer:
     settings = read_json(folder / SETTINGS)
     if model_type == "gpt2" and (folder / "merges.txt").is_file():
         tokenizer = _from_merges(folder, settings)
-    elif model_type == "bert" and (folder / "vocab.txt").is_file():
+    elif model_type in ("bert", "distilbert") and (folder / "vocab.txt").is_file():
         tokenizer = _from_vocabulary(folder, settings)
     elif found := next((name for name in SENTENCEPIECE if any(folder.glob(name))), None):
         raise InputError(
@@ -127,9 +127,10 @@ def write_tokenizer(
     write_json(folder / SPECIAL, special)
 
 
-def with_end(tokenizer: Tokenizer, end: str) -> Tokenizer:
-    """Copy a tokenizer, to put an end token behind a text."""
-    return _with_template(tokenizer, f"$A {end}", None, [end])
+def with_end(tokenizer: Tokenizer, end: str, begin: str | None = None) -> Tokenizer:
+    """Copy a tokenizer, to put an end token behind a text, and perhaps another token before it."""
+    begins = [] if begin is None else [begin]
+    return _with_template(tokenizer, " ".join([*begins, "$A", end]), None, [*begins, end])
 
 
 def with_bert_template(tokenizer: Tokenizer, special: dict[str, str]) -> Tokenizer:

@@ -7,11 +7,16 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertForMaskedLM,
     BertForPreTraining,
     BertForSequenceClassification,
     BertModel,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    DistilBertModel,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -25,12 +30,19 @@ from transformers import (
     MarianMTModel,
     MistralConfig,
     MistralForCausalLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    ModernBertModel,
     PegasusConfig,
     PegasusForConditionalGeneration,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    RobertaForSequenceClassification,
+    RobertaModel,
     RobertaPreLayerNormConfig,
     RobertaPreLayerNormForMaskedLM,
     RobertaPreLayerNormForSequenceClassification,
@@ -51,6 +63,15 @@ PRENORM = {
     "encoder": RobertaPreLayerNormModel,
     "classifier": RobertaPreLayerNormForSequenceClassification,
 }
+
+ROBERTAS = {
+    "masked words": RobertaForMaskedLM,
+    "encoder": RobertaModel,
+    "classifier": RobertaForSequenceClassification,
+}
+DISTILBERTS = {"masked words": DistilBertForMaskedLM, "encoder": DistilBertModel}
+MODERNBERTS = {"masked words": ModernBertForMaskedLM, "encoder": ModernBertModel}
+SPECIAL = {"pad": "[PAD]", "bos": "[CLS]", "cls": "[CLS]", "eos": "[SEP]", "sep": "[SEP]"}
 
 
 DECODERS = {
@@ -141,6 +162,44 @@ def prenorm(tokenizer: Tokenizer, kind: str = "masked words", **changes) -> PreT
     return shaken(_without_padding(PRENORM[kind](config)))
 
 
+def roberta(tokenizer: Tokenizer, kind: str = "masked words", **changes) -> PreTrainedModel:
+    """With one segment, as those published."""
+    torch.manual_seed(0)
+    config = RobertaConfig(**{**_roberta_settings(tokenizer), "type_vocab_size": 1, **changes})
+    return shaken(_without_padding(ROBERTAS[kind](config)))
+
+
+def distilbert(tokenizer: Tokenizer, kind: str = "masked words", **changes) -> PreTrainedModel:
+    torch.manual_seed(0)
+    settings = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "dim": 32,
+        "n_layers": 2,
+        "n_heads": 4,
+        "hidden_dim": 48,
+        "max_position_embeddings": 24,
+        "initializer_range": STD,
+        "pad_token_id": tokenizer.token_to_id("[PAD]"),
+    }
+    return shaken(DISTILBERTS[kind](DistilBertConfig(**{**settings, **changes})))
+
+
+def modernbert(tokenizer: Tokenizer, kind: str = "masked words", **changes) -> PreTrainedModel:
+    torch.manual_seed(0)
+    settings = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "hidden_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 24,
+        "local_attention": 8,
+        "initializer_range": STD,
+        **{f"{name}_token_id": tokenizer.token_to_id(token) for name, token in SPECIAL.items()},
+    }
+    return shaken(MODERNBERTS[kind](ModernBertConfig(**{**settings, **changes})))
+
+
 def _roberta_settings(tokenizer: Tokenizer) -> dict[str, Any]:
     """The shape, whose positions begin behind the padding's id, as RoBERTa's do."""
     pad = tokenizer.token_to_id("[PAD]")
@@ -218,6 +277,29 @@ def pegasus(tokenizer: Tokenizer, **changes) -> PegasusForConditionalGeneration:
     return shaken(PegasusForConditionalGeneration(PegasusConfig(**{**settings, **changes})))
 
 
+def bart(tokenizer: Tokenizer, **changes) -> BartForConditionalGeneration:
+    torch.manual_seed(0)
+    end = tokenizer.token_to_id("<|endoftext|>")
+    settings = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "max_position_embeddings": 24,
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 3,
+        "init_std": STD,
+        "forced_eos_token_id": None,
+        "bos_token_id": None,
+        **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4),
+        **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 48),
+        **dict.fromkeys(("eos_token_id", "pad_token_id", "decoder_start_token_id"), end),
+    }
+    model = BartForConditionalGeneration(BartConfig(**{**settings, **changes}))
+    with torch.no_grad():
+        for side in (model.model.encoder, model.model.decoder):
+            side.embed_positions.weight[:2] = 0  # which no token has
+    return shaken(model)
+
+
 def save(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path, target: Tokenizer | None = None) -> Path:
     """The folder that HuggingFace's own ``save_pretrained`` writes."""
     model.save_pretrained(folder)
@@ -247,8 +329,14 @@ def network(case: str, folder: Path) -> PreTrainedModel:
     elif kind == "roberta-prelayernorm":
         model = prenorm(WORDPIECE, detail, **(LABELS if detail == "classifier" else {}))
         save(model, WORDPIECE, folder)
+    elif kind in ENCODERS:
+        model = ENCODERS[kind](WORDPIECE, detail, **(LABELS if detail == "classifier" else {}))
+        save(model, WORDPIECE, folder)
     elif kind == "pegasus":
         model = pegasus(BPE)
+        save(model, BPE, folder)
+    elif kind == "bart":
+        model = bart(BPE, scale_embedding=detail == "scaled")
         save(model, BPE, folder)
     elif kind == "longformer":
         model = longformer(WORDPIECE, detail)
@@ -271,6 +359,7 @@ DECODER_CHANGES = {
     "qwen3: windows": {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
 }
 LABELS = {"id2label": {0: "no", 1: "perhaps", 2: "yes"}, "label2id": {"no": 0, "perhaps": 1, "yes": 2}}
+ENCODERS = {"roberta": roberta, "distilbert": distilbert, "modernbert": modernbert}
 CASES = [
     *(f"gpt2: {name}" for name in GPT2),
     "gpt_neox: tied",
@@ -278,11 +367,16 @@ CASES = [
     *DECODER_CHANGES,
     *(f"bert: {name}" for name in BERTS),
     *(f"roberta-prelayernorm: {name}" for name in PRENORM),
+    *(f"roberta: {name}" for name in ROBERTAS),
+    *(f"distilbert: {name}" for name in DISTILBERTS),
+    *(f"modernbert: {name}" for name in MODERNBERTS),
     "longformer: masked words",
     "longformer: encoder",
     "marian: shared",
     "marian: separate",
     "pegasus",
+    "bart: scaled",
+    "bart: unscaled",
 ]
 
 
@@ -296,14 +390,14 @@ def inputs(model: nn.Module, rows: int = 3, width: int = 20) -> dict[str, torch.
         "attention_mask": attention_mask,
     }
     kind = model.config.model_type
-    if kind in ("longformer", "roberta-prelayernorm"):  # positions are counted by which ids are padding
+    if kind in ("longformer", "roberta", "roberta-prelayernorm"):  # positions are counted by which ids are padding
         pad = model.config.pad_token_id
         batch["input_ids"] = batch["input_ids"].masked_fill(batch["input_ids"] == pad, pad + 1)
     if kind == "longformer":
         batch["global_attention_mask"] = (torch.arange(width) % torch.tensor([[7], [99], [99]])[:rows] == 0).long()
-    if kind in ("bert", "longformer", "roberta-prelayernorm"):
+    if getattr(model.config, "type_vocab_size", 0) > 1:
         batch["token_type_ids"] = (torch.arange(width) > torch.tensor([[11], [5], [1]])[:rows]).long()
-    if kind in ("marian", "pegasus"):
+    if kind in ("marian", "pegasus", "bart"):
         size = getattr(model.config, "decoder_vocab_size", None) or size
         batch["decoder_input_ids"] = torch.randint(size, (rows, width - 3), generator=generator)
     return batch

@@ -12,7 +12,7 @@ from src.encoder import Pooling, load_encoder
 from src.errors import InputError
 from src.extras.huggingface.exporting import export
 from src.extras.huggingface.importing import import_folder
-from tests.extras.huggingface.networks import bert, prenorm
+from tests.extras.huggingface.networks import bert, distilbert, modernbert, prenorm, roberta
 from tests.random_networks import TEXT, WORDPIECE, checkpoint_of
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
@@ -20,7 +20,13 @@ sentence_transformers = pytest.importorskip("sentence_transformers")
 WORDS = TEXT[0].split()
 TEXTS = [" ".join(WORDS[i : i + 1 + 2 * i]) for i in range(6)] + ["", " ".join(WORDS * 9)]
 SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
-NETWORKS = {"bert": bert, "prenorm": prenorm}
+NETWORKS = {
+    "bert": bert,
+    "prenorm": prenorm,
+    "roberta": roberta,
+    "distilbert": distilbert,
+    "modernbert": modernbert,
+}
 
 
 def saved(folder, network="bert", pooling="mean", normalize=False, length=24, **settings):
@@ -55,7 +61,15 @@ def reads(folder):
 
 @pytest.mark.parametrize(
     ("network", "pooling", "normalize", "length"),
-    [("bert", "mean", True, 24), ("bert", "cls", False, 8), ("bert", "max", True, 24), ("prenorm", "cls", True, 12)],
+    [
+        ("bert", "mean", True, 24),
+        ("bert", "cls", False, 8),
+        ("bert", "max", True, 24),
+        ("prenorm", "cls", True, 12),
+        ("roberta", "mean", True, 24),
+        ("distilbert", "mean", False, 12),
+        ("modernbert", "cls", True, 24),
+    ],
 )
 def test_vectors_are_those_of_sentence_transformers_in_and_out(tmp_path, network, pooling, normalize, length):
     theirs = saved(tmp_path, network, pooling, normalize, length)

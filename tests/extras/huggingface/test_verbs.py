@@ -16,7 +16,7 @@ from src.extras.huggingface import plan
 from src.models import BERTConfig, GPTConfig, LongformerConfig, TransformerConfig
 from src.nn import BlockConfig
 from tests.extras.huggingface.networks import network
-from tests.random_networks import checkpoint_of
+from tests.random_networks import AS_BART, checkpoint_of
 from tests.reliability.runs import checkpoints, config
 
 
@@ -174,6 +174,7 @@ def test_a_name_that_nobody_can_fetch(run, tmp_path, monkeypatch):
 
 
 SHAPE = {"max_seq_len": 24, "d_model": 32, "n_heads": 4}
+ROTARY = {"norm": "pre", "positions": "rotary", "gated": True, "activation": "gelu"}
 NOT_THERE = {
     "no activation 'elu'": ("gpt", {"activation": "elu"}),
     "no activation 'swiglu'": ("gpt", {"activation": "swiglu"}),
@@ -192,6 +193,22 @@ NOT_THERE = {
     "gpt2 has only logit_softcap None: a network with 30.0": ("gpt", {"logit_softcap": 30.0}),
     "gpt_neox has only n_kv_heads None: a network with 2": ("gpt", {"positions": "rotary", "n_kv_heads": 2}),
     "bert has only bias True: a network with False": ("bert", {"bias": False}),
+    "modernbert has only first_norm False: a network with True": ("bert", {**ROTARY, "n_segments": 0}),
+    "modernbert has only n_segments 0: a network with 2": ("bert", {**ROTARY, "first_norm": False}),
+    "modernbert has only gated True: a network with False": ("bert", {**ROTARY, "gated": False}),
+    "modernbert has one window for all blocks: a network with [2, 4]": (
+        "bert",
+        {**ROTARY, "first_norm": False, "n_segments": 0, "window": [2, 4]},
+    ),
+    "distilbert has only norm_eps 1e-12: a network with 1e-05": ("bert", {"n_segments": 0, "norm_eps": 1e-5}),
+    "bert has segments: a network with n_segments 0": ("bert_classifier", {"n_segments": 0}),
+    "roberta-prelayernorm has segments: a network with": (
+        "bert",
+        {"norm": "pre", "n_segments": 0, "activation": "gelu"},
+    ),
+    "marian has only scale_embeddings True: a network with False": ("transformer", {"scale_embeddings": False}),
+    "bart has only tie_embeddings True: a network with False": ("transformer", AS_BART),
+    "bart has only positions 'learned': a network with 'sinusoidal'": ("transformer tied", {"embedding_norm": True}),
     "no window of 0": ("longformer", {"window": 0}),
 }
 
@@ -298,6 +315,7 @@ def test_the_shapes_here_have_the_fields_that_are_exported():
     gpt = {"n_layers", "tie_embeddings", "init", "logit_softcap", "mup_width"}
     bert = {"n_layers", "n_segments", "init_std"}
     transformer = {"source_vocab_size", "n_encoder_layers", "n_decoder_layers", "tie_embeddings"}
+    transformer |= {"scale_embeddings", "embedding_norm", "shared_positions"}
     assert set(GPTConfig.__dataclass_fields__) == known | gpt
     assert set(BERTConfig.__dataclass_fields__) == known | bert
     assert set(LongformerConfig.__dataclass_fields__) == known | bert | {"global_tokens"}

@@ -13,6 +13,7 @@ from src.encoder import load_encoder
 from src.extras.retrieval.searcher import load_reranker
 from src.tokenization import train_wordpiece
 from tests.extras.retrieval.conftest import NOUNS, TEXT, write_checkpoint
+from tests.random_networks import MODERN
 
 export = pytest.importorskip("src.extras.huggingface.exporting").export
 import_folder = pytest.importorskip("src.extras.huggingface.importing").import_folder
@@ -47,6 +48,24 @@ def test_vectors_are_those_of_huggingface_out_and_in(retriever, tmp_path):
     torch.testing.assert_close(found, their_vectors(tmp_path / "hf", TEXTS), atol=1e-5, rtol=0)
     content, _, _ = import_folder(tmp_path / "hf", "a retriever")
     save_checkpoint(content, tmp_path / "again.ckpt")
+    torch.testing.assert_close(torch.from_numpy(load_encoder(tmp_path / "again.ckpt").vectors(TEXTS)), found)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "shape"),
+    [("roberta", {"n_segments": 1}), ("distilbert", {"n_segments": 0}), ("modernbert", MODERN)],
+    ids=str,
+)
+def test_an_encoder_of_any_format_gives_its_vectors(tmp_path, model_type, shape):
+    content = read_checkpoint(write_checkpoint(tmp_path / "bert.ckpt", **shape))
+    weights = content["state_dict"].items()
+    encoder = {name: t for name, t in weights if name.startswith("model.encoder.") and "pooler" not in name}
+    content |= {"architecture": "bi_encoder", "state_dict": encoder}
+    save_checkpoint(content, tmp_path / "x.ckpt")
+    assert export(content, tmp_path / "hf").config["model_type"] == model_type
+    found = torch.from_numpy(load_encoder(tmp_path / "x.ckpt").vectors(TEXTS))
+    torch.testing.assert_close(found, their_vectors(tmp_path / "hf", TEXTS), atol=1e-5, rtol=0)
+    save_checkpoint(import_folder(tmp_path / "hf", "a retriever").content, tmp_path / "again.ckpt")
     torch.testing.assert_close(torch.from_numpy(load_encoder(tmp_path / "again.ckpt").vectors(TEXTS)), found)
 
 
