@@ -72,7 +72,7 @@ class BERTModule(Task):
 
     def summed_losses(self, outputs: BERTOutput, batch: Batch) -> dict[str, Tensor]:
         losses = {"mlm_loss": outputs.masked_words}
-        if "nsp" in self.objectives:
+        if "nsp" in self.objectives and outputs.next_sentence is not None:
             losses["nsp_loss"] = _nats(outputs.next_sentence, batch["next_sentence_label"])
         return losses
 
@@ -100,7 +100,7 @@ class BERTModule(Task):
 
     def update_metrics(self, outputs: BERTOutput, batch: Batch) -> None:
         predictions = {"mlm": (outputs.masked_words, masked_labels(batch))}
-        if "nsp" in self.objectives:
+        if "nsp" in self.objectives and outputs.next_sentence is not None:
             predictions["nsp"] = (outputs.next_sentence, batch["next_sentence_label"])
         for name, (logits, labels) in predictions.items():
             update_mean(getattr(self, f"{name}_loss"), _nats(logits, labels), (labels != -100).sum())

@@ -100,10 +100,9 @@ class HuggingFaceTraining:
     """
 
     def __init__(self, trainer: L.Trainer, task: Task, batch: Batch, warmup: int, steps: int) -> None:
-        if "documents" in batch:
-            raise InputError(
-                "--against transformers: it reads a row as one document: set --data.separate_documents false"
-            )
+        for name, option in (("documents", "separate_documents"), ("document_starts", "unpadded")):
+            if name in batch:
+                raise InputError(f"--against transformers: it reads a row as one document: set --data.{option} false")
         self.model: Any = counterpart(task)
         self.task, self.warmup, self.steps = task, warmup, steps
         self.accumulate = trainer.accumulate_grad_batches
