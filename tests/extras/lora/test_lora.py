@@ -105,7 +105,8 @@ def base(run, config, tmp_path) -> Path:
 
 def lora(config: Path, base: Path, *more: object) -> list[object]:
     over = ["--config", "configs/extras/lora/lora.yaml", "--experiment", "lora", "--model.pretrained", base]
-    return ["fit", "--config", config, *over, "--model.optimizer.lr", 0.02, *more]
+    constant = ["--model.schedule", "Constant"]  # whose rate does not depend on how long a run is to be
+    return ["fit", "--config", config, *over, *constant, "--model.optimizer.lr", 0.02, *more]
 
 
 def test_a_gpt_is_adapted_resumed_and_used(run, config, base, tmp_path):
@@ -118,8 +119,7 @@ def test_a_gpt_is_adapted_resumed_and_used(run, config, base, tmp_path):
     adapters = [name for name in saved["state_dict"] if name.endswith(PARTS[:2])]
     assert all(torch.equal(weight, saved["state_dict"][name]) for name, weight in frozen.items())
     assert len(saved["optimizer_states"][0]["state"]) == len(adapters)
-    train = losses(folder)
-    assert train[-1] < train[0]
+    assert losses(folder, "val/loss")[-1] < losses(base.parents[1], "val/loss")[-1]
 
     # whoever reads it has the merged weights, and computes what the run did
     _, out, err = run("validate", "--ckpt_path", path)
@@ -137,6 +137,19 @@ def test_a_gpt_is_adapted_resumed_and_used(run, config, base, tmp_path):
         assert torch.equal(weight, resumed["state_dict"][name]), name
     status, _, err = run(*lora(config, base, "--ckpt_path", path, "--trainer.callbacks", '[{"class_path": "LoRA"}]'))
     assert status == 2
+
+
+def test_a_rollback_takes_the_adapters_from_the_checkpoint(run, config, base, tmp_path):
+    """And the weights beside them as they were, not merged."""
+    poison = {"class_path": "tests.reliability.probes.Poison", "init_args": {"where": "loss", "steps": [8]}}
+    callbacks = json.dumps([{"class_path": "LoRA"}, poison])
+    more = [f"--trainer.callbacks={callbacks}", "--allow_class_paths", "tests", "--guard.on_fault", "rollback"]
+    status, out, err = run("fit", "--config", config, "--model.pretrained", base, "--experiment", "rolled", *more)
+    assert status == 0, err
+    assert "back to the weights of step 6" in out
+    saved = torch.load(tmp_path / "logs/rolled/version_0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(saved[name], weight) for name, weight in read_checkpoint(base)["state_dict"].items())
+    assert any(saved[name].any() for name in saved if name.endswith("lora_B.weight"))
 
 
 def test_an_adapter_is_taken_out_and_merged(run, config, base, tmp_path):
@@ -239,7 +252,7 @@ def test_a_strategy_that_cannot_be_is_refused_in_a_line(run, config, more, messa
 def test_an_adapter_without_this_extra_is_refused_in_a_line(run, config, base, tmp_path, monkeypatch):
     assert run(*lora(config, base, "--trainer.max_steps", 1))[0] == 0
     monkeypatch.setattr("src.checkpoint.parts", lambda name: iter(()))
-    with pytest.raises(InputError, match=r"lora_A.weight, which its network does not have"):
+    with pytest.raises(InputError, match=r"\.attention\.\w+, which its network does not have"):
         read_checkpoint(tmp_path / "logs/lora/version_0/checkpoints/last.ckpt")
 
 
