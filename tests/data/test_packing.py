@@ -88,7 +88,7 @@ def test_a_text_shorter_than_a_block_is_refused_with_both_numbers(seed):
 def packed(tmp_path: Path, tokenizer: Tokenizer, texts) -> tuple[list[int], dict[str, int], np.dtype]:
     """What is on the disk, the counts, and the type of the ids."""
     pieces = [Piece(text, True) for text in texts]
-    counts = pack(MeasuredTokenizer(tokenizer, "here"), pieces, 0, tmp_path, "train")
+    counts = pack(MeasuredTokenizer(tokenizer, "here"), pieces, [0], tmp_path, "train")
     ids = np.load(tmp_path / "train.npy")
     return ids.tolist(), counts, ids.dtype
 

@@ -35,7 +35,7 @@ def rows(documents: list[str], shards: int = 1) -> IterableDataset:
 
 def stream(documents=DOCUMENTS, shards: int = 1, **options) -> StreamedBlocks:
     documents = documents if isinstance(documents, DocumentStream) else DocumentStream(rows(documents, shards))
-    return StreamedBlocks(documents, TOKENIZER, 0, 8, 3, **options)
+    return StreamedBlocks(documents, TOKENIZER, [0], 8, 3, **options)
 
 
 def numbered(n: int) -> list[str]:

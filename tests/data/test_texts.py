@@ -37,7 +37,7 @@ def test_the_tokens_of_the_pieces_are_those_of_the_whole(tokenizer):
     assert len(pieces) > 40
     assert "".join(piece.text for piece in pieces) == TEXT
     assert [piece.is_last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
-    joined = [i for _, ids in encode(MeasuredTokenizer(tokenizer, "it"), pieces, 0) for i in ids]
+    joined = [i for _, ids in encode(MeasuredTokenizer(tokenizer, "it"), pieces, [0]) for i in ids]
     assert joined == [*tokenizer.encode(TEXT, add_special_tokens=False).ids, 0]
 
 
