@@ -120,7 +120,7 @@ class TransformerModule(Task):
         assert isinstance(self._unsharded, Transformer)
         sources = (self._unsharded, batch["input_ids"], batch["attention_mask"])
         data = self.data
-        special = {"start_id": data.start_id, "end_id": data.end_id, "first_id": data.first_id}
+        special: dict[str, Any] = {"start_id": data.start_id, "end_id": data.end_id, "first_id": data.first_id}
         if beam == 1:
             ids = greedy_search(*sources, **special)
         else:

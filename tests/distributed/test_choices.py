@@ -11,6 +11,7 @@ CHOICES = {
     "bert": {"norm": "pre", "first_norm": False, "gated": True, "positions": "rotary", "norm_type": "rms_plain"},
     "transformer": {"norm": "pre", "norm_type": "rms", "qk_norm": True, "positions": "learned", "bias": False},
 }
+CHOICES["transformer"] |= {"shared_positions": False, "embedding_norm": True, "scale_embeddings": False}  # as BART
 CHOICES["gpt"] |= {
     "value_residual": True,
     "parallel": True,

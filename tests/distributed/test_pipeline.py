@@ -24,6 +24,7 @@ from src.models import (
 )
 from src.models.network import run
 from tests.distributed.jobs import HALFWAY, fit, losses, run_job, write_config
+from tests.random_networks import AS_BART
 from tests.reversing import reversing
 
 SHAPE = {"max_seq_len": 16, "d_model": 16, "n_heads": 2, "dropout": 0.0, "vocab_size": 40}
@@ -38,6 +39,9 @@ NETWORKS = {
     "transformer": lambda norm, tie: Transformer(
         TransformerConfig(**SHAPE, n_encoder_layers=2, n_decoder_layers=2, norm=norm, tie_embeddings=tie)
     ),
+    "transformer as BART": lambda norm, tie: Transformer(
+        TransformerConfig(**SHAPE, n_encoder_layers=2, n_decoder_layers=2, norm=norm, tie_embeddings=tie, **AS_BART)
+    ),
 }
 
 
@@ -49,7 +53,7 @@ def inputs_of(kind):
         return {"input_ids": ids}
     if kind == "rotary":
         return {"input_ids": ids, "documents": (torch.arange(9) > 4).long().expand(3, -1)}
-    if kind == "transformer":
+    if kind.startswith("transformer"):
         return {"input_ids": ids, "decoder_input_ids": ids[:, :5], "attention_mask": mask}
     segments = (torch.arange(9) > 3).long().expand(3, -1)
     inputs = {"input_ids": ids, "token_type_ids": segments, "attention_mask": mask}

@@ -41,7 +41,7 @@ class LongformerAdapter(RobertaPositions):
         sides = [window // 2 for window in list_setting(theirs, "attention_window", int) or [512]]
         return {**super().read_fields(theirs, tensors), "window": sides[0] if len(set(sides)) == 1 else sides}
 
-    def check(self, config: LongformerConfig) -> None:
+    def check(self, config: LongformerConfig) -> None:  # type: ignore[override]
         super().check(config)
         if 0 in self._sides(config):
             raise InputError("HuggingFace's longformer has no window of 0: the network cannot be exported")

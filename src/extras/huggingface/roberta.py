@@ -79,7 +79,7 @@ class RobertaClassifierAdapter(Roberta, BERTClassifierAdapter):
     """With a classifier, whose first layer is the pooler here."""
 
     classes = {"RobertaForSequenceClassification": ("AutoModelForSequenceClassification", "text-classification")}
-    head: ClassVar[tuple[str, str]] = ("classifier.dense", "classifier.out_proj")
+    head = ("classifier.dense", "classifier.out_proj")
 
 
 class RobertaBiEncoderAdapter(Roberta, BiEncoderAdapter):

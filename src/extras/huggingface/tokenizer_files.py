@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from src.errors import InputError
 from src.extras.huggingface.json_files import list_setting, read_json, setting, token_setting, write_json
 from src.files import check_file
-from src.tokenization import END_OF_TEXT, load_tokenizer, require_token
+from src.tokenization import BERT_SPELLINGS, END_OF_TEXT, load_tokenizer, require_token
 
 Settings = dict[str, Any]
 
@@ -17,12 +17,14 @@ SENTENCEPIECE = ("*.spm", "tokenizer.model")
 
 
 def read_tokenizer(folder: Path, model_type: str) -> Tokenizer:
-    """Read the tokenizer of a folder: its ``tokenizer.json``, or GPT-2's or BERT's older files."""
+    """Read the tokenizer of a folder: its ``tokenizer.json``, or the older files of GPT-2, RoBERTa, BART or a BERT."""
     if (folder / "tokenizer.json").is_file():
         return load_tokenizer(str(folder / "tokenizer.json"))
     settings = read_json(folder / SETTINGS)
     if model_type == "gpt2" and (folder / "merges.txt").is_file():
         tokenizer = _from_merges(folder, settings)
+    elif model_type in ("roberta", "bart") and (folder / "merges.txt").is_file():
+        tokenizer = _between_robertas_tokens(_from_merges(folder, settings), folder)
     elif model_type in ("bert", "distilbert") and (folder / "vocab.txt").is_file():
         tokenizer = _from_vocabulary(folder, settings)
     elif found := next((name for name in SENTENCEPIECE if any(folder.glob(name))), None):
@@ -55,6 +57,18 @@ def _from_merges(folder: Path, settings: Settings) -> Tokenizer:
     end = special_token(folder, "eos_token") or END_OF_TEXT
     if tokenizer.token_to_id(end) is not None:
         tokenizer.add_special_tokens([end])
+    return tokenizer
+
+
+def _between_robertas_tokens(tokenizer: Tokenizer, folder: Path) -> Tokenizer:
+    """Mark RoBERTa's special tokens, to write ``<s> A </s>`` and ``<s> A </s></s> B </s>``."""
+    special = {name: special_token(folder, name) or token for name, (_, token) in BERT_SPELLINGS.items()}
+    ids = {name: tokenizer.token_to_id(token) for name, token in special.items()}
+    if missing := [special[name] for name, i in ids.items() if i is None]:
+        raise InputError(f"{folder / 'vocab.json'} has no {missing[0]}: it is no vocabulary of a RoBERTa")
+    tokenizer.add_special_tokens(list(special.values()))
+    sep, cls = ((special[name], ids[name]) for name in ("sep_token", "cls_token"))
+    tokenizer.post_processor = processors.RobertaProcessing(sep, cls)
     return tokenizer
 
 

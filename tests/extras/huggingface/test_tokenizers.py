@@ -7,11 +7,13 @@ import pytest
 import transformers
 from gensim.test.utils import datapath
 
+from src.errors import InputError
 from src.extras.huggingface.exporting import export
 from src.extras.huggingface.importing import import_folder
 from src.extras.huggingface.tokenizer_files import read_tokenizer
 from src.tokenization import END_OF_TEXT, bert_tokens, train_bpe, train_unigram, train_wordpiece
 from tests.extras.huggingface.networks import bert, gpt2, marian, save
+from tests.extras.huggingface.published_tokenizers import roberta_tokenizer
 from tests.random_networks import checkpoint_of
 
 
@@ -73,6 +75,22 @@ def test_older_files_of_gpt2(sentences, tmp_path):
     theirs = transformers.GPT2Tokenizer.from_pretrained(tmp_path)
     read = read_tokenizer(tmp_path, "gpt2")
     assert [read.encode(s).ids for s in sentences] == [theirs(s).input_ids for s in sentences]
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "bart"])
+def test_older_files_of_roberta_and_bart(sentences, tmp_path, model_type):
+    roberta_tokenizer().model.save(str(tmp_path))
+    theirs = transformers.RobertaTokenizer.from_pretrained(tmp_path)
+    read = read_tokenizer(tmp_path, model_type)
+    assert [read.encode(s).ids for s in sentences] == [theirs(s).input_ids for s in sentences]
+    assert read.encode(*sentences[:2]).ids == theirs(*sentences[:2]).input_ids
+    assert read.token_to_id("<mask>") in read.encode("the <mask> sat").ids
+
+
+def test_a_vocabulary_without_robertas_tokens_is_refused(sentences, tmp_path):
+    train_bpe(sentences[:20], 300).model.save(str(tmp_path))
+    with pytest.raises(InputError, match=r"vocab\.json has no <pad>: it is no vocabulary of a RoBERTa"):
+        read_tokenizer(tmp_path, "roberta")
 
 
 def test_older_files_of_bert(sentences, tmp_path):
