@@ -70,7 +70,10 @@ class Optimization(L.LightningModule):
                 f"{type(self.schedule).__name__} falls to its end at the last step, and neither trainer.max_steps nor "
                 "trainer.max_epochs says which one that is: set one of them, or take the schedule Constant"
             )
-        optimizer = self.make_optimizer(parameter_groups(self.model))
+        groups = parameter_groups(self.model)
+        if not groups:
+            raise InputError("a stage of the pipeline is frozen whole: freeze fewer, or choose another strategy")
+        optimizer = self.make_optimizer(groups)
         scale_rates(optimizer)
         self._configured = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         self._scheduler = LambdaLR(optimizer, partial(self._factor, total_steps=steps))

@@ -63,7 +63,8 @@ def merge_adapter(checkpoint: dict[str, Any], path: Path, folder: Path) -> None:
     settings, (tensors, base) = _settings(folder), _tensors(folder)
     state = checkpoint["state_dict"]
     scaling = settings["lora_alpha"] / settings["r"] ** (0.5 if settings.get("use_rslora") else 1)
-    adapter, others = {}, {}
+    adapter: dict[str, Tensor] = {}
+    others: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         own = OURS + name.removeprefix(THEIRS)
         layer = next((own.removesuffix(f".{part}") for part in PARTS[:2] if own.endswith(f".{part}")), None)
@@ -90,7 +91,7 @@ def fingerprint(weights: dict[str, Tensor], without: Iterable[str]) -> str:
     crc = 0
     for name in sorted(weights.keys() - set(without)):
         if name.startswith(OURS):
-            crc = zlib.crc32(weights[name].contiguous().flatten().view(torch.uint8).numpy(), crc)
+            crc = zlib.crc32(weights[name].contiguous().flatten().view(torch.uint8).numpy().tobytes(), crc)
     return f"{crc:08x}"
 
 

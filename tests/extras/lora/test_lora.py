@@ -135,8 +135,19 @@ def test_a_gpt_is_adapted_resumed_and_used(run, config, base, tmp_path):
     resumed = torch.load(tmp_path / "logs/cut/version_0/checkpoints/last.ckpt", weights_only=True)
     for name, weight in saved["state_dict"].items():
         assert torch.equal(weight, resumed["state_dict"][name]), name
-    status, _, err = run(*lora(config, base, "--ckpt_path", path, "--trainer.callbacks", '[{"class_path": "LoRA"}]'))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"rank": 4}, "trained 128 numbers of blocks.0."), ({"alpha": 8}, "has alpha 16, not 8")]
+)
+def test_going_on_with_another_adapter_is_refused_in_a_line(run, config, base, tmp_path, settings, message):
+    assert run(*lora(config, base, "--trainer.max_steps", 1))[0] == 0
+    path = tmp_path / "logs/lora/version_0/checkpoints/last.ckpt"
+    callbacks = json.dumps([{"class_path": "LoRA", "init_args": settings}])
+    status, _, err = run(*lora(config, base, "--ckpt_path", path, f"--trainer.callbacks={callbacks}"))
     assert status == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
 
 
 def test_a_rollback_takes_the_adapters_from_the_checkpoint(run, config, base, tmp_path):
