@@ -222,9 +222,8 @@ def _check_network(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def _check_names(checkpoint: dict[str, Any], path: Path) -> None:
-    known = network_names(checkpoint)
-    for name in checkpoint["state_dict"]:
-        if name.startswith("model.") and name not in known:
+    for name in sorted(checkpoint["state_dict"].keys() - network_names(checkpoint)):
+        if name.startswith("model."):
             what = f"{name.removeprefix('model.')}, which its network does not have"
             raise InputError(f"checkpoint {path} has weights of {what}: an extra that is not here may have added them")
 

@@ -10,9 +10,10 @@ from typing import ClassVar
 import torch
 from tokenizers import Tokenizer
 
-from src.extras.huggingface.adapter import Adapter, Exported, Imported, Match, Settings, Tensors, layer
+from src.extras.huggingface.adapter import Adapter, Exported, Imported, Settings
 from src.extras.huggingface.json_files import read_json, setting
 from src.extras.huggingface.marian import FINAL_BIAS, PAIRS, PENALTY, MarianAdapter
+from src.extras.huggingface.matches import Match, Tensors, layer
 from src.extras.huggingface.tokenizer_files import special_token, token_of, with_end
 from src.models import TransformerConfig
 from src.tokenization import require_token

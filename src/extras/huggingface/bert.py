@@ -10,8 +10,9 @@ from tokenizers import Tokenizer
 
 from src.encoder import Pooling
 from src.errors import InputError
-from src.extras.huggingface.adapter import Adapter, Exported, Match, Settings, Tensors, head_by_head, layer, prelu
+from src.extras.huggingface.adapter import Adapter, Exported, Settings
 from src.extras.huggingface.json_files import setting
+from src.extras.huggingface.matches import Match, Tensors, head_by_head, layer, prelu
 from src.extras.huggingface.sentence_encoder import NO_ACTIVATION
 from src.extras.huggingface.tokenizer_files import with_bert_template, write_tokenizer
 from src.models import BERTClassifierConfig, BERTConfig

@@ -4,8 +4,9 @@
 
 from typing import ClassVar
 
-from src.extras.huggingface.adapter import Settings, Tensors
+from src.extras.huggingface.adapter import Settings
 from src.extras.huggingface.bert import BERTAdapter, BiEncoderAdapter, MaskedWordsAdapter
+from src.extras.huggingface.matches import Tensors
 from src.models import BERTConfig
 
 

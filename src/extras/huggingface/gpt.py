@@ -5,7 +5,8 @@ from typing import ClassVar
 
 from tokenizers import Tokenizer
 
-from src.extras.huggingface.adapter import Adapter, Match, Settings
+from src.extras.huggingface.adapter import Adapter, Settings
+from src.extras.huggingface.matches import Match
 from src.extras.huggingface.tokenizer_files import end_token, special_token, write_tokenizer
 from src.models import GPTConfig
 from src.tokenization import require_token, start_ids, vocabulary_size

@@ -5,8 +5,9 @@
 import re
 from typing import ClassVar
 
-from src.extras.huggingface.adapter import Exported, Match, Settings, Tensors, head_by_head, layer, prelu
+from src.extras.huggingface.adapter import Exported, Settings
 from src.extras.huggingface.gpt import GPTAdapter
+from src.extras.huggingface.matches import Match, Tensors, head_by_head, layer, prelu
 from src.models import GPTConfig
 
 NO_BIASES = "\nThe network was trained without biases, which HuggingFace's has: here they are zeros.\n"

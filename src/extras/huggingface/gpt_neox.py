@@ -5,9 +5,10 @@
 import re
 
 from src.errors import InputError
-from src.extras.huggingface.adapter import Match, Settings, Tensors, layer, prelu
+from src.extras.huggingface.adapter import Settings
 from src.extras.huggingface.gpt2 import GPT2Adapter
 from src.extras.huggingface.json_files import setting
+from src.extras.huggingface.matches import Match, Tensors, layer, prelu
 from src.models import GPTConfig
 
 ROTATED, BASE = 1.0, 10000.0  # the fraction of a head that is rotated, and the base of its angles

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from src.errors import InputError
-from src.extras.huggingface.adapter import Match, Settings, Tensors, layer, prelu
+from src.extras.huggingface.adapter import Settings
 from src.extras.huggingface.gpt import GPTAdapter
 from src.extras.huggingface.json_files import list_setting, setting, shown
+from src.extras.huggingface.matches import Match, Tensors, layer, prelu
 from src.extras.huggingface.rope import check_rope, read_rope, write_rope
 from src.models import GPTConfig
 

@@ -5,8 +5,9 @@
 import re
 
 from src.errors import InputError
-from src.extras.huggingface.adapter import Match, Settings, Tensors, head_by_head, layer
+from src.extras.huggingface.adapter import Settings
 from src.extras.huggingface.json_files import list_setting
+from src.extras.huggingface.matches import Match, Tensors, head_by_head, layer
 from src.extras.huggingface.roberta import RobertaPositions
 from src.models import LongformerConfig
 

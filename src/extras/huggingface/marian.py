@@ -12,19 +12,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from src.errors import InputError
-from src.extras.huggingface.adapter import (
-    Adapter,
-    Exported,
-    Imported,
-    Match,
-    Settings,
-    Tensors,
-    head_by_head,
-    layer,
-    prelu,
-)
+from src.extras.huggingface.adapter import Adapter, Exported, Imported, Settings
 from src.extras.huggingface.hub import TARGET_TOKENIZER
 from src.extras.huggingface.json_files import setting
+from src.extras.huggingface.matches import Match, Tensors, head_by_head, layer, prelu
 from src.extras.huggingface.tokenizer_files import token_of, with_end, write_tokenizer
 from src.models import TransformerConfig
 from src.nn import NormPlacement, SinusoidalPositions

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import ClassVar
 
 from src.errors import InputError
-from src.extras.huggingface.adapter import ACTIVATIONS, Adapter, Match, Settings, Tensors, head_by_head, layer, prelu
+from src.extras.huggingface.adapter import ACTIVATIONS, Adapter, Settings
 from src.extras.huggingface.bert import BERTAdapter, BiEncoderAdapter, MaskedWordsAdapter
 from src.extras.huggingface.json_files import list_setting, setting, shown
+from src.extras.huggingface.matches import Match, Tensors, head_by_head, layer, prelu
 from src.models import BERTConfig
 
 BIASES = ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias")

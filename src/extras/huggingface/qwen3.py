@@ -3,9 +3,10 @@
 # ruff: noqa: RUF012 -- the base class declares what is of the class
 
 from src.errors import InputError
-from src.extras.huggingface.adapter import Settings, Tensors
+from src.extras.huggingface.adapter import Settings
 from src.extras.huggingface.json_files import list_setting, setting, shown
 from src.extras.huggingface.llama import FULL, SLIDING, WITH_WINDOWS, LlamaAdapter, is_of_the_family, read_window
+from src.extras.huggingface.matches import Tensors
 from src.models import GPTConfig
 
 

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import torch
 
-from src.extras.huggingface.adapter import Exported, Imported, Settings, Tensors
+from src.extras.huggingface.adapter import Exported, Imported, Settings
 from src.extras.huggingface.bert import BERTAdapter, BERTClassifierAdapter, BiEncoderAdapter, MaskedWordsAdapter
 from src.extras.huggingface.json_files import setting
+from src.extras.huggingface.matches import Tensors
 from src.models import BERTConfig
 
 POSITIONS = "embeddings.position_embeddings.weight"
