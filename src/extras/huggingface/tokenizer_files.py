@@ -63,11 +63,11 @@ def _from_merges(folder: Path, settings: Settings) -> Tokenizer:
 def _between_robertas_tokens(tokenizer: Tokenizer, folder: Path) -> Tokenizer:
     """Mark RoBERTa's special tokens, to write ``<s> A </s>`` and ``<s> A </s></s> B </s>``."""
     special = {name: special_token(folder, name) or token for name, (_, token) in BERT_SPELLINGS.items()}
-    ids = {name: tokenizer.token_to_id(token) for name, token in special.items()}
-    if missing := [special[name] for name, i in ids.items() if i is None]:
+    ids = {token: i for token in special.values() if (i := tokenizer.token_to_id(token)) is not None}
+    if missing := [token for token in special.values() if token not in ids]:
         raise InputError(f"{folder / 'vocab.json'} has no {missing[0]}: it is no vocabulary of a RoBERTa")
     tokenizer.add_special_tokens(list(special.values()))
-    sep, cls = ((special[name], ids[name]) for name in ("sep_token", "cls_token"))
+    sep, cls = ((token, ids[token]) for token in (special["sep_token"], special["cls_token"]))
     tokenizer.post_processor = processors.RobertaProcessing(sep, cls)
     return tokenizer
 
