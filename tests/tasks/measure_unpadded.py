@@ -19,7 +19,7 @@ import lightning as L
 from src.cli import training
 from src.data.unpadding import unpad
 
-PAIRS, WARMUP, STEPS = 3, 1, 6
+PAIRS, WARMUP, STEPS = 3, 1, 6  # optimizer steps
 
 
 class Clock(L.Callback):
