@@ -263,7 +263,7 @@ def test_a_strategy_that_cannot_be_is_refused_in_a_line(run, config, more, messa
 def test_an_adapter_without_this_extra_is_refused_in_a_line(run, config, base, tmp_path, monkeypatch):
     assert run(*lora(config, base, "--trainer.max_steps", 1))[0] == 0
     monkeypatch.setattr("src.checkpoint.parts", lambda name: iter(()))
-    with pytest.raises(InputError, match=r"\.attention\.\w+, which its network does not have"):
+    with pytest.raises(InputError, match=r"blocks\.0\.attention\.[\w.]+, which its network does not have"):
         read_checkpoint(tmp_path / "logs/lora/version_0/checkpoints/last.ckpt")
 
 
