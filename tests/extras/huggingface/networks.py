@@ -14,9 +14,6 @@ from transformers import (
     BertForPreTraining,
     BertForSequenceClassification,
     BertModel,
-    DistilBertConfig,
-    DistilBertForMaskedLM,
-    DistilBertModel,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -30,9 +27,6 @@ from transformers import (
     MarianMTModel,
     MistralConfig,
     MistralForCausalLM,
-    ModernBertConfig,
-    ModernBertForMaskedLM,
-    ModernBertModel,
     PegasusConfig,
     PegasusForConditionalGeneration,
     PreTrainedModel,
@@ -50,6 +44,7 @@ from transformers import (
 )
 
 from src.tokenization import train_bpe
+from tests.extras.huggingface.light_networks import DISTILBERTS, MODERNBERTS, distilbert, modernbert, shaken
 from tests.random_networks import BPE, STD, TEXT, WORDPIECE
 
 BERTS = {
@@ -69,9 +64,6 @@ ROBERTAS = {
     "encoder": RobertaModel,
     "classifier": RobertaForSequenceClassification,
 }
-DISTILBERTS = {"masked words": DistilBertForMaskedLM, "encoder": DistilBertModel}
-MODERNBERTS = {"masked words": ModernBertForMaskedLM, "encoder": ModernBertModel}
-SPECIAL = {"pad": "[PAD]", "bos": "[CLS]", "cls": "[CLS]", "eos": "[SEP]", "sep": "[SEP]"}
 
 
 DECODERS = {
@@ -79,15 +71,6 @@ DECODERS = {
     "mistral": (MistralConfig, MistralForCausalLM),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
 }
-
-
-def shaken(model: PreTrainedModel) -> PreTrainedModel:
-    """The model with biases and norms that are not 0 and 1, which would hide a swap of two of them."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter += torch.randn_like(parameter) / 5
-    return model.eval()
 
 
 def gpt2(tokenizer: Tokenizer, tied: bool = True, **changes) -> GPT2LMHeadModel:
@@ -167,37 +150,6 @@ def roberta(tokenizer: Tokenizer, kind: str = "masked words", **changes) -> PreT
     torch.manual_seed(0)
     config = RobertaConfig(**{**_roberta_settings(tokenizer), "type_vocab_size": 1, **changes})
     return shaken(_without_padding(ROBERTAS[kind](config)))
-
-
-def distilbert(tokenizer: Tokenizer, kind: str = "masked words", **changes) -> PreTrainedModel:
-    torch.manual_seed(0)
-    settings = {
-        "vocab_size": tokenizer.get_vocab_size(),
-        "dim": 32,
-        "n_layers": 2,
-        "n_heads": 4,
-        "hidden_dim": 48,
-        "max_position_embeddings": 24,
-        "initializer_range": STD,
-        "pad_token_id": tokenizer.token_to_id("[PAD]"),
-    }
-    return shaken(DISTILBERTS[kind](DistilBertConfig(**{**settings, **changes})))
-
-
-def modernbert(tokenizer: Tokenizer, kind: str = "masked words", **changes) -> PreTrainedModel:
-    torch.manual_seed(0)
-    settings = {
-        "vocab_size": tokenizer.get_vocab_size(),
-        "hidden_size": 32,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "intermediate_size": 48,
-        "max_position_embeddings": 24,
-        "local_attention": 8,
-        "initializer_range": STD,
-        **{f"{name}_token_id": tokenizer.token_to_id(token) for name, token in SPECIAL.items()},
-    }
-    return shaken(MODERNBERTS[kind](ModernBertConfig(**{**settings, **changes})))
 
 
 def _roberta_settings(tokenizer: Tokenizer) -> dict[str, Any]:
