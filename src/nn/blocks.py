@@ -48,8 +48,8 @@ class Block(nn.Module):
         if cross_attention:
             self.cross_attention = CrossAttention(config)
             self.cross_attention_norm = make_norm(config)
-        d_ff, bias = config.d_ff or 4 * config.d_model, config.bias if config.mlp_bias is None else config.mlp_bias
-        self.feed_forward = FeedForward(config.d_model, d_ff, config.activation, bias, config.gated)
+        d_ff = config.d_ff or 4 * config.d_model
+        self.feed_forward = FeedForward(config.d_model, d_ff, config.activation, config.has_mlp_bias, config.gated)
         if not config.parallel:
             self.feed_forward_norm = make_norm(config)
 

@@ -101,6 +101,11 @@ class BlockConfig:
         """Whether the feed-forward network has a gate."""
         return self.gated or self.activation in GATED
 
+    @property
+    def has_mlp_bias(self) -> bool:
+        """Whether the linear layers of the feed-forward network have a bias."""
+        return self.bias if self.mlp_bias is None else self.mlp_bias
+
     def window_of(self, layer: int) -> int | None:
         """The window of a block; None if it sees all tokens."""
         if self.window_pattern and self.window_pattern[layer % len(self.window_pattern)] == "G":

@@ -31,6 +31,7 @@ ACTIVATIONS = {
     "gelu_tanh": ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast"),
     "relu2": ("relu2",),
 }
+UNGATED = {"swiglu": "swish", "geglu": "gelu"}  # the activation of the gate
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,13 @@ import torch
 from torch import Tensor
 
 from src.errors import InputError
-from src.extras.huggingface.adapter import Settings
+from src.extras.huggingface.adapter import UNGATED, Settings
 from src.extras.huggingface.gpt import GPTAdapter
 from src.extras.huggingface.json_files import list_setting, setting, shown
 from src.extras.huggingface.matches import Match, Tensors, layer, prelu
 from src.extras.huggingface.rope import check_rope, read_rope, write_rope
+from src.extras.huggingface.windows import FULL, SLIDING
 from src.models import GPTConfig
-
-UNGATED = {"swiglu": "swish", "geglu": "gelu"}  # the activation of the gate
-FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 class LlamaAdapter(GPTAdapter):
@@ -100,7 +98,7 @@ class LlamaAdapter(GPTAdapter):
         n_kv_heads, width = config.n_kv_heads or config.n_heads, config.head_width
         sizes = (config.n_heads * width, n_kv_heads * width, n_kv_heads * width)
         rows = group_by_group(sizes, n_kv_heads)
-        bias, mlp_bias = config.bias, _mlp_bias(config)
+        bias, mlp_bias = config.bias, config.has_mlp_bias
         found = self.embeddings(config, "model.embed_tokens.weight", "lm_head.weight")
         found += _weight("final_norm", "model.norm")
         for i in range(config.n_layers):
@@ -190,11 +188,7 @@ def group_by_group(sizes: tuple[int, ...], n_groups: int) -> Tensor:
 def _resolved(config: GPTConfig) -> GPTConfig:
     """Say outright what follows from other fields: gate and biases of the feed-forward network."""
     activation = UNGATED.get(config.activation, config.activation)
-    return replace(config, activation=activation, gated=config.is_gated, mlp_bias=_mlp_bias(config))
-
-
-def _mlp_bias(config: GPTConfig) -> bool:
-    return config.bias if config.mlp_bias is None else config.mlp_bias
+    return replace(config, activation=activation, gated=config.is_gated, mlp_bias=config.has_mlp_bias)
 
 
 def _weight(ours: str, theirs: str) -> list[Match]:

@@ -7,17 +7,16 @@ from dataclasses import replace
 from typing import ClassVar
 
 from src.errors import InputError
-from src.extras.huggingface.adapter import ACTIVATIONS, Adapter, Settings
+from src.extras.huggingface.adapter import ACTIVATIONS, UNGATED, Adapter, Settings
 from src.extras.huggingface.bert import BERTAdapter, BiEncoderAdapter, MaskedWordsAdapter
-from src.extras.huggingface.json_files import list_setting, setting, shown
+from src.extras.huggingface.json_files import setting, shown
 from src.extras.huggingface.matches import Match, Tensors, head_by_head, layer, prelu
+from src.extras.huggingface.windows import FULL, SLIDING, pattern_of, read_kinds, windows_of
 from src.models import BERTConfig
 
 BIASES = ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias")
 HEAD_ACTIVATION = ("classifier_activation", "gelu")
-FULL, SLIDING = "full_attention", "sliding_attention"
 ROPE_BASES = {FULL: ("global_rope_theta", 160_000.0), SLIDING: ("local_rope_theta", 10_000.0)}
-UNGATED = {"swiglu": "swish", "geglu": "gelu"}  # the activation of the gate
 
 
 class ModernBERT(BERTAdapter):
@@ -83,8 +82,7 @@ class ModernBERT(BERTAdapter):
     def write_config(self, config: BERTConfig) -> Settings:
         """With the older keys, too, where the blocks that see all are those that these can say."""
         theirs = super().write_config(_ungated(config))
-        windows = [config.window_of(i) for i in range(config.n_layers)]
-        kinds = [FULL if window is None else SLIDING for window in windows]
+        kinds, windows = windows_of(config, config.n_layers)
         bases = {FULL: config.rope_base, SLIDING: config.rope_local_base or config.rope_base}
         every = next((n for n in range(1, config.n_layers + 1) if _kinds(n, config.n_layers) == kinds), None)
         return {
@@ -93,7 +91,7 @@ class ModernBERT(BERTAdapter):
             **dict.fromkeys(BIASES, config.bias),
             "mlp_dropout": config.dropout,
             "layer_types": kinds,
-            "local_attention": 2 * next((window for window in windows if window is not None), 64),
+            "local_attention": 2 * next(iter(windows), 64),
             "rope_parameters": {kind: {"rope_type": "default", "rope_theta": base} for kind, base in bases.items()},
             **{ROPE_BASES[kind][0]: base for kind, base in bases.items()},
             **({"global_attn_every_n_layers": every} if every else {}),
@@ -172,12 +170,7 @@ def _read_windows(theirs: Settings, n_layers: int) -> Settings:
     every = setting(theirs, "global_attn_every_n_layers", int, 3)
     if every < 1:
         raise InputError(f"config.json has global_attn_every_n_layers {every}: it must be at least 1")
-    kinds = list_setting(theirs, "layer_types", str) or _kinds(every, n_layers)
-    if len(kinds) != n_layers or set(kinds) - {FULL, SLIDING}:
-        raise InputError(
-            f"config.json has layer_types {shown(kinds)}: it must be {FULL} or {SLIDING}, one for each of the "
-            f"{n_layers} blocks"
-        )
+    kinds = read_kinds(theirs, _kinds(every, n_layers))
     if SLIDING not in kinds:
         return {}
     both_sides = setting(theirs, "local_attention", int, 128)
@@ -185,9 +178,7 @@ def _read_windows(theirs: Settings, n_layers: int) -> Settings:
         raise InputError(f"config.json has local_attention {both_sides}: it must be at least 0")
     found = {"window": both_sides // 2, "attention": "sliding_window"}
     if FULL in kinds:
-        pattern = "".join("G" if kind == FULL else "L" for kind in kinds)
-        periods = (pattern[:n] for n in range(1, n_layers + 1))
-        found["window_pattern"] = next(p for p in periods if (p * n_layers)[:n_layers] == pattern)
+        found["window_pattern"] = pattern_of(kinds)
     return found
 
 

@@ -4,9 +4,10 @@
 
 from src.errors import InputError
 from src.extras.huggingface.adapter import Settings
-from src.extras.huggingface.json_files import list_setting, setting, shown
-from src.extras.huggingface.llama import FULL, SLIDING, WITH_WINDOWS, LlamaAdapter, is_of_the_family, read_window
+from src.extras.huggingface.json_files import setting
+from src.extras.huggingface.llama import WITH_WINDOWS, LlamaAdapter, is_of_the_family, read_window
 from src.extras.huggingface.matches import Tensors
+from src.extras.huggingface.windows import FULL, SLIDING, pattern_of, read_kinds, windows_of
 from src.models import GPTConfig
 
 
@@ -40,12 +41,7 @@ class Qwen3Adapter(LlamaAdapter):
         is_used = setting(theirs, "use_sliding_window", bool, False)
         window = read_window(theirs) if is_used else None
         first = setting(theirs, "max_window_layers", int, 28) if window else n_layers
-        kinds = list_setting(theirs, "layer_types", str) or [FULL if i < first else SLIDING for i in range(n_layers)]
-        if len(kinds) != n_layers or set(kinds) - {FULL, SLIDING}:
-            raise InputError(
-                f"config.json has layer_types {shown(kinds)}: there must be {FULL} or {SLIDING} for each of the "
-                f"{n_layers} layers"
-            )
+        kinds = read_kinds(theirs, [FULL if i < first else SLIDING for i in range(n_layers)])
         if SLIDING not in kinds:
             return {}
         if window is None:
@@ -54,13 +50,12 @@ class Qwen3Adapter(LlamaAdapter):
 
     def check(self, config: GPTConfig) -> None:
         super().check(config)
-        if len(set(_windows(config)) - {None}) > 1:
+        if len(windows_of(config, config.n_layers)[1]) > 1:
             raise InputError(f"HuggingFace's qwen3 has one window: a network with {config.window} cannot be exported")
 
     def write_config(self, config: GPTConfig) -> Settings:
-        windows = _windows(config)
-        window = next((window for window in windows if window is not None), None)
-        kinds = [FULL if each is None else SLIDING for each in windows]
+        kinds, windows = windows_of(config, config.n_layers)
+        window = next(iter(windows), None)
         return {
             **super().write_config(config),
             "use_sliding_window": window is not None,
@@ -69,14 +64,3 @@ class Qwen3Adapter(LlamaAdapter):
             # of older versions, which know no layer_types: how many blocks are before the first with a window
             "max_window_layers": kinds.index(SLIDING) if SLIDING in kinds else config.n_layers,
         }
-
-
-def pattern_of(kinds: list[str]) -> str:
-    """Find the shortest ``window_pattern`` that gives, repeated, the kinds of all layers."""
-    letters = "".join("L" if kind == SLIDING else "G" for kind in kinds)
-    n = len(letters)
-    return next(letters[:i] for i in range(1, n + 1) if (letters[:i] * n)[:n] == letters)
-
-
-def _windows(config: GPTConfig) -> list[int | None]:
-    return [config.window_of(layer) for layer in range(config.n_layers)]
