@@ -132,11 +132,9 @@ class MLMModule(BERTModule):
     }
     untrained: tuple[str, ...] = ("encoder.pooler", "next_sentence")
 
-    def build_model(self) -> Any:
-        model = super().build_model()
-        for name in self.untrained:
-            model.get_submodule(name).requires_grad_(False)
-        return model
+    def __init__(self, config: BERTConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        self.freeze_patterns = [*self.freeze_patterns, *(f"{part}.*" for part in self.untrained)]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
