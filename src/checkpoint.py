@@ -316,8 +316,9 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
 
 def without_training(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Keep what a file that no run goes on from needs of a checkpoint."""
-    kept = ("source_tokenizer", "label_names", "modules", "pytorch-lightning_version", "epoch", "global_step")
-    return {key: checkpoint[key] for key in (*REQUIRED_KEYS, *kept) if key in checkpoint}
+    kept = ("source_tokenizer", "label_names", "sentence_encoder", "untrained", "imported_from", "modules")
+    of_lightning = ("pytorch-lightning_version", "epoch", "global_step")  # without which it evaluates no file
+    return {key: checkpoint[key] for key in (*REQUIRED_KEYS, *kept, *of_lightning) if key in checkpoint}
 
 
 def check_compatible(checkpoint: dict[str, Any], architecture: str, config: dict[str, Any], tokenizer: str) -> None:

@@ -53,8 +53,7 @@ def _first_parameter(task: Task, of_gradients: bool) -> Fault | None:
     bad = [name for name, parameter in parameters if not _is_finite(parameter.grad if of_gradients else parameter)]
     if not bad:
         return None
-    with torch.device("meta"):  # the process may hold a part of the network alone
-        names = [name for name, _ in task.build_model().named_parameters(remove_duplicate=False)]
+    names = [name for name, _ in task.meta_model().named_parameters(remove_duplicate=False)]
     if of_gradients:  # a backward pass goes from the last module to the first, and spoils all gradients from there on
         order = max(map(names.index, bad))
         what = f"the outputs are finite: the first gradient that is not is that of {names[order]}"

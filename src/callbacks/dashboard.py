@@ -1,7 +1,6 @@
 """What TensorBoard shows of a run from its start: the layout of its charts, and a table of the network."""
 
 import lightning as L
-import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import nn
 
@@ -79,8 +78,7 @@ class Dashboard(L.Callback):
                 lines = baseline_tags(tags, baselines_of(trainer))
                 self.lines |= lines
                 charts[section][chart] = ["Multiline", [f"^{tag}$" for tag in (*tags, *lines)]]
-        with torch.device("meta"):  # this process may hold only a shard of the network
-            network = network_table(pl_module.build_model())
+        network = network_table(pl_module.meta_model())
         for writer in tensorboards(trainer):
             writer.add_custom_scalars(charts)
             writer.add_text("network", network, 0)

@@ -13,6 +13,7 @@ from src.callbacks.text_examples import TextSamples
 from src.data import Baselines
 from src.discovery import parts
 from src.tasks import Task
+from src.tasks.trained import trained_sizes
 
 # the metrics in which a network that has learnt anything beats the baselines -> whether lower is better
 DECISIVE = {"perplexity": True, "mlm_perplexity": True, "nsp_accuracy": False, "accuracy": False, "bleu": False}
@@ -40,7 +41,8 @@ class RunSummary(L.Callback):
         data = pl_module.data
         accumulate = trainer.accumulate_grad_batches
         table = _table("Plan")
-        n, trained = pl_module.n_parameters(), sum(pl_module.trained_sizes().values())
+        network = pl_module.meta_model()
+        n, trained = sum(p.numel() for p in network.parameters()), sum(trained_sizes(network).values())
         of_them = f", {trained:,} of them trained ({trained / n:.2%})" if trained < n else ""
         table.add_row("network", f"{type(pl_module.model).__name__}, {n:,} parameters{of_them}")
         for part in parts("plan"):

@@ -20,9 +20,8 @@ SHAPES = 5  # of batches, whose work is counted
 
 def training_flops(task: Task, batch: dict[str, Any]) -> int:
     """Count the FLOP of the matmuls and the attention of a batch: forward, and backward as two forward passes."""
-    with torch.device("meta"):
-        model = task.build_model()
-    return 3 * forward_flops(model, {name: tensor.to("meta") for name, tensor in task.inputs(batch).items()})
+    inputs = {name: tensor.to("meta") for name, tensor in task.inputs(batch).items()}
+    return 3 * forward_flops(task.meta_model(), inputs)
 
 
 def forward_flops(model: nn.Module, inputs: dict[str, torch.Tensor]) -> int:

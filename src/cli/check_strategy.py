@@ -30,6 +30,6 @@ def check_strategy(trainer: L.Trainer, task: src.tasks.Task, resumed: dict[str, 
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, EMA | Guard | NetworkCallback):
             callback.check(trainer)
-    task.trained_sizes()  # refuses patterns that match nothing
+    task.meta_model()  # refuses patterns that match nothing
     if resumed is not None:
         task.check_trained(resumed)

@@ -5,8 +5,7 @@ from typing import Any
 
 import yaml
 
-from src.checkpoint import read_header, save_checkpoint
-from src.errors import InputError
+from src.checkpoint import read_header, save_checkpoint, weights_alone
 
 # in a checkpoint's configuration, what belongs to the verb that wrote it and not to the run
 OF_THE_VERB = ("ckpt_path", "weights_only", "verbose", "return_predictions")
@@ -15,8 +14,8 @@ OF_THE_VERB = ("ckpt_path", "weights_only", "verbose", "return_predictions")
 def header_of(path: str, to_go_on: bool) -> dict[str, Any]:
     """Read what a checkpoint holds beside its weights; one that a run is to go on from must hold more than those."""
     header = read_header(path)
-    if to_go_on and "loops" not in header:
-        raise InputError(f"{path} holds no run to go on with: start one from its weights by --model.pretrained {path}")
+    if to_go_on and not {"loops", "lr_schedulers"} <= header.keys():  # consolidate once kept the former
+        raise weights_alone(path)
     return {key: value for key, value in header.items() if key not in ("state_dict", "optimizer_states")}
 
 

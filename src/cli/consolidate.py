@@ -19,20 +19,18 @@ def consolidate(checkpoint: Path, output: Path) -> None:
     # with torch, for which help does not wait
     import torch
 
-    from src.checkpoint import AVERAGED, check_bytes, read_header, save_checkpoint
+    from src.checkpoint import AVERAGED, check_bytes, read_header, save_checkpoint, without_training
 
     if not checkpoint.is_dir():
         raise InputError(f"{checkpoint} is no folder: only sharded checkpoints are consolidated")
-    from src.distributed.shards import OPTIMIZERS, read_weights  # with Lightning, which nothing else here needs
+    from src.distributed.shards import read_weights  # with Lightning, which nothing else here needs
 
     header = read_header(checkpoint)
-    for key in (OPTIMIZERS, "lr_schedulers"):  # the file is not one to train on from
-        header.pop(key, None)
     check_bytes(checkpoint)
     try:
         is_zero = (checkpoint / "checkpoint").is_dir()
         weights = _zero_weights(checkpoint) if is_zero else read_weights(checkpoint, header)
-        content = {**header, "state_dict": _with_tied(weights, header)}
+        content = {**without_training(header), "state_dict": _with_tied(weights, header)}
         if (checkpoint / AVERAGED).is_file():
             content["plain_weights"] = content["state_dict"]
             content["state_dict"] = torch.load(checkpoint / AVERAGED, map_location="cpu", weights_only=True)
@@ -64,4 +62,4 @@ def _with_tied(weights: dict[str, "Tensor"], header: dict[str, Any]) -> dict[str
     for group in tied_names(header):
         held = next(name for name in group if name in weights)
         weights = {**dict.fromkeys(group, weights[held]), **weights}
-    return {name: weights[name] for name in names}
+    return {name: weights[name] for name in names} | weights  # what an extra has added as well, such as adapters

@@ -62,7 +62,7 @@ def extend(checkpoint: dict[str, Any], max_seq_len: int, window: int | None) -> 
     import torch
 
     from src.architectures import architectures
-    from src.checkpoint import REQUIRED_KEYS
+    from src.checkpoint import without_training
     from src.models import LongformerConfig
 
     before = checkpoint["architecture"]
@@ -83,10 +83,8 @@ def extend(checkpoint: dict[str, Any], max_seq_len: int, window: int | None) -> 
         settings |= {"attention": "sliding_window", "window": window}
     rows = torch.arange(max_seq_len) % old.max_seq_len
     weights = {n: t[rows] if n.endswith("position_embedding.weight") else t for n, t in weights.items()}
-    # the last three Lightning needs of a file to evaluate it
-    kept = (*REQUIRED_KEYS, "untrained", "imported_from", "pytorch-lightning_version", "epoch", "global_step")
     found = {
-        **{key: checkpoint[key] for key in kept if key in checkpoint},
+        **without_training(checkpoint),
         "architecture": after,
         "model_config": settings,
         "state_dict": {f"model.{name}": tensor for name, tensor in weights.items()},

@@ -39,7 +39,7 @@ from src.callbacks import (
     Throughput,
     print_results,
 )
-from src.checkpoint import read_header, weights_alone
+from src.checkpoint import read_header
 from src.cli.check_strategy import check_strategy
 from src.cli.class_names import allow_class_paths, check_order
 from src.cli.config_overrides import OF_THE_VERB, changes, config_of, header_of
@@ -288,8 +288,6 @@ class TrainingCLI(LightningCLI):
         if self.verb != "fit":
             return
         path, max_steps = self.config.fit.ckpt_path, self.config.fit.trainer.max_steps
-        if "lr_schedulers" not in self.checkpoint:
-            raise weights_alone(path)
         done = self.checkpoint["global_step"]
         if self.checkpoint.get("data_fingerprint") not in (None, self.datamodule.fingerprint()):
             raise InputError(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from src.coverage import MeasuredTokenizer
 from src.data import embedded
 from src.data.baselines import Targets
 from src.data.datamodule import TOKENIZER, TextDataModule
-from src.data.journal import Split
+from src.data.journal import once
 from src.data.malformed import Malformed, malformed_reason
 from src.data.progress import with_progress, working
 from src.data.sources import Parts, TableSource
@@ -232,14 +233,16 @@ class ClassificationDataModule(TextDataModule):
         tokenizer = Tokenizer.from_file(str(path))
         (folder / LABELS).write_text(json.dumps(names), encoding="utf-8")
         return {
-            split: {**self._write_split(folder, split, labelled, tokenizer), "labels": len(names)}
+            split: {
+                **once(folder, split, partial(self._write_split, folder, split, labelled, tokenizer)),
+                "labels": len(names),
+            }
             for split, labelled in splits.items()
         }
 
-    def _write_split(self, folder: Path, split: str, labelled: LabelledTexts, tokenizer: Tokenizer) -> dict[str, int]:
-        part = Split(folder, split)
-        if part.counts is not None:
-            return part.counts
+    def _write_split(
+        self, folder: Path, split: str, labelled: LabelledTexts, tokenizer: Tokenizer
+    ) -> tuple[dict[str, int], list[str]]:
         measured, special = MeasuredTokenizer(tokenizer, f"the {split} split of {self.label}"), bert_ids(tokenizer)
         rows = with_progress(labelled, f"tokenising {split} rows", len(labelled.rows))
         with (
@@ -254,7 +257,7 @@ class ClassificationDataModule(TextDataModule):
                 labels.extend([label])
         counts = {"rows": len(ids_of_rows), "tokens": ids_of_rows.values.length}
         # told and not refused: a pretrained network cannot take another tokenizer than its own
-        return part.end(counts, list(filter(None, [measured.losses()])))
+        return counts, list(filter(None, [measured.losses()]))
 
     def _make_tokenizer(self, train: LabelledTexts) -> Tokenizer:
         kind, vocab_size, cased = self.tokenizer_settings

@@ -22,7 +22,7 @@ from src.arguments import arguments_of
 from src.atomic import replace_folder, write_text
 from src.coverage import MeasuredTokenizer
 from src.data.corpora import EMBEDDED, Corpus
-from src.data.journal import INFO, Split, is_complete, write_info
+from src.data.journal import INFO, is_complete, once, write_info
 from src.data.loader import TokenCountingLoader, as_it_is
 from src.data.malformed import Malformed, Reading
 from src.data.packing import StreamedBlocks
@@ -306,18 +306,19 @@ class DocumentDataModule(TextDataModule):
         tokenizer: Tokenizer,
         write: Callable[[MeasuredTokenizer, Malformed], dict[str, int]],
     ) -> dict[str, int]:
-        """Write a split, unless a process that was killed has completed it; give its counts.
+        """Write a split as :func:`once` does.
 
         What was left out of it is told, and what its tokenizer has lost. One that was made elsewhere and does not serve
         for the texts is refused.
         """
-        part = Split(folder, split)
-        if part.counts is not None:
-            return part.counts
         measured = MeasuredTokenizer(tokenizer, f"the {split} split of {self.label}")
         malformed = Malformed(f"the {split} split", self.reading)
-        counts = write(measured, malformed)
-        return part.end(counts, [*malformed.report(), *check_coverage(measured, self.tokenizer_kind)])
+
+        def written() -> tuple[dict[str, int], list[str]]:
+            counts = write(measured, malformed)
+            return counts, [*malformed.report(), *check_coverage(measured, self.tokenizer_kind)]
+
+        return once(folder, split, written)
 
     def tokenizer_key(self) -> list[Any]:
         """Give all that shapes the tokenizer."""

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,36 +18,25 @@ INFO = "info.json"  # the last file that is written: the counts of each split, a
 JOURNAL, COMPLETE = ".journal", ".complete"  # after the name of a split, until the folder is complete
 
 
-class Split:
-    """A split that is being prepared, which stays as it is from its end on, though another one be killed.
+def once(folder: Path, split: str, write: Callable[[], tuple[dict[str, int], list[str]]]) -> dict[str, int]:
+    """Prepare a split, unless a process that was killed behind it has completed it; give its counts.
 
     Args:
         folder: that is prepared.
-        name: of the split.
+        split: its name.
+        write: it, and give the counts of what is in it, and what is to be told of it, now and by who goes on behind it.
     """
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder, self._complete, self._journal = folder, folder / f"{name}{COMPLETE}", folder / f"{name}{JOURNAL}"
-        self.counts: dict[str, int] | None = None  # of a complete one
-        if self._complete.is_file():  # of a process that was killed
-            state = json.loads(self._complete.read_bytes())
-            self.counts = state["counts"]
-            for line in state["told"]:
-                announce(line)
-
-    def end(self, counts: dict[str, int], told: list[str]) -> dict[str, int]:
-        """Note that all of it is on the disk, and give its counts.
-
-        Args:
-            counts: of what is in it.
-            told: what is told of it now, and again where a preparation goes on behind it.
-        """
-        for line in told:
-            announce(line)
-        sync_folder(self._folder)
-        write_text(self._complete, json.dumps({"counts": counts, "told": told}))
-        self._journal.unlink(missing_ok=True)
-        return counts
+    complete = folder / f"{split}{COMPLETE}"
+    if complete.is_file():
+        counts, told = json.loads(complete.read_bytes())
+    else:
+        counts, told = write()
+        sync_folder(folder)
+        write_text(complete, json.dumps([counts, told]))
+        (folder / f"{split}{JOURNAL}").unlink(missing_ok=True)
+    for line in told:
+        announce(line)
+    return counts
 
 
 def write_info(folder: Path, splits: dict[str, dict[str, int]]) -> None:

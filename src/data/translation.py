@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from src.atomic import write_text
 from src.coverage import MeasuredTokenizer
 from src.data.baselines import MOST_TOKENS, Targets, extent
 from src.data.datamodule import TOKENIZER, TextDataModule, check_coverage
-from src.data.journal import Split
+from src.data.journal import once
 from src.data.malformed import Malformed
 from src.data.parallel import EMBEDDED, Pair, Pairs, ParallelCorpus
 from src.data.progress import with_progress, working
@@ -230,17 +230,19 @@ class TranslationDataModule(TextDataModule):
             for tokenizer, file in zip(self._make_tokenizers(splits["train"]), files, strict=True):
                 write_text(file, tokenizer.to_str(pretty=True))
         tokenizers = [Tokenizer.from_file(str(file)) for file in files]
-        infos = {split: self._write_split(folder, split, pairs, tokenizers) for split, pairs in splits.items()}
+        infos = {
+            split: once(folder, split, partial(self._write_split, folder, split, pairs, tokenizers))
+            for split, pairs in splits.items()
+        }
         for split, info in infos.items():
             if not info["pairs"]:
                 reasons = ", ".join(f"{n} {what}" for what, n in info.items() if n) or "it is empty"
                 raise InputError(f"the {split} split of {self.label} has no pair: {reasons}")
         return infos
 
-    def _write_split(self, folder: Path, split: str, pairs: Pairs, tokenizers: Sequence[Tokenizer]) -> dict[str, int]:
-        part = Split(folder, split)
-        if part.counts is not None:
-            return part.counts
+    def _write_split(
+        self, folder: Path, split: str, pairs: Pairs, tokenizers: Sequence[Tokenizer]
+    ) -> tuple[dict[str, int], list[str]]:
         ends = [require_token(tokenizer, self.end_token, "end_token") for tokenizer in tokenizers]
         begin = self.begin_token
         begins = [[] if begin is None else [require_token(each, begin, "begin_token")] for each in tokenizers]
@@ -256,7 +258,7 @@ class TranslationDataModule(TextDataModule):
             if lost := side.lost.total():
                 counts[f"{name} characters not represented"] = lost
             told += check_coverage(side, kind)
-        return part.end(counts, told)
+        return counts, told
 
     def _write_pairs(
         self,

@@ -201,15 +201,10 @@ class Task(Optimization, ABC):
 
     # ---- what is built
 
-    def n_parameters(self) -> int:
-        """Count the parameters of the whole network, however many of them this process holds."""
+    def meta_model(self) -> Any:
+        """Build the whole network without its weights, however much of it this process holds."""
         with torch.device("meta"):
-            return sum(p.numel() for p in self.build_model().parameters())
-
-    def trained_sizes(self) -> dict[str, int]:
-        """Count the elements of each parameter of the whole network that is trained, by its name."""
-        with torch.device("meta"):
-            return trained_sizes(self.build_model())
+            return self.build_model()
 
     def check_data(self, data: TextDataModule) -> None:
         """Refuse data of another kind, and too long for the network; take the size of the vocabulary from them."""
@@ -292,8 +287,9 @@ class Task(Optimization, ABC):
         checkpoint["tokenizer"] = self.data.tokenizer.to_str()
         checkpoint["special_tokens"] = dict(self.data.special_tokens)
         checkpoint.update(configuration(self) if self.run_record is None else self.run_record())
-        if sum((trained := self.trained_sizes()).values()) < self.n_parameters():
-            checkpoint["trained"] = trained
+        network = self.meta_model()
+        if not all(parameter.requires_grad for parameter in network.parameters()):
+            checkpoint["trained"] = trained_sizes(network)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -320,7 +316,7 @@ class Task(Optimization, ABC):
         if "trained" in checkpoint or self.freeze_patterns or self.network_callbacks:
             with torch.device("meta"):
                 network = architectures()[self.architecture].network(self.config)
-            check_trained(checkpoint.get("trained", trained_sizes(network)), self.trained_sizes())
+            check_trained(checkpoint.get("trained", trained_sizes(network)), trained_sizes(self.meta_model()))
 
     def check_checkpoint(self, checkpoint: dict[str, Any], data: TextDataModule) -> None:
         """Refuse a checkpoint of another architecture, shape or tokenizer, naming the first thing that differs."""

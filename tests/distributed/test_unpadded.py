@@ -41,8 +41,13 @@ def test_a_run_goes_on_with_the_very_next_documents(alone):
     assert not any(losses(alone / "version_0", "train/padding_share"))
 
 
-def test_what_is_not_trained_stays_as_it_was_and_is_named(alone):
-    first, last = (read_checkpoint(alone / f"version_0/checkpoints/{name}.ckpt") for name in (HALFWAY, "last"))
+def test_what_is_not_trained_stays_as_it_was_and_is_named(alone, run, tmp_path):
+    """Of an average as well, from which no run goes on."""
+    paths = [alone / f"version_0/checkpoints/{name}.ckpt" for name in (HALFWAY, "last")]
+    assert run("average", "--checkpoints", *paths, "--output", tmp_path / "average.ckpt")[0] == 0
+    assert read_checkpoint(tmp_path / "average.ckpt")["untrained"] == ["encoder.pooler", "next_sentence"]
+    assert "has weights alone" in run("fit", "--ckpt_path", tmp_path / "average.ckpt")[2]
+    first, last = map(read_checkpoint, paths)
     assert last["untrained"] == ["encoder.pooler", "next_sentence"]
     for name, weight in last["state_dict"].items():
         is_left = any(f"model.{part}." in name for part in last["untrained"])

@@ -87,7 +87,7 @@ class BenchCLI(TrainingCLI):
             bench = TrainingBench(record, options.warmup, self.steps, self._make_peer(peer), self.profiler)
         self.trainer.callbacks.append(bench)  # type: ignore[attr-defined]
         self.trainer.fit(self.model, self.datamodule)
-        record.parameters = self.model.n_parameters()
+        record.parameters = sum(p.numel() for p in self.model.meta_model().parameters())
         shapes = {
             name: " x ".join(map(str, tensor.shape)) for name, tensor in bench.first_batch.items() if tensor.dim()
         }
