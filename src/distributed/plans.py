@@ -1,5 +1,7 @@
 """What each tensor-parallel rank holds of a network, read off the kinds of modules, so that it serves every one."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -8,7 +10,15 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_modul
 from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel
 
 from src.errors import InputError
-from src.nn import CrossAttention, FeedForward, GlobalSelfAttention, Head, LearnedPositions, SelfAttention
+from src.nn import (
+    CrossAttention,
+    FeedForward,
+    GlobalSelfAttention,
+    Head,
+    LearnedPositions,
+    SelfAttention,
+    ValueEmbedding,
+)
 from src.nn.attention import HeadNorm
 
 
@@ -28,6 +38,14 @@ class _OfHeads(ParallelStyle):
         return module
 
 
+EMBEDDINGS = (LearnedPositions, ValueEmbedding)  # that are not cut by the vocabulary
+STYLES: dict[type[nn.Module], Callable[[], ParallelStyle]] = {
+    HeadNorm: _OfHeads,
+    ValueEmbedding: ColwiseParallel,  # by heads, as the values that it is added to
+    Head: partial(ColwiseParallel, output_layouts=Replicate()),
+}
+
+
 def tensor_plan(model: nn.Module) -> dict[str, ParallelStyle]:
     """Plan what each rank of a tensor-parallel group holds, by module name (Shoeybi et al. 2019, section 3).
 
@@ -44,16 +62,14 @@ def tensor_plan(model: nn.Module) -> dict[str, ParallelStyle]:
                 plan |= {f"{name}.global_q": ColwiseParallel(), f"{name}.global_kv": ColwiseParallel()}
         elif isinstance(module, CrossAttention):
             plan |= {f"{name}.q": ColwiseParallel(), f"{name}.kv": ColwiseParallel(), f"{name}.out": RowwiseParallel()}
-        elif isinstance(module, HeadNorm):
-            plan[name] = _OfHeads()
         elif isinstance(module, FeedForward):
             plan |= {f"{name}.up": ColwiseParallel(), f"{name}.down": RowwiseParallel()}
             if module.gated:  # the same columns as of `up`, so that a rank multiplies pairs that belong together
                 plan[f"{name}.gate"] = ColwiseParallel()
-        elif isinstance(module, nn.Embedding) and not isinstance(module, LearnedPositions) and "segment" not in name:
+        elif isinstance(module, nn.Embedding) and type(module) not in EMBEDDINGS and "segment" not in name:
             plan[name] = RowwiseParallel(input_layouts=Replicate())
-        elif isinstance(module, Head):
-            plan[name] = ColwiseParallel(output_layouts=Replicate())
+        elif style := next((style for kind, style in STYLES.items() if isinstance(module, kind)), None):
+            plan[name] = style()
     return plan
 
 

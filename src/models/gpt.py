@@ -4,13 +4,16 @@ Shape letters: B batch, T tokens, C = d_model, V = vocab_size.
 """
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from src.models.network import Network, Step, stack
 from src.nn import (
+    IGNORED,
     POSITIONS,
     Block,
     BlockConfig,
@@ -19,6 +22,7 @@ from src.nn import (
     KVCache,
     Mask,
     SelfAttention,
+    ValueEmbedding,
     init_outputs,
     make_norm,
     position_ids,
@@ -38,6 +42,10 @@ class GPTConfig(BlockConfig):
         init: deviation of the initial matrices and embeddings: 0.02 (``normal``, GPT-2) or d_model^-0.5 (``width``).
         mup_width: the width for which learning rate and initialisation were chosen, and from which those of this one
             follow (muP: Yang et al. 2022, table 8), for heads of a fixed width; None for as they are.
+        n_value_embeddings: tables of a vector for each token, of which the i-th is added to the values of the i-th
+            block, and of the i-th of the last as many (Jordan et al. 2024, modded-nanogpt).
+        n_future_tokens: how many tokens after each position are predicted in training: the next one, and each further
+            one by a block of its own before the same output layer (Gloeckle et al. 2024, section 2).
     """
 
     vocab_size: int = 50257
@@ -48,6 +56,8 @@ class GPTConfig(BlockConfig):
     logit_softcap: float | None = None
     init: Literal["normal", "width"] = "normal"
     mup_width: int | None = None
+    n_value_embeddings: int = 0
+    n_future_tokens: int = 1
     d_model: int = 768
     n_heads: int = 12
     activation: str = "gelu_tanh"
@@ -58,6 +68,10 @@ class GPTConfig(BlockConfig):
         super().__post_init__()
         if self.init not in ("normal", "width"):
             raise ValueError(f"init is {self.init!r}: choose 'normal' or 'width'")
+        if not 0 <= 2 * self.n_value_embeddings <= self.n_layers:
+            raise ValueError(
+                f"n_value_embeddings is {self.n_value_embeddings}: each serves two of the {self.n_layers} blocks"
+            )
 
     @property
     def context(self) -> int | None:
@@ -79,6 +93,13 @@ class GPT(Network):
         self.blocks = nn.ModuleList(
             Block(config, i, attention=attention or SelfAttention) for i in range(config.n_layers)
         )
+        values = (config.vocab_size, (config.n_kv_heads or config.n_heads) * config.head_width)
+        self.value_embeddings = nn.ModuleList(ValueEmbedding(*values) for _ in range(config.n_value_embeddings))
+        # read after the last block, as deep in the network as it
+        shape, last = replace(config, value_residual=False), config.n_layers - 1
+        self.future_blocks = nn.ModuleList(
+            Block(shape, last, attention=attention or SelfAttention) for _ in range(config.n_future_tokens - 1)
+        )
         # the last block of a post-norm stack has normed its output already
         self.final_norm = make_norm(config) if config.norm == "pre" else nn.Identity()
         self.head = Head(config.d_model, config.vocab_size, bias=False, softcap=config.logit_softcap)
@@ -95,7 +116,7 @@ class GPT(Network):
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif parameter.dim() == 2:
-                std = deviation * math.sqrt(self.matrix_lr_scale) if name.startswith("blocks") else deviation
+                std = deviation * math.sqrt(self.matrix_lr_scale) if "blocks" in name else deviation
                 residual = name.endswith(("out.weight", "down.weight"))
                 nn.init.normal_(parameter, std=std / math.sqrt(2 * config.n_layers) if residual else std)
         init_outputs(self)
@@ -145,15 +166,33 @@ class GPT(Network):
             labels: (B, T), the token after each position; -100 where none is to be predicted.
 
         Returns:
-            The steps to the logits (B, T, V); given labels, to their summed cross-entropy in nats, 0-dim.
+            The steps to the logits (B, T, V); given labels, to their summed cross-entropy in nats, 0-dim, and in
+            training with ``n_future_tokens`` to that of the further tokens beside it.
         """
         past = cache[0].length if cache else 0
         mask = Mask(past + input_ids.shape[1], True, past, attention_mask, documents)
         shape = input_ids.shape
         embeddings = [self.token_embedding, self.position_embedding]
+        tables = list(self.value_embeddings)
+        tables = [*tables, *[None] * (len(self.blocks) - 2 * len(tables)), *tables]
+        output = [self.head, self.future_blocks, self.final_norm] if self.config.n_future_tokens > 1 else [self.head]
         return [
             Step(lambda: self.embed(input_ids, attention_mask, past, documents), embeddings, [shape]),
-            *stack(self.blocks, self.config, mask, shape, cache),
+            *stack(self.blocks, self.config, mask, shape, cache, tables, input_ids),
             Step(lambda x, *_: self.final_norm(x), [self.final_norm], [shape]),
-            Step(lambda x: self.head(x * self.logit_scale if self.config.mup_width else x, labels=labels), [self.head]),
+            Step(lambda x: self._predict(x, mask, labels), output),
         ]
+
+    def _predict(self, x: Tensor, mask: Mask, labels: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
+        """Compute the logits, or given labels the losses, of what :meth:`hidden` gives: see :meth:`steps`."""
+        scale = self.logit_scale if self.config.mup_width else 1.0
+        found: Tensor = self.head(x * scale, labels=labels)
+        if labels is None or not self.training or self.config.n_future_tokens == 1:
+            return found
+        losses = []
+        for i, block in enumerate(self.future_blocks, 1):
+            ahead = pad(labels[:, i:], (0, i), value=IGNORED)
+            if mask.documents is not None:  # each is read as if it stood alone
+                ahead = ahead.masked_fill(pad(mask.documents[:, i:], (0, i)) != mask.documents, IGNORED)
+            losses.append(self.head(self.final_norm(block(x, mask)) * scale, labels=ahead))
+        return found, torch.stack(losses).sum()

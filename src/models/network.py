@@ -33,6 +33,8 @@ def stack(
     mask: Mask,
     shape: Sequence[int],
     caches: Sequence[KVCache | None] | None = None,
+    tables: Sequence[nn.Module | None] | None = None,
+    input_ids: Tensor | None = None,
 ) -> list[Step]:
     """List the steps through a stack of blocks, one each.
 
@@ -42,18 +44,20 @@ def stack(
         mask: which keys are visible.
         shape: (batch, seq).
         caches: of each block.
+        tables: of each block, from ``input_ids`` (batch, seq) to what is added to its values.
 
     Returns:
         Steps from and to (batch, seq, d_model); with a value residual, the values of the first block come along.
     """
 
-    def through(block: Any, cache: KVCache | None, x: Tensor, values: Tensor | None = None) -> Any:
-        return block(x, mask, cache, values=values)
+    def through(block: Any, cache: Any, table: Any, x: Tensor, values: Tensor | None = None) -> Any:
+        return block(x, mask, cache, values=values, token_values=table and table(input_ids))
 
     values = (shape[0], config.n_kv_heads or config.n_heads, shape[1], config.head_width)
     shapes = [shape, values] if config.value_residual else [shape]
-    caches = caches or [None] * len(blocks)
-    return [Step(partial(through, b, c), [b], shapes) for b, c in zip(blocks, caches, strict=True)]
+    absent = [None] * len(blocks)
+    parts = zip(blocks, caches or absent, tables or absent, strict=True)
+    return [Step(partial(through, *part), [part[0], part[2]], shapes) for part in parts]
 
 
 def run(steps: Iterable[Step], *state: Any) -> Any:

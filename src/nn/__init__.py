@@ -1,11 +1,11 @@
 """Layers that every architecture shares. Plain torch."""
 
-from src.nn.attention import CrossAttention, GlobalSelfAttention, SelfAttention
+from src.nn.attention import CrossAttention, GlobalSelfAttention, SelfAttention, ValueEmbedding
 from src.nn.blocks import Block, init_outputs, make_norm
 from src.nn.cache import KVCache
 from src.nn.config import BlockConfig, NormPlacement
 from src.nn.cpu import Dropout
-from src.nn.cross_entropy import Head, summed_cross_entropy
+from src.nn.cross_entropy import IGNORED, Head, summed_cross_entropy
 from src.nn.feed_forward import ACTIVATIONS, GATED, FeedForward, activation
 from src.nn.kernels import KERNELS
 from src.nn.masks import AttentionSpan, GlobalTokens, Mask, Packing, padding_mask
@@ -22,6 +22,7 @@ from src.nn.positions import (
 __all__ = [
     "ACTIVATIONS",
     "GATED",
+    "IGNORED",
     "KERNELS",
     "POSITIONS",
     "AttentionSpan",
@@ -42,6 +43,7 @@ __all__ = [
     "Rope",
     "SelfAttention",
     "SinusoidalPositions",
+    "ValueEmbedding",
     "activation",
     "alibi_slopes",
     "init_outputs",

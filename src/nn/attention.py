@@ -25,6 +25,10 @@ class HeadNorm(nn.RMSNorm):
         return super().forward(x).to(x.dtype)  # float32 weights make float32 of bfloat16, which the values have
 
 
+class ValueEmbedding(nn.Embedding):
+    """A vector for each token, (B, T) to (B, T, G·D), that a block adds to its values (Jordan et al. 2024)."""
+
+
 class _Attention(nn.Module):
     """What self- and cross-attention share: the heads, and the output projection.
 
@@ -103,7 +107,12 @@ class SelfAttention(_Attention):
         self.span = replace(self.span, dilation=dilation, alibi_slopes=slopes)
 
     def forward(
-        self, x: Tensor, mask: Mask, cache: KVCache | None = None, values: list[Tensor] | None = None
+        self,
+        x: Tensor,
+        mask: Mask,
+        cache: KVCache | None = None,
+        values: list[Tensor] | None = None,
+        token_values: Tensor | None = None,
     ) -> Tensor:
         """Attend.
 
@@ -113,14 +122,20 @@ class SelfAttention(_Attention):
             cache: holds the keys and values of earlier tokens; those of ``x`` are added to it.
             values: of the first block, (B, G, T, D), with whose mean the values here are replaced; if it is empty, this
                 is the first block, and its values are put into it (value residual: Zhou et al. 2024, section 3.2).
+            token_values: (B, T, G·D), added to the values: see :class:`ValueEmbedding`.
 
         Returns:
             (B, T, C).
         """
-        return self._merge(self._attend(x, mask, cache, values))
+        return self._merge(self._attend(x, mask, cache, values, token_values))
 
     def _attend(
-        self, x: Tensor, mask: Mask, cache: KVCache | None = None, values: list[Tensor] | None = None
+        self,
+        x: Tensor,
+        mask: Mask,
+        cache: KVCache | None = None,
+        values: list[Tensor] | None = None,
+        token_values: Tensor | None = None,
     ) -> Tensor:
         """The heads' outputs, (B, H, T, D)."""
         q, k, v = self._queries_keys_values(x, mask)
@@ -128,6 +143,8 @@ class SelfAttention(_Attention):
             v = (v + values[0].to(v.dtype)) / 2
         elif values is not None:
             values.append(v)
+        if token_values is not None:
+            v = v + self._heads(token_values.to(v.dtype), 1)[0]
         past: tuple[KeyPositions, ...] = ()
         if cache is not None:
             k, v, positions = cache.append(k, v)

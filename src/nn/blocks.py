@@ -1,6 +1,7 @@
 """The transformer block: attention and feed-forward, each with a residual connection and a norm."""
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -67,16 +68,18 @@ class Block(nn.Module):
         memory_mask: Tensor | None = None,
         memory_cache: KVCache | None = None,
         values: Tensor | None = None,
+        token_values: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Masks and caches as in the two attentions; ``memory`` (batch, source, d_model) for cross-attention.
+        """Masks, caches and ``token_values`` as in the attentions; ``memory`` (batch, source, d_model) for the second.
 
         With a value residual, ``values`` (batch, n_kv_heads, seq, head_dim) are those of the first block, which takes
         None, and each block returns them beside its output.
         """
+        more: dict[str, Any] = {} if token_values is None else {"token_values": token_values}
         if not self.config.value_residual:
-            return self._forward(x, lambda y: self.attention(y, mask, cache), memory, memory_mask, memory_cache)
+            return self._forward(x, lambda y: self.attention(y, mask, cache, **more), memory, memory_mask, memory_cache)
         of_first = [] if values is None else [values]
-        attention = lambda y: self.attention(y, mask, cache, values=of_first)  # noqa: E731
+        attention = lambda y: self.attention(y, mask, cache, values=of_first, **more)  # noqa: E731
         x = self._forward(x, attention, memory, memory_mask, memory_cache)
         return x, of_first[0].to(x.dtype).contiguous()
 

@@ -143,7 +143,7 @@ class BlockConfig:
 
     def _check_sizes(self) -> None:
         for name, value in vars(self).items():
-            if name not in ("window", "n_segments") and type(value) is int and value < 1:
+            if name not in ("window", "n_segments", "n_value_embeddings") and type(value) is int and value < 1:
                 raise ValueError(f"{name} is {value}: it must be at least 1")
             if "dropout" in name and not 0 <= value < 1:
                 raise ValueError(f"{name} is {value}: it must be at least 0 and less than 1")

@@ -32,12 +32,19 @@ class GPTModule(Task):
     def __init__(self, config: GPTConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         self.loss = MeanMetric()
+        if config.n_future_tokens > 1:
+            names = ("next_token_loss", "future_token_loss")
+            self.averaged_over = dict.fromkeys(names, "target_tokens")  # type: ignore[misc]  # by the configuration
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         return {name: batch[name] for name in ("input_ids", "documents") if name in batch}
 
     def count_tokens(self, batch: Batch) -> int:
         return batch["input_ids"].numel()
+
+    def summed_losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        """Take the cross-entropy of the next tokens, and with ``n_future_tokens`` that of the further ones."""
+        return dict(zip(self.averaged_over, outputs if type(outputs) is tuple else [outputs], strict=True))
 
     def evaluate(self, batch: Batch) -> None:
         summed = self.outputs(batch, labels=batch["labels"])

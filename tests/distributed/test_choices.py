@@ -18,6 +18,8 @@ CHOICES["gpt"] |= {
     "logit_softcap": 5.0,
     "attention_softcap": 5.0,
     "zero_init": True,
+    "n_value_embeddings": 1,
+    "n_future_tokens": 2,
 }
 CHOICES["gpt"] |= {"rope_fraction": 0.67, "activation": "relu2", "bias": False, "window": 5, "window_pattern": "LG"}
 

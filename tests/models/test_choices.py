@@ -1,6 +1,6 @@
 """The choices in a block: against HuggingFace's networks that have them, and what holds for any of them together."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from transformers import ModernBertConfig, ModernBertForMaskedLM, Qwen3Config, Qwen3ForCausalLM
 
 from src.models import BERT, GPT, BERTConfig, GPTConfig, Longformer, LongformerConfig, Transformer, TransformerConfig
+from src.nn import Mask
 from src.optim import Muon, parameter_groups, scale_rates
 
 SHAPE = {"vocab_size": 61, "max_seq_len": 40, "d_model": 32, "n_heads": 4, "dropout": 0.0, "attention_dropout": 0.0}
@@ -182,6 +183,12 @@ ENCODER_DECODER = {
     "shared_positions": (True, False),
 }
 ONE_STACK = {"parallel": (False, True), "value_residual": (False, True)}
+OF_GPT = {
+    "logit_softcap": (None, 3.0),
+    "mup_width": (None, 16),
+    "n_value_embeddings": (0, 1),
+    "n_future_tokens": (1, 3),
+}
 ROTARY = {
     "rope_fraction": (1.0, 0.5),
     "rope_base": (1e4, 500.0),
@@ -210,7 +217,7 @@ def choices(draw, **more):
 
 
 @settings(max_examples=40, deadline=None)
-@given(choices(**ONE_STACK, logit_softcap=(None, 3.0), mup_width=(None, 16)))
+@given(choices(**ONE_STACK, **OF_GPT))
 def test_any_choices_of_a_gpt_keep_what_a_gpt_is(changes):
     """No token changes what is before it, pieces with a cache and documents in one row give what the whole gives."""
     torch.manual_seed(0)
@@ -227,10 +234,50 @@ def test_any_choices_of_a_gpt_keep_what_a_gpt_is(changes):
         near(torch.cat([model(row[:, a:b], cache=cache) for a, b in pairwise([0, 7, 8, 9, 20])], 1), logits)
         documents = torch.tensor([[0] * 9 + [1] * 11] * 2)
         near(model(row, documents=documents), torch.cat([model(row[:, :9]), model(row[:, 9:])], 1))
-    loss = model.train()(row, labels=row)
+    found = model.train()(row, labels=row)
+    loss = sum(found) if type(found) is tuple else found
     loss.backward()
     assert loss.isfinite()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("documents", [None, torch.tensor([[0] * 9 + [1] * 11] * 2)], ids=["one", "two"])
+def test_further_tokens_are_predicted_in_training_alone(documents):
+    """By a block each behind the network's last, within a document; the next ones as without."""
+    config = GPTConfig(**SHAPE, n_layers=2, n_future_tokens=3)
+    model = drawn(GPT(config))
+    row, labels = ids(2, 20), ids(2, 20, seed=1)
+    with torch.no_grad():
+        alone = model(row, documents=documents, labels=labels)
+        plain = GPT(GPTConfig(**SHAPE, n_layers=2)).double().eval()
+        kept = {name: tensor for name, tensor in model.state_dict().items() if "future" not in name}
+        assert not any(name not in kept for name in plain.state_dict())
+        plain.load_state_dict(kept)
+        near(plain(row, documents=documents, labels=labels), alone)
+        hidden = model.hidden(row, documents=documents)
+        expected = 0.0
+        for i, block in enumerate(model.future_blocks, 1):
+            logits = model.final_norm(block(hidden, Mask(20, True, documents=documents))) @ model.head.weight.T
+            for b, t in product(range(2), range(20 - i)):
+                if documents is None or documents[b, t] == documents[b, t + i]:
+                    expected += cross_entropy(logits[b, t], labels[b, t + i])
+        next_tokens, further = model.train()(row, documents=documents, labels=labels)
+    near(next_tokens, alone)
+    near(further, expected)
+
+
+@torch.no_grad()
+def test_value_embeddings_are_added_to_the_values_of_the_first_and_the_last_blocks():
+    model = drawn(GPT(GPTConfig(**SHAPE, n_layers=5, n_kv_heads=2, n_value_embeddings=2)))
+    row, seen = ids(2, 20), []
+    for block in model.blocks:
+        block.attention.kernel = lambda q, k, v, *more: seen.append(v) or torch.zeros_like(q)
+        block.attention.qkv.weight.zero_()
+        block.attention.qkv.bias.zero_()
+    model(row)
+    first, second = (table(row).view(2, 20, 2, 8).transpose(1, 2) for table in model.value_embeddings)
+    for found, wanted in zip(seen, [first, second, torch.zeros_like(first), first, second], strict=True):
+        near(found, wanted)
 
 
 @settings(max_examples=25, deadline=None)
