@@ -9,6 +9,7 @@ from src.extras.huggingface.bert import BERTAdapter, BERTClassifierAdapter, BiEn
 from src.extras.huggingface.distilbert import DistilBERTAdapter, DistilBiEncoderAdapter
 from src.extras.huggingface.gpt2 import GPT2Adapter
 from src.extras.huggingface.gpt_neox import GPTNeoXAdapter
+from src.extras.huggingface.jina import JinaAdapter, JinaBiEncoderAdapter, JinaClassifierAdapter
 from src.extras.huggingface.llama import LlamaAdapter, MistralAdapter
 from src.extras.huggingface.longformer import LongformerAdapter
 from src.extras.huggingface.marian import MarianAdapter, PegasusAdapter
@@ -26,11 +27,17 @@ from src.extras.huggingface.roberta import (
 # architecture -> one adapter for each format it has at HuggingFace; an architecture of one's own may add its own
 ADAPTERS: dict[str, tuple[Adapter, ...]] = {
     "gpt": (GPT2Adapter(), GPTNeoXAdapter(), LlamaAdapter(), MistralAdapter(), Qwen3Adapter()),
-    "bert": (BERTAdapter(), RobertaAdapter(), DistilBERTAdapter(), ModernBERTAdapter(), PreNormBERTAdapter()),
-    "bert_classifier": (BERTClassifierAdapter(), RobertaClassifierAdapter(), PreNormClassifierAdapter()),
+    "bert": (
+        *(BERTAdapter(), JinaAdapter(), RobertaAdapter(), DistilBERTAdapter(), ModernBERTAdapter()),
+        PreNormBERTAdapter(),
+    ),
+    "bert_classifier": (
+        *(BERTClassifierAdapter(), JinaClassifierAdapter(), RobertaClassifierAdapter()),
+        PreNormClassifierAdapter(),
+    ),
     "bi_encoder": (
-        *(BiEncoderAdapter(), RobertaBiEncoderAdapter(), DistilBiEncoderAdapter(), ModernBiEncoderAdapter()),
-        PreNormBiEncoderAdapter(),
+        *(BiEncoderAdapter(), JinaBiEncoderAdapter(), RobertaBiEncoderAdapter(), DistilBiEncoderAdapter()),
+        *(ModernBiEncoderAdapter(), PreNormBiEncoderAdapter()),
     ),
     "longformer": (LongformerAdapter(),),
     "transformer": (MarianAdapter(), BARTAdapter(), PegasusAdapter()),

@@ -82,7 +82,7 @@ class BERTAdapter(Adapter):
     def suits(self, config: BERTConfig) -> bool:
         """Leave what has one segment to RoBERTa, whose head has GELU, and what has none to DistilBERT."""
         fewest = 2 if config.activation == "gelu" else 1
-        return super().suits(config) and config.n_segments >= fewest
+        return super().suits(config) and config.n_segments >= fewest and config.positions != "rotary"
 
     def check(self, config: BERTConfig) -> None:
         super().check(config)
@@ -123,9 +123,11 @@ class BERTAdapter(Adapter):
         words = (embeddings + "word_embeddings.weight",)
         found = [
             Match("encoder.token_embedding.weight", words, tied=tied, aliases=aliases),
-            Match("encoder.position_embedding.weight", (embeddings + "position_embeddings.weight",)),
             *layer("encoder.embedding_norm", embeddings + "LayerNorm"),
         ]
+        if config.positions == "learned":
+            positions = (embeddings + "position_embeddings.weight",)
+            found.append(Match("encoder.position_embedding.weight", positions))
         if config.n_segments:
             found.append(Match("encoder.segment_embedding.weight", (embeddings + "token_type_embeddings.weight",)))
         if self.norm == "pre":

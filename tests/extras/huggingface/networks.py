@@ -44,7 +44,15 @@ from transformers import (
 )
 
 from src.tokenization import train_bpe
-from tests.extras.huggingface.light_networks import DISTILBERTS, MODERNBERTS, distilbert, modernbert, shaken
+from tests.extras.huggingface.light_networks import (
+    DISTILBERTS,
+    JINAS,
+    MODERNBERTS,
+    distilbert,
+    jina,
+    modernbert,
+    shaken,
+)
 from tests.random_networks import BPE, STD, TEXT, WORDPIECE
 
 BERTS = {
@@ -311,7 +319,7 @@ DECODER_CHANGES = {
     "qwen3: windows": {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
 }
 LABELS = {"id2label": {0: "no", 1: "perhaps", 2: "yes"}, "label2id": {"no": 0, "perhaps": 1, "yes": 2}}
-ENCODERS = {"roberta": roberta, "distilbert": distilbert, "modernbert": modernbert}
+ENCODERS = {"roberta": roberta, "distilbert": distilbert, "modernbert": modernbert, "jina_embeddings_v3": jina}
 CASES = [
     *(f"gpt2: {name}" for name in GPT2),
     "gpt_neox: tied",
@@ -322,6 +330,7 @@ CASES = [
     *(f"roberta: {name}" for name in ROBERTAS),
     *(f"distilbert: {name}" for name in DISTILBERTS),
     *(f"modernbert: {name}" for name in MODERNBERTS),
+    *(f"jina_embeddings_v3: {name}" for name in JINAS),
     "longformer: masked words",
     "longformer: encoder",
     "marian: shared",

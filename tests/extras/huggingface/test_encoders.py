@@ -1,4 +1,4 @@
-"""RoBERTa, DistilBERT and ModernBERT: any of their options in and out, tokenizers, pairs, and training from them."""
+"""RoBERTa, DistilBERT, ModernBERT, Jina: any of their options in and out, tokenizers, pairs, training from them."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from src.extras.huggingface.adapter import ACTIVATIONS
 from src.extras.huggingface.exporting import export
 from src.extras.huggingface.importing import import_folder
 from src.tokenization import bert_ids, bert_row, pad_pairs, train_wordpiece
-from tests.extras.huggingface.networks import DISTILBERTS, ENCODERS, MODERNBERTS, ROBERTAS, inputs, save
+from tests.extras.huggingface.networks import DISTILBERTS, ENCODERS, JINAS, MODERNBERTS, ROBERTAS, inputs, save
 from tests.extras.huggingface.published_tokenizers import (
     MODERNBERT_TOKENS,
     ROBERTA_TOKENS,
@@ -30,6 +30,7 @@ KINDS = [
     *(f"roberta: {kind}" for kind in ROBERTAS),
     *(f"distilbert: {kind}" for kind in DISTILBERTS),
     *(f"modernbert: {kind}" for kind in MODERNBERTS),
+    *(f"jina_embeddings_v3: {kind}" for kind in JINAS),
 ]
 ACTS = [name for names in ACTIVATIONS.values() for name in names]
 DROPOUT = st.sampled_from([0.0, 0.1, 0.3])
@@ -105,7 +106,14 @@ def of_modernbert(draw, kind):
     }
 
 
-DRAWN = {"roberta": of_roberta, "distilbert": of_distilbert, "modernbert": of_modernbert}
+@st.composite
+def of_jina(draw, kind):
+    found = draw(of_roberta(kind)) | {"rope_theta": draw(st.sampled_from([1e4, 2e4, 500.0]))}
+    del found["pad_token_id"]
+    return found
+
+
+DRAWN = {"roberta": of_roberta, "distilbert": of_distilbert, "modernbert": of_modernbert, "jina_embeddings_v3": of_jina}
 
 
 def near(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
