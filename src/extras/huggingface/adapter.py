@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -145,15 +145,23 @@ class Adapter(ABC):
         if config.activation not in ACTIVATIONS:
             raise InputError(f"{name} has no activation {config.activation!r}: the network cannot be exported")
         if config.norm != self.norm:
+            with_it = f"; --model.config.norm {self.norm} trains one that can" if self._takes_other_norm(config) else ""
             raise InputError(
-                f"{name} has norm {self.norm!r}: a network with {config.norm!r} cannot be exported; "
-                f"--model.config.norm {self.norm} trains one that can"
+                f"{name} has norm {self.norm!r}: a network with {config.norm!r} cannot be exported{with_it}"
             )
         choices = {field.name: field.default for field in fields(config) if field.name in BlockConfig.__annotations__}
         defaults = {n: default for n, default in choices.items() if n not in self.keys.keys() | self.handled}
         for field, value in {**defaults, **self.only}.items():
             if (held := getattr(config, field)) != value:
                 raise InputError(f"{name} has only {field} {value!r}: a network with {held!r} cannot be exported")
+
+    def _takes_other_norm(self, config: Any) -> bool:
+        """Whether the placement of the norms is all that keeps a network from being exported."""
+        try:
+            self.check(replace(config, norm=self.norm))
+        except (InputError, ValueError):
+            return False
+        return True
 
     def write_config(self, config: Any) -> Settings:
         """Make ``config.json``, without what follows from the tokenizer."""
