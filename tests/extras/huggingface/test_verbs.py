@@ -233,7 +233,8 @@ SHIPPED = {  # configuration -> what the plan says of its export
     "transformer": "cannot be exported; tie_embeddings and data.joint_vocabulary make it one",
     "modern/gpt": "HuggingFace's qwen3 has only gated True",
     "modern/gpt_124m": "HuggingFace's qwen3 has only value_residual False",
-    **dict.fromkeys(("modern/encoder", "modern/encoder_base"), "without encoder.pooler and next_sentence"),
+    "modern/encoder": "modernbert has only norm_type 'layer'",
+    "modern/encoder_base": "without encoder.pooler and next_sentence",
     **dict.fromkeys(("classification", "gpt", "multi30k", "shakespeare_char"), None),
 }
 SHIPPED |= {f"small/{name}": SHIPPED[name] for name in ("bert", "gpt", "transformer")}
