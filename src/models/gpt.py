@@ -19,6 +19,7 @@ from src.nn import (
     KVCache,
     Mask,
     SelfAttention,
+    TokenShards,
     init_outputs,
     make_norm,
     position_ids,
@@ -71,7 +72,7 @@ class GPT(Network):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.tokens = config, TokenShards()
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
         table, attention = POSITIONS[config.positions]
         self.position_embedding = table(config.max_seq_len, config.d_model) if table else None
@@ -100,6 +101,12 @@ class GPT(Network):
                 nn.init.normal_(parameter, std=std / math.sqrt(2 * config.n_layers) if residual else std)
         init_outputs(self)
 
+    def shard_tokens(self, tokens: TokenShards) -> None:
+        """Compute with this rank's part of each row's tokens; arguments and output are those of whole rows."""
+        self.tokens = tokens
+        for block in self.blocks:
+            block.attention.shard_tokens(tokens)
+
     def new_cache(self, max_len: int | None = None) -> list[KVCache]:
         """An empty cache for :meth:`steps`, one entry a block, for ``max_len`` tokens (the whole context if None).
 
@@ -115,16 +122,25 @@ class GPT(Network):
         past: int = 0,
         documents: Tensor | None = None,
     ) -> Tensor:
-        """Compute what the first block sees: (B, T, C)."""
+        """Compute what the first block sees: (B, T, C), or this rank's part of it."""
         length, context = past + input_ids.shape[1], self.config.context
         if context is not None and length > context:
             raise ValueError(f"{length} tokens are more than the {context} positions of this model")
-        x = self.token_embedding(input_ids)
+        x = self.token_embedding(self.tokens.part(input_ids))
         if self.config.positions == "sinusoidal":
             x = x * math.sqrt(self.config.d_model)  # Vaswani et al. 2017, 3.4: else the positions drown the tokens
         if self.position_embedding is not None:
-            x = x + self.position_embedding(position_ids(input_ids, attention_mask, past, documents))
+            positions = position_ids(input_ids, attention_mask, past, documents)
+            x = x + self.position_embedding(self.tokens.part(positions))
         return self.dropout(x)
+
+    def output(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Compute logits of what the last block gives, (B, T, C), or their summed loss."""
+        if self.config.mup_width:
+            x = x * self.logit_scale
+        if labels is None:
+            return self.tokens.gather(self.head(x))
+        return self.tokens.sum(self.head(x, labels=self.tokens.part(labels)))
 
     def steps(
         self,
@@ -155,5 +171,5 @@ class GPT(Network):
             Step(lambda: self.embed(input_ids, attention_mask, past, documents), embeddings, [shape]),
             *stack(self.blocks, self.config, mask, shape, cache),
             Step(lambda x, *_: self.final_norm(x), [self.final_norm], [shape]),
-            Step(lambda x: self.head(x * self.logit_scale if self.config.mup_width else x, labels=labels), [self.head]),
+            Step(lambda x: self.output(x, labels), [self.head]),
         ]
