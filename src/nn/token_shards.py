@@ -16,9 +16,10 @@ class TokenShards:
     """The contiguous part of each row's tokens that a rank computes with; all of them without a group.
 
     Attention needs all tokens, but of one head at a time: before it the ranks exchange their tokens for heads, by one
-    all-to-all, and after it back. So masks and positions are those of whole rows, and the kernels know of nothing.
+    all-to-all, and after it back. So masks and positions are those of whole rows, and no kernel has to know of parts.
 
-    All is differentiable: what a rank computes has as its gradient the sum of those that it causes on all ranks.
+    All of it is differentiable. Each of the P ranks has the loss of whole rows, so that what one computes has P times
+    its gradient; the mean over all of them, which FSDP takes, is the gradient of the whole.
 
     Args:
         group: of processes that have the same rows; None for one process.
@@ -31,6 +32,8 @@ class TokenShards:
 
     def part(self, x: Tensor) -> Tensor:
         """Take this rank's tokens: (B, T) to (B, t)."""
+        if self.group is None:
+            return x
         if x.shape[1] % self.size:
             raise InputError(
                 f"rows of {x.shape[1]} tokens cannot be divided over {self.size} context-parallel ranks: change "
