@@ -110,20 +110,21 @@ def test_attention_with_a_bias_of_its_own_is_refused():
 MESHES = {
     "fsdp": {"data_parallel_size": 2},
     "hsdp": {"data_parallel_size": 2, "replicate_size": 2},
-    "tensor parallel": {"data_parallel_size": 1, "tensor_parallel_size": 2},
+    "tensor_parallel": {"data_parallel_size": 1, "tensor_parallel_size": 2},
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", MESHES)
-def test_meshes_with_a_context_dimension(configs, alone, tmp_path, mesh):
-    """On four processes, two a row."""
-    ranks = MESHES[mesh]["data_parallel_size"]
-    names = ("alibi", "rotary") if "tensor" in mesh else SHAPES  # four heads
-    commands = [fit(configs[name], tmp_path / name, "gpt", ranks, *fsdp(4, **MESHES[mesh])) for name in names]
+def test_meshes_with_a_context_dimension(configs, alone, tmp_path):
+    """On four processes, two a row, of shapes with four heads."""
+    runs = {(mesh, name): tmp_path / mesh / name for mesh in MESHES for name in ("alibi", "rotary")}
+    commands = []
+    for (mesh, name), logs in runs.items():
+        ranks = MESHES[mesh]["data_parallel_size"]
+        commands.append(fit(configs[name], logs, "gpt", ranks, *fsdp(4, **MESHES[mesh])))
     run_job(tmp_path / "job", commands, processes=4)
-    for name in names:
-        assert_same_figures(tmp_path / name / "gpt/version_0", alone / name / "gpt/version_0")
+    for (_, name), logs in runs.items():
+        assert_same_figures(logs / "gpt/version_0", alone / name / "gpt/version_0")
 
 
 @pytest.mark.slow
@@ -137,20 +138,27 @@ def test_a_loss_of_logits_has_the_gradient_of_whole_rows(configs, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("option", ["activation_checkpointing", pytest.param("compile", marks=COMPILED)])
-def test_an_option_changes_no_loss(configs, alone, tmp_path, option):
-    command = fit(configs["rotary"], tmp_path, "gpt", 1, *fsdp(2), f"--model.init_args.{option}", "true")
+def test_options_change_no_loss(configs, alone, tmp_path):
+    """Activation checkpointing, by which the exchange is made anew; in bfloat16 the losses are near."""
+    options = {
+        "checkpointing": "--model.init_args.activation_checkpointing=true",
+        "bf16": "--trainer.precision=bf16-mixed",
+    }
+    run_job(
+        tmp_path / "job",
+        [fit(configs["rotary"], tmp_path / name, "gpt", 1, *fsdp(2), option) for name, option in options.items()],
+    )
+    expected = alone / "rotary/gpt/version_0"
+    assert_same_figures(tmp_path / "checkpointing/gpt/version_0", expected)
+    assert losses(tmp_path / "bf16/gpt/version_0") == pytest.approx(losses(expected), abs=0.02)
+
+
+@COMPILED
+@pytest.mark.slow
+def test_compiled_blocks_change_no_loss(configs, alone, tmp_path):
+    command = fit(configs["rotary"], tmp_path, "gpt", 1, *fsdp(2), "--model.init_args.compile", "true")
     run_job(tmp_path / "job", [command])
     assert_same_figures(tmp_path / "gpt/version_0", alone / "rotary/gpt/version_0")
-
-
-@pytest.mark.slow
-def test_mixed_precision_is_near(configs, alone, tmp_path):
-    run_job(
-        tmp_path / "job", [[*fit(configs["alibi"], tmp_path, "gpt", 1, *fsdp(2)), "--trainer.precision=bf16-mixed"]]
-    )
-    expected = losses(alone / "alibi/gpt/version_0")
-    assert losses(tmp_path / "gpt/version_0") == pytest.approx(expected, abs=0.02)
 
 
 @pytest.mark.slow
