@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 import yaml
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from src.checkpoint import load_trained
 from src.distributed.plans import check_context_parallel
 from src.errors import InputError
 from src.models import GPT, GPTConfig
+from src.nn import TokenShards
 from tests.distributed.jobs import HALFWAY, STEPS, fit, losses, run_job, write_config
 from tests.distributed.test_strategies import COMPILED
 
@@ -165,3 +168,30 @@ def test_compiled_blocks_change_no_loss(configs, alone, tmp_path):
 def test_a_row_that_cannot_be_divided_is_refused(configs, tmp_path):
     with pytest.raises(AssertionError, match="rows of 15 tokens cannot be divided over 2 context-parallel ranks"):
         run_job(tmp_path / "job", [[*fit(configs["plain"], tmp_path, "gpt", 1, *fsdp(2)), "--data.seq_len=15"]])
+
+
+def kept(network: GPT, ids: torch.Tensor) -> int:
+    """The bytes that a forward pass keeps for the backward one, parameters apart."""
+    storages = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = network(ids, labels=ids)
+    for parameter in network.parameters():
+        storages.pop(parameter.untyped_storage().data_ptr(), None)
+    assert loss.requires_grad
+    return sum(storages.values())
+
+
+def test_a_rank_keeps_its_part_of_the_activations():
+    network, ids = GPT(GPTConfig(64, 256, d_model=32, n_heads=4, n_layers=4)), torch.arange(256)[None] % 64
+    whole = kept(network, ids)
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=4)
+    try:
+        network.shard_tokens(TokenShards(dist.group.WORLD))
+        assert kept(network, ids) == pytest.approx(whole / 4, rel=0.02)
+    finally:
+        dist.destroy_process_group()
