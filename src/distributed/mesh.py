@@ -89,8 +89,8 @@ class MeshStrategy(ModelParallelStrategy):
         rows = self._rows["data_parallel"]
         return {"num_replicas": rows.size(), "rank": rows.get_local_rank()}
 
-    def sizes(self, world_size: int) -> tuple[int, int, int]:
-        """Count the processes along each dimension: data, tensor, context."""
+    def sizes(self, world_size: int) -> dict[str, int]:
+        """Count the processes along each dimension."""
         data, tensor, context = self.data_parallel_size, self._tensor_parallel_size, self.context_parallel_size
         if context < 1:
             raise InputError(f"context_parallel_size is {context}: it must be at least 1")
@@ -108,11 +108,11 @@ class MeshStrategy(ModelParallelStrategy):
             raise InputError(
                 f"replicate_size is {self.replicate_size}: it must divide the {data} data-parallel processes"
             )
-        return data, tensor, context
+        return {"data_parallel": data, "context_parallel": context, "tensor_parallel": tensor}
 
     def check(self, trainer: L.Trainer, task: Any) -> None:
         """Refuse what cannot work, before any process is started."""
-        _, tensor, context = self.sizes(trainer.world_size)
+        _, context, tensor = self.sizes(trainer.world_size).values()
         if context * tensor > 1:
             with torch.device("meta"):
                 model = task.build_model()
@@ -122,14 +122,15 @@ class MeshStrategy(ModelParallelStrategy):
                 check_context_parallel(model, context, tensor)
 
     def setup_environment(self) -> None:
-        data, tensor, context = self.sizes(self.num_nodes * self.num_processes)
+        sizes = self.sizes(self.num_nodes * self.num_processes)
+        data, context, tensor = sizes.values()
         # those of Lightning's mesh, of whose dimensions the first is that of processes with tokens of their own
         self._data_parallel_size, self._tensor_parallel_size = data * context, tensor
         super().setup_environment()
         self._rows = self.device_mesh
         if context > 1:
-            names = ("data_parallel", "context_parallel", "tensor_parallel")
-            self._rows = init_device_mesh(self.root_device.type, (data, context, tensor), mesh_dim_names=names)
+            shape, names = tuple(sizes.values()), tuple(sizes)
+            self._rows = init_device_mesh(self.root_device.type, shape, mesh_dim_names=names)
         atexit.register(_destroy_dist_connection)
         self._writers = dist.new_group(backend="gloo") if self._save_distributed_checkpoint else None
 

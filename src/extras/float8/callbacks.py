@@ -52,7 +52,7 @@ class Float8(NetworkCallback):
         """Refuse devices without float8, and matrices that are cut."""
         _check_installed()
         strategy: Any = trainer.strategy
-        if isinstance(strategy, MeshStrategy) and strategy.sizes(trainer.world_size)[1] > 1:
+        if isinstance(strategy, MeshStrategy) and strategy.sizes(trainer.world_size)["tensor_parallel"] > 1:
             raise InputError("Float8: a matrix is not cut over tensor-parallel ranks: choose ddp or fsdp")
         if not (self.emulate or has_float8(strategy.root_device)):
             raise InputError(

@@ -98,7 +98,7 @@ def test_without_torchao_the_extra_is_named(monkeypatch):
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(config, tmp_path):
-    """By FSDP, whose processes round the gathered weights; with context parallelism each its own tokens."""
+    """By FSDP: each process rounds the gathered weights, and with another scale what its own rows give."""
     commands = [fit(config, tmp_path / "alone", "gpt", 1, *EMULATED)]
     run_job(tmp_path / "job1", commands, processes=1)
     more = ["--config", "configs/strategy/fsdp.yaml", "--trainer.devices", "2", *EMULATED]
