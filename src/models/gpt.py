@@ -104,8 +104,9 @@ class GPT(Network):
     def shard_tokens(self, tokens: TokenShards) -> None:
         """Compute with this rank's part of each row's tokens; arguments and output are those of whole rows."""
         self.tokens = tokens
-        for block in self.blocks:
-            block.attention.shard_tokens(tokens)
+        for module in self.modules():
+            if isinstance(module, SelfAttention):
+                module.shard_tokens(tokens)
 
     def new_cache(self, max_len: int | None = None) -> list[KVCache]:
         """An empty cache for :meth:`steps`, one entry a block, for ``max_len`` tokens (the whole context if None).
