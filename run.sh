@@ -70,7 +70,7 @@ install() {
     for extra in "$@"; do
         grep -qx -e "$extra" "$stamp" && continue
         # dev has these within it
-        [[ $extra != @(bench|completion|evaluation|hub|interoperability|mlflow|rag|serve|sweep|wandb) ]] || ! grep -qx dev "$stamp" || continue
+        [[ $extra != @(bench|completion|evaluation|float8|hub|interoperability|mlflow|rag|serve|sweep|wandb) ]] || ! grep -qx dev "$stamp" || continue
         install_extra "$extra"
         echo "$extra" >>"$stamp"
     done

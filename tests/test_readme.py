@@ -31,7 +31,18 @@ TEXT = "".join((ROOT / page).read_text() for page in PAGES)
 # those of the template's extras that were taken out
 ABSENT = {
     name
-    for name in ("bench", "completion", "evaluation", "huggingface", "lora", "plan", "retrieval", "serve", "sweep")
+    for name in (
+        "bench",
+        "completion",
+        "evaluation",
+        "float8",
+        "huggingface",
+        "lora",
+        "plan",
+        "retrieval",
+        "serve",
+        "sweep",
+    )
     if not (ROOT / "src/extras" / name).is_dir()
 }
 

@@ -1,4 +1,4 @@
-"""Fully sharded data parallelism (FSDP2), tensor parallelism, or both on a two-dimensional mesh of processes."""
+"""Fully sharded data parallelism (FSDP2), context and tensor parallelism on one mesh of processes."""
 
 import atexit
 from collections.abc import Iterator
@@ -22,11 +22,11 @@ from torchmetrics import Metric
 
 from src.checkpoint import read_header
 from src.distributed.materialize import materialize
-from src.distributed.plans import check_tensor_parallel, tensor_plan
+from src.distributed.plans import check_context_parallel, check_tensor_parallel, tensor_plan
 from src.distributed.saving import checked, save_shards
 from src.distributed.shards import OPTIMIZERS, group_names, load_file, load_shards, named_state
 from src.errors import InputError
-from src.nn import Block, CrossAttention, SelfAttention
+from src.nn import Block, CrossAttention, SelfAttention, TokenShards
 
 
 class MeshStrategy(ModelParallelStrategy):
@@ -34,13 +34,16 @@ class MeshStrategy(ModelParallelStrategy):
 
     Along the data-parallel dimension each process has other rows and a shard of every parameter, which is gathered for
     as long as a block computes (FSDP2; Zhao et al. 2023). Along the tensor-parallel dimension the processes have the
-    same rows, and each computes with its heads and its columns (Shoeybi et al. 2019).
+    same rows, and each computes with its heads and its columns (Shoeybi et al. 2019). Along the context-parallel
+    dimension they have the same rows too, each computes with its part of the tokens (Jacobs et al. 2023), and the
+    parameters are sharded over it as over the data-parallel one.
 
     The network is built on the meta device, cut, and then given its initial weights, one parameter at a time.
 
     Args:
         data_parallel_size: processes along the first dimension; ``auto`` is all that the second leaves.
         tensor_parallel_size: processes along the second; ``auto`` is all of them.
+        context_parallel_size: processes along the third, between the two, for rows too long for one device.
         replicate_size: groups that the processes along the first dimension are divided into, neighbours together. Each
             of them has all shards, and gradients are summed over the groups (HSDP): parameters are gathered within a
             machine alone if a group is a machine.
@@ -61,6 +64,7 @@ class MeshStrategy(ModelParallelStrategy):
         self,
         data_parallel_size: Literal["auto"] | int = "auto",
         tensor_parallel_size: Literal["auto"] | int = 1,
+        context_parallel_size: int = 1,
         replicate_size: int = 1,
         save_distributed_checkpoint: bool = False,
         reshard_after_forward: bool = True,
@@ -71,42 +75,62 @@ class MeshStrategy(ModelParallelStrategy):
         super().__init__(data_parallel_size, tensor_parallel_size, save_distributed_checkpoint, process_group_backend)
         self.reshard_after_forward, self.sync_each_batch = reshard_after_forward, sync_each_batch
         self.cpu_offload, self.replicate_size = cpu_offload, replicate_size
+        self.data_parallel_size, self.context_parallel_size = data_parallel_size, context_parallel_size
         self._sharded = False
+        self._rows: Any = None  # the mesh, of whose dimensions the first is that of processes with rows of their own
 
     @property
     def replicas(self) -> Any:
         """The group of processes that have rows of their own."""
-        return self.device_mesh["data_parallel"].get_group()
+        return self._rows["data_parallel"].get_group()
 
-    def sizes(self, world_size: int) -> tuple[int, int]:
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, Any]:
+        rows = self._rows["data_parallel"]
+        return {"num_replicas": rows.size(), "rank": rows.get_local_rank()}
+
+    def sizes(self, world_size: int) -> dict[str, int]:
         """Count the processes along each dimension."""
-        data, tensor = self._data_parallel_size, self._tensor_parallel_size
+        data, tensor, context = self.data_parallel_size, self._tensor_parallel_size, self.context_parallel_size
+        if context < 1:
+            raise InputError(f"context_parallel_size is {context}: it must be at least 1")
         if tensor == "auto":
-            tensor = world_size if data == "auto" else world_size // data
+            tensor = world_size // context if data == "auto" else world_size // (data * context)
         if data == "auto":
-            data = world_size // tensor
-        if data * tensor != world_size:
+            data = world_size // (context * tensor)
+        if data * context * tensor != world_size:
+            over = f" x context_parallel_size {context}" if context > 1 else ""
             raise InputError(
-                f"data_parallel_size {data} x tensor_parallel_size {tensor} is not the number of processes, "
-                f"{world_size}: change one of the three"
+                f"data_parallel_size {data}{over} x tensor_parallel_size {tensor} is not the number of processes, "
+                f"{world_size}: change one of them"
             )
         if self.replicate_size < 1 or data % self.replicate_size:
             raise InputError(
                 f"replicate_size is {self.replicate_size}: it must divide the {data} data-parallel processes"
             )
-        return data, tensor
+        return {"data_parallel": data, "context_parallel": context, "tensor_parallel": tensor}
 
     def check(self, trainer: L.Trainer, task: Any) -> None:
         """Refuse what cannot work, before any process is started."""
-        _, tensor = self.sizes(trainer.world_size)
-        if tensor > 1:
+        _, context, tensor = self.sizes(trainer.world_size).values()
+        if context * tensor > 1:
             with torch.device("meta"):
-                check_tensor_parallel(task.build_model(), tensor)
+                model = task.build_model()
+            if tensor > 1:
+                check_tensor_parallel(model, tensor)
+            if context > 1:
+                check_context_parallel(model, context, tensor)
 
     def setup_environment(self) -> None:
-        world_size = self.num_nodes * self.num_processes
-        self._data_parallel_size, self._tensor_parallel_size = self.sizes(world_size)
+        sizes = self.sizes(self.num_nodes * self.num_processes)
+        data, context, tensor = sizes.values()
+        # those of Lightning's mesh, of whose dimensions the first is that of processes with tokens of their own
+        self._data_parallel_size, self._tensor_parallel_size = data * context, tensor
         super().setup_environment()
+        self._rows = self.device_mesh
+        if context > 1:
+            shape, names = tuple(sizes.values()), tuple(sizes)
+            self._rows = init_device_mesh(self.root_device.type, shape, mesh_dim_names=names)
         atexit.register(_destroy_dist_connection)
         self._writers = dist.new_group(backend="gloo") if self._save_distributed_checkpoint else None
 
@@ -128,6 +152,8 @@ class MeshStrategy(ModelParallelStrategy):
             mesh = init_device_mesh(mesh.device_type, shape, mesh_dim_names=(*over, "tensor_parallel"))
         if tensor > 1:
             parallelize(model, mesh["tensor_parallel"])
+        if self.context_parallel_size > 1:
+            model.shard_tokens(TokenShards(self._rows["context_parallel"].get_group()))  # type: ignore[operator]
         if data > 1 or tensor == 1:
             settings: dict[str, Any] = {
                 "mesh": mesh[tuple(over)],

@@ -11,6 +11,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, Ro
 
 from src.errors import InputError
 from src.nn import (
+    Block,
     CrossAttention,
     FeedForward,
     GlobalSelfAttention,
@@ -75,11 +76,7 @@ def tensor_plan(model: nn.Module) -> dict[str, ParallelStyle]:
 
 def check_tensor_parallel(model: nn.Module, size: int) -> None:
     """Refuse a network that cannot be cut over ``size`` ranks."""
-    for name in ("n_heads", "n_kv_heads"):
-        if (heads := getattr(model.config, name, None) or size) % size:
-            raise InputError(
-                f"{name} {heads} cannot be divided over {size} tensor-parallel ranks: change one of the two"
-            )
+    _check_heads(model, size, f"{size} tensor-parallel ranks")
     for module in model.modules():
         if isinstance(module, SelfAttention) and list(module.parameters(recurse=False)):
             raise InputError("attention with a learned bias cannot be cut over tensor-parallel ranks: choose another")
@@ -90,3 +87,28 @@ def check_tensor_parallel(model: nn.Module, size: int) -> None:
                 raise InputError(
                     "an activation with parameters of its own cannot be cut over tensor-parallel ranks: choose another"
                 )
+
+
+def check_context_parallel(model: nn.Module, size: int, tensor_size: int = 1) -> None:
+    """Refuse a network whose rows cannot be divided over ``size`` ranks, each of them cut over ``tensor_size``."""
+    if not hasattr(model, "shard_tokens"):
+        raise InputError(
+            f"{type(model).__name__} needs whole rows: context_parallel_size {size} is for networks that have "
+            "shard_tokens, as GPT has"
+        )
+    over = f" x {tensor_size} tensor-parallel" if tensor_size > 1 else ""
+    _check_heads(model, size * tensor_size, f"{size} context-parallel{over} ranks")
+    for block in model.modules():
+        if isinstance(block, Block) and (
+            not isinstance(block.attention, SelfAttention) or list(block.attention.parameters(recurse=False))
+        ):
+            raise InputError(
+                f"{type(block.attention).__name__} cannot be divided over context-parallel ranks: choose another "
+                "attention"
+            )
+
+
+def _check_heads(model: nn.Module, size: int, ranks: str) -> None:
+    for name in ("n_heads", "n_kv_heads"):
+        if (heads := getattr(model.config, name, None) or size) % size:
+            raise InputError(f"{name} {heads} cannot be divided over {ranks}: change one of the two")

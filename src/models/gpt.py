@@ -22,6 +22,7 @@ from src.nn import (
     KVCache,
     Mask,
     SelfAttention,
+    TokenShards,
     ValueEmbedding,
     init_outputs,
     make_norm,
@@ -85,7 +86,7 @@ class GPT(Network):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.tokens = config, TokenShards()
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
         table, attention = POSITIONS[config.positions]
         self.position_embedding = table(config.max_seq_len, config.d_model) if table else None
@@ -121,6 +122,13 @@ class GPT(Network):
                 nn.init.normal_(parameter, std=std / math.sqrt(2 * config.n_layers) if residual else std)
         init_outputs(self)
 
+    def shard_tokens(self, tokens: TokenShards) -> None:
+        """Compute with this rank's part of each row's tokens; arguments and output are those of whole rows."""
+        self.tokens = tokens
+        for module in self.modules():
+            if isinstance(module, SelfAttention):
+                module.shard_tokens(tokens)
+
     def new_cache(self, max_len: int | None = None) -> list[KVCache]:
         """An empty cache for :meth:`steps`, one entry a block, for ``max_len`` tokens (the whole context if None).
 
@@ -136,15 +144,16 @@ class GPT(Network):
         past: int = 0,
         documents: Tensor | None = None,
     ) -> Tensor:
-        """Compute what the first block sees: (B, T, C)."""
+        """Compute what the first block sees: (B, T, C), or this rank's part of it."""
         length, context = past + input_ids.shape[1], self.config.context
         if context is not None and length > context:
             raise ValueError(f"{length} tokens are more than the {context} positions of this model")
-        x = self.token_embedding(input_ids)
+        x = self.token_embedding(self.tokens.part(input_ids))
         if self.config.positions == "sinusoidal":
             x = x * math.sqrt(self.config.d_model)  # Vaswani et al. 2017, 3.4: else the positions drown the tokens
         if self.position_embedding is not None:
-            x = x + self.position_embedding(position_ids(input_ids, attention_mask, past, documents))
+            positions = position_ids(input_ids, attention_mask, past, documents)
+            x = x + self.position_embedding(self.tokens.part(positions))
         return self.dropout(x)
 
     def steps(
@@ -178,21 +187,28 @@ class GPT(Network):
         output = [self.head, self.future_blocks, self.final_norm] if self.config.n_future_tokens > 1 else [self.head]
         return [
             Step(lambda: self.embed(input_ids, attention_mask, past, documents), embeddings, [shape]),
-            *stack(self.blocks, self.config, mask, shape, cache, tables, input_ids),
+            *stack(self.blocks, self.config, mask, shape, cache, tables, self.tokens.part(input_ids)),
             Step(lambda x, *_: self.final_norm(x), [self.final_norm], [shape]),
             Step(lambda x: self._predict(x, mask, labels), output),
         ]
 
     def _predict(self, x: Tensor, mask: Mask, labels: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
         """Compute the logits, or given labels the losses, of what :meth:`hidden` gives: see :meth:`steps`."""
-        scale = self.logit_scale if self.config.mup_width else 1.0
-        found: Tensor = self.head(x * scale, labels=labels)
-        if labels is None or not self.training or self.config.n_future_tokens == 1:
-            return found
-        losses = []
+        if labels is None:
+            return self.tokens.gather(self.head(self._scaled(x)))
+        loss = self._loss(x, labels)
+        if not self.training or self.config.n_future_tokens == 1:
+            return loss
+        further = []
         for i, block in enumerate(self.future_blocks, 1):
             ahead = pad(labels[:, i:], (0, i), value=IGNORED)
             if mask.documents is not None:  # each is read as if it stood alone
                 ahead = ahead.masked_fill(pad(mask.documents[:, i:], (0, i)) != mask.documents, IGNORED)
-            losses.append(self.head(self.final_norm(block(x, mask)) * scale, labels=ahead))
-        return found, torch.stack(losses).sum()
+            further.append(self._loss(self.final_norm(block(x, mask)), ahead))
+        return loss, torch.stack(further).sum()
+
+    def _loss(self, x: Tensor, labels: Tensor) -> Tensor:
+        return self.tokens.sum(self.head(self._scaled(x), labels=self.tokens.part(labels)))
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        return x * self.logit_scale if self.config.mup_width else x

@@ -18,6 +18,7 @@ from src.nn.positions import (
     alibi_slopes,
     position_ids,
 )
+from src.nn.token_shards import TokenShards
 
 __all__ = [
     "ACTIVATIONS",
@@ -43,6 +44,7 @@ __all__ = [
     "Rope",
     "SelfAttention",
     "SinusoidalPositions",
+    "TokenShards",
     "ValueEmbedding",
     "activation",
     "alibi_slopes",

@@ -5,6 +5,7 @@ global tokens.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from src.nn.cpu import attend, repeat_heads
 from src.nn.kernels import KERNELS
 from src.nn.masks import Mask, padding_mask
 from src.nn.positions import Rope, rotate
+from src.nn.token_shards import TokenShards
 
 
 class HeadNorm(nn.RMSNorm):
@@ -98,13 +100,21 @@ class SelfAttention(_Attention):
         n_rows = (config.n_heads + 2 * self.n_kv_heads) * self.head_dim
         self.qkv = nn.Linear(config.d_model, n_rows, bias=config.bias)
         self.queries_per_key = config.n_heads // self.n_kv_heads
+        self.tokens = TokenShards()
 
     def shard_heads(self, rank: int, world_size: int) -> None:
-        """Keep the dilation and ALiBi slopes of this rank's heads alone, of equally many for each rank."""
-        n_heads = self.out.in_features // self.head_dim // world_size
-        mine = slice(rank * n_heads, (rank + 1) * n_heads)
-        dilation, slopes = self.span.dilation[mine], self.span.alibi_slopes[mine]
-        self.span = replace(self.span, dilation=dilation, alibi_slopes=slopes)
+        """Of the heads that there are, keep the dilation and ALiBi slopes of this rank's, equally many for each."""
+
+        def mine(of_heads: tuple[Any, ...]) -> tuple[Any, ...]:
+            n = len(of_heads) // world_size
+            return of_heads[rank * n : (rank + 1) * n]
+
+        self.span = replace(self.span, dilation=mine(self.span.dilation), alibi_slopes=mine(self.span.alibi_slopes))
+
+    def shard_tokens(self, tokens: TokenShards) -> None:
+        """Take a part of each row's tokens, and attend to all of them with a part of the heads."""
+        self.tokens = tokens
+        self.shard_heads(tokens.rank, tokens.size)
 
     def forward(
         self,
@@ -144,7 +154,7 @@ class SelfAttention(_Attention):
         elif values is not None:
             values.append(v)
         if token_values is not None:
-            v = v + self._heads(token_values.to(v.dtype), 1)[0]
+            v = v + self._heads(self.tokens.to_heads(token_values.to(v.dtype)), 1)[0]
         past: tuple[KeyPositions, ...] = ()
         if cache is not None:
             k, v, positions = cache.append(k, v)
@@ -154,13 +164,16 @@ class SelfAttention(_Attention):
     def _queries_keys_values(self, x: Tensor, mask: Mask) -> tuple[Tensor, ...]:
         """Of each head, (B, H, T, D) and twice (B, G, T, D); with their positions in q and k if these are rotary."""
         # the rows of a group are its queries, then its key, then its value: of an ungrouped head q, k, v
-        *queries, k, v = self._heads(self.qkv(x), self.queries_per_key + 2)
+        *queries, k, v = self._heads(self.tokens.to_heads(self.qkv(x)), self.queries_per_key + 2)
         q = queries[0] if len(queries) == 1 else torch.stack(queries, 2).flatten(1, 2)
         q, k = self.q_norm(q), self.k_norm(k)
         if self.rope is not None:
             angles = mask.cached(_angles, self.rope, x.device)
             q, k = rotate(q, *angles), rotate(k, *angles)
         return q, k, v
+
+    def _merge(self, y: Tensor) -> Tensor:
+        return self.out(self.tokens.to_tokens(y.transpose(1, 2).flatten(2)))
 
     def weights(self, x: Tensor, mask: Mask) -> Tensor:
         """The attention weights, (B, H, T, T), whose rows sum to 1: to look at, not to train."""

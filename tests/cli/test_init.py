@@ -12,7 +12,7 @@ import pytest
 from src.cli.init import without_extra
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = ("bench", "completion", "evaluation", "huggingface", "lora", "plan", "retrieval", "serve", "sweep")
+EXTRAS = ("bench", "completion", "evaluation", "float8", "huggingface", "lora", "plan", "retrieval", "serve", "sweep")
 HERE = {path.parent.name for path in (ROOT / "src/extras").glob("*/__init__.py")}
 pytestmark = pytest.mark.skipif(not HERE.issuperset(EXTRAS), reason="this project has taken out extras")
 BARE = [sys.executable, "-S", "-m", "src"]  # with nothing installed

@@ -117,6 +117,9 @@ BAD = {
     "tensor_parallel --trainer.devices 3": "n_heads 2 cannot be divided over 3 tensor-parallel ranks",
     "tensor_parallel --trainer.devices 2 --model.init_args.config.activation prelu": "parameters of its own",
     "fsdp --trainer.devices 2 --trainer.strategy.init_args.data_parallel_size 3": "is not the number of",
+    "fsdp --trainer.devices 2 --trainer.strategy.init_args.context_parallel_size 3": "x context_parallel_size 3 x",
+    "fsdp --trainer.devices 4 --trainer.strategy.init_args.context_parallel_size 4": "n_heads 2 cannot be divided over "
+    "4 context-parallel ranks",
     "zero2 --trainer.devices 2 --model.init_args.optimizer Muon": "Muon works on whole matrices",
     "zero2 --trainer.devices 2 --trainer.strategy.init_args.stage 4": "ZeRO has the stages 1, 2 and 3",
     "zero1 --trainer.devices 2 --trainer.strategy.init_args.offload_parameters true": "needs stage 3",

@@ -9,7 +9,9 @@ import yaml
 from tests.distributed.jobs import fit, losses, run_job, write_config
 from tests.reliability.runs import assert_same, final
 
-STRATEGIES = {"ddp": 2, "fsdp": 2, "tensor_parallel": 1, "pipeline": 1}  # how many processes share the rows of a batch
+# how many processes share the rows of a batch
+STRATEGIES = {"ddp": 2, "fsdp": 2, "context": 1, "tensor_parallel": 1, "pipeline": 1}
+CONTEXT = ["--trainer.strategy.init_args.context_parallel_size=2"]  # of FSDP
 STEPS, HALFWAY = 4, 2
 
 
@@ -29,7 +31,8 @@ def jobs(tmp_path_factory):
         settings["trainer"]["callbacks"] = probes
         path = root / f"{name}.yaml"
         path.write_text(yaml.safe_dump(settings))
-        more = ["--config", f"configs/strategy/{strategy}.yaml", "--trainer.devices", "2"]
+        file, options = ("fsdp", CONTEXT) if strategy == "context" else (strategy, [])
+        more = ["--config", f"configs/strategy/{file}.yaml", "--trainer.devices", "2", *options]
         more += ["--allow_class_paths", "tests"]
         if name == "resumed":
             more += ["--ckpt_path", str(root / f"logs/ddp/gpt/version_0/checkpoints/{HALFWAY}.ckpt")]
@@ -46,8 +49,8 @@ def agreement(a, b):
     return (a == b).float().mean().item()
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_data_parallel_ranks_drop_apart(jobs, strategy):
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "context"])
+def test_ranks_with_tokens_of_their_own_drop_apart(jobs, strategy):
     mine, others = of_both(jobs, strategy)
     assert mine.keys() == others.keys()
     for name in mine:

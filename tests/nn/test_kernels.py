@@ -207,3 +207,5 @@ def test_the_heads_of_a_rank_have_their_dilation_and_slopes():
     layer = attention(16, 4, "sliding_window", span)
     layer.shard_heads(1, 2)
     assert layer.span == AttentionSpan(3, (3, 4), alibi_slopes(4)[2:])
+    layer.shard_heads(0, 2)  # of those, where the tokens are divided as well
+    assert layer.span == AttentionSpan(3, (3,), alibi_slopes(4)[2:3])

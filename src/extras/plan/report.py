@@ -51,8 +51,8 @@ def outcome(run: Run, found: Estimate, device: Device, machine: int, tokens: flo
     batch = rows * parts
     compute = batch * layout.data * facts.seq_len * facts.flops / rate
     shared = device.link if layout.devices <= machine else device.network
-    # rows are sent within a tensor-parallel group, or from stage to stage
-    group = layout.tensor if layout.stages == 1 else layout.devices
+    # rows are sent within a tensor- or context-parallel group, or from stage to stage
+    group = layout.tensor * layout.context if layout.stages == 1 else layout.devices
     between = device.link if group <= machine else device.network
     sent = found.sent + batch * found.sent_row
     communication = found.sent / shared + batch * found.sent_row / between

@@ -41,10 +41,11 @@ class Run:
             return Layout("pipeline", devices, stages=stages, micro_batches=options["micro_batches"])
         if name == "MeshStrategy":
             data, tensor = options["data_parallel_size"], options["tensor_parallel_size"]
+            context = options["context_parallel_size"]
             if tensor == "auto":
-                tensor = devices if data == "auto" else devices // data
+                tensor = devices // context if data == "auto" else devices // (data * context)
             kind = "fsdp" if tensor == 1 else "tensor_parallel"
-            return Layout(kind, devices, tensor=tensor, replicas=options["replicate_size"])
+            return Layout(kind, devices, tensor=tensor, replicas=options["replicate_size"], context=context)
         return Layout("ddp", devices)
 
 

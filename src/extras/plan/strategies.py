@@ -24,6 +24,7 @@ class Layout(NamedTuple):
         name: of its file in configs/strategy.
         devices: all of them.
         tensor: that share the rows of a batch, by tensor parallelism.
+        context: that share the tokens of a row, by context parallelism.
         stages: the same, of a pipeline.
         micro_batches: of a pipeline.
         replicas: groups of data-parallel devices that have all shards each.
@@ -35,14 +36,16 @@ class Layout(NamedTuple):
     stages: int = 1
     micro_batches: int = 4
     replicas: int = 1
+    context: int = 1
 
     @property
     def data(self) -> int:
         """Devices that have rows of their own."""
-        return self.devices // (self.tensor * self.stages)
+        return self.devices // (self.tensor * self.stages * self.context)
 
     def __str__(self) -> str:
-        parts = {"tensor_parallel": self.tensor, "pipeline": self.stages, "replicas": self.replicas}
+        parts = {"tensor_parallel": self.tensor, "context_parallel": self.context, "pipeline": self.stages}
+        parts["replicas"] = self.replicas
         sizes = [f"{name} {size}" for name, size in parts.items() if size > 1]
         other = {"tensor_parallel": "fsdp", "pipeline": "ddp"}.get(self.name)
         if other and self.data > 1:
@@ -172,8 +175,11 @@ def _zero(facts: Facts, layout: Layout) -> dict[str, float]:
 
 
 def _mesh(facts: Facts, layout: Layout) -> dict[str, float]:
-    """FSDP over the devices that tensor parallelism leaves, in groups of which each has all shards (HSDP)."""
-    t, shards = layout.tensor, layout.data // layout.replicas
+    """FSDP over the devices that tensor parallelism leaves, in groups of which each has all shards (HSDP).
+
+    With context parallelism a device has its part of a row's tokens.
+    """
+    t, c, shards = layout.tensor, layout.context, layout.data * layout.context // layout.replicas
     shapes = held_shapes(facts.model, t)
     mine, whole = held(shapes, shards), held(shapes, 1)
     block, around = _block_and_around(facts, t)
@@ -195,6 +201,14 @@ def _mesh(facts: Facts, layout: Layout) -> dict[str, float]:
         found["checkpointed_row"] = facts.block_inputs + facts.largest_block / t + facts.around
         hidden = facts.seq_len * facts.model.config.d_model * facts.compute_itemsize
         found["sent_row"] = len(_blocks(facts.model)) * 4 * _all_reduce(hidden, t)
+    if c > 1:
+        found["row"] = found.get("row", facts.activations) / c
+        found["checkpointed_row"] = found.get("checkpointed_row", facts.checkpointed) / c
+        # queries, keys and values of a rank's tokens, and what attention gives; forward and backward
+        config = facts.model.config
+        heads = 2 * config.n_heads + 2 * (config.n_kv_heads or config.n_heads)
+        exchanged = facts.seq_len * heads * config.head_width * facts.compute_itemsize / (t * c)
+        found["sent_row"] = found.get("sent_row", 0.0) / c + len(_blocks(facts.model)) * 2 * _gather(exchanged, c)
     return found
 
 

@@ -105,6 +105,14 @@ def test_published_runs_took_as_long(gpt2, llama):
     assert hours(gpt2, 8, 10e9, 0.60, "ddp") == pytest.approx(1.5, rel=0.15)
 
 
+def test_context_parallel_devices_share_a_row_and_all_shards(gpt2):
+    whole, shared = (estimate(gpt2, Layout("fsdp", 8, context=context), 80e9) for context in (1, 4))
+    assert (whole.layout.data, shared.layout.data) == (8, 2)
+    assert (shared.parameters, shared.row) == (whole.parameters, whole.row / 4)
+    # of 1,024 / 4 tokens of 12 blocks: queries, keys, values and output in bfloat16, 3/4 of them, forward and backward
+    assert shared.sent_row == 12 * 2 * 1024 / 4 * 4 * 768 * 2 * 3 / 4
+
+
 @pytest.mark.parametrize(("size", "ranks"), [("0.1B", 64)])
 def test_the_table_of_scale(size, ranks):
     """What torch itself puts on a rank, and the formula; HSDP and all."""
