@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
 import torch
 
 from src.checkpoint import read_checkpoint
@@ -12,10 +11,9 @@ from src.cli.verb import Positive
 from src.encoder import Encoder, load_encoder
 from src.errors import InputError
 from src.extras.evaluation.beir_data import NANOBEIR, Collection, check_collection, find_collections, read_collection
-from src.extras.evaluation.results import Evaluation, Part, Score, Scored, all_scores
+from src.extras.evaluation.results import Evaluation, Part, Score, Scored, all_scores, bootstrap
 
 CUT = 10  # of nDCG and MRR
-RESAMPLES = 2000  # of the bootstrap
 QUERIES = 256  # searched at once
 
 
@@ -104,14 +102,6 @@ def measures(ranking: Sequence[str], relevance: dict[str, int], depth: int) -> d
         f"recall@{depth}": float(retrieval_recall(scores, target > 0, top_k=depth)),
         f"MRR@{CUT}": float(retrieval_reciprocal_rank(scores, target > 0, top_k=CUT)),
     }
-
-
-def bootstrap(values: Sequence[float]) -> tuple[float, float, float]:
-    """Give a mean with the percentiles 2.5 and 97.5 of the means of samples drawn with replacement."""
-    rng, array = np.random.default_rng(0), np.array(values)
-    means = [array[rng.integers(len(array), size=len(array))].mean() for _ in range(RESAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(array.mean()), float(low), float(high)
 
 
 def _with_mean(scored: Scored) -> list[Score]:

@@ -17,12 +17,12 @@ from src.extras.evaluation.beir_data import IDS, check_collection, find_collecti
 from tests.extras.evaluation.conftest import sentence, write_rows
 
 
-def write_collection(folder, n=30):
-    """Documents with and without a title, queries, and graded relevance."""
+def write_collection(folder, n=30, one="d4"):
+    """Documents with and without a title, queries, the first with the id ``one``, and graded relevance."""
     corpus = [{"_id": f"d{i}", "title": "" if i % 3 else sentence(i, 2), "text": sentence(i, 9)} for i in range(n)]
     write_rows(folder / "corpus.jsonl", corpus)
     # one has the id of a document, which is not to be found for it
-    queries = [{"_id": f"q{i}" if i else "d4", "text": sentence(i, 4)} for i in range(8)]
+    queries = [{"_id": f"q{i}" if i else one, "text": sentence(i, 4)} for i in range(8)]
     write_rows(folder / "queries.jsonl", queries)
     lines = ["query-id\tcorpus-id\tscore"]
     for i, query in enumerate(queries):
