@@ -156,14 +156,14 @@ def test_what_cannot_be_read_is_refused_in_one_line(run, checkpoints, in_folder)
     Dataset.from_list([{"id": "d1", "text": "x"}]).to_parquet(as_parquet)
     with pytest.raises(InputError, match=r"00001\.parquet has no column '_id': it has 'id', 'text'"):
         read_collection("two")
-    (in_folder / "empty").mkdir()
-    (in_folder / "empty/corpus.jsonl").touch()
+    shutil.copytree(in_folder / "one", in_folder / "empty")
+    (in_folder / "empty/corpus.jsonl").write_bytes(b"")
     shutil.copytree(in_folder / "one", in_folder / "other/one")
     for name, options, message in [
         ("bert", ("--data", "nowhere"), "there is no folder nowhere"),
         ("bert", ("--data", "other/one/qrels"), "other/one/qrels has no corpus.jsonl, and no folder in it has"),
         ("bert", ("--data", "two"), "two has no queries.jsonl"),
-        ("bert", ("--data", "empty"), "empty has no queries.jsonl"),
+        ("bert", ("--data", "empty"), "the file empty/corpus.jsonl is empty"),
         ("bert", ("--data", "one", "other"), "has several collections that are called one"),
         ("bert", ("--data", "one", "--split", "dev"), "one has no qrels for the split 'dev': it has test"),
         ("gpt", ("--data", "one"), "holds a gpt: this needs one of bert"),
