@@ -6,6 +6,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -219,7 +220,25 @@ def _from_disk(source: str) -> Parts:
 
 
 def _load_dataset(source: str, path: str, cache_dir: Path, **arguments: Any) -> Parts:
-    """Call `datasets.load_dataset`, whose many errors become one line."""
+    """Call `datasets.load_dataset`, quietly."""
+    import datasets
+
+    with _in_one_line(source, is_local="data_files" in arguments or Path(path).exists()):
+        return dict(datasets.load_dataset(path, cache_dir=str(cache_dir / "datasets"), **arguments))
+
+
+def config_names(source: str) -> list[str]:
+    """List the configurations of a dataset on the hub, or of a folder that a README describes."""
+    import datasets
+
+    path = Path(source).expanduser()
+    with _in_one_line(source, is_local=path.exists()):
+        return datasets.get_dataset_config_names(str(path) if path.exists() else source)
+
+
+@contextmanager
+def _in_one_line(source: str, is_local: bool) -> Iterator[None]:
+    """Silence `datasets`, and make one line of its many errors."""
     import datasets
     import huggingface_hub
 
@@ -227,9 +246,8 @@ def _load_dataset(source: str, path: str, cache_dir: Path, **arguments: Any) -> 
     datasets.disable_progress_bars()
     huggingface_hub.utils.logging.set_verbosity_error()
     try:
-        return dict(datasets.load_dataset(path, cache_dir=str(cache_dir / "datasets"), **arguments))
+        yield
     except (datasets.exceptions.DatasetsError, ConnectionError, OSError, ValueError) as error:
-        is_local = "data_files" in arguments or Path(path).exists()
         problem = "cannot be read" if is_local else "is no local file or folder, and the hub does not give it"
         raise InputError(f"{source} {problem}: {_first_line(error.__cause__ or error)}") from error
 

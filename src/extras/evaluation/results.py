@@ -8,11 +8,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from src.atomic import write_text
 from src.manifest import MANIFEST, hardware
 
-PACKAGES = ("torch", "lm_eval", "sacrebleu", "torchmetrics", "tokenizers", "datasets")  # that shape scores
+PACKAGES = ("torch", "lm_eval", "mteb", "sacrebleu", "torchmetrics", "tokenizers", "datasets")  # that shape scores
 RESULTS = "results.json"
+RESAMPLES = 2000  # of the bootstrap
 
 
 class Score(NamedTuple):
@@ -65,9 +68,27 @@ class Evaluation:
     notes: Sequence[str] = field(default=())
 
 
+def bootstrap(values: Sequence[float], samples: int = RESAMPLES) -> tuple[float, float, float]:
+    """Give a mean with the percentiles 2.5 and 97.5 of the means of samples drawn with replacement."""
+    rng, array = np.random.default_rng(0), np.array(values)
+    means = [array[rng.integers(len(array), size=len(array))].mean() for _ in range(samples)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(array.mean()), float(low), float(high)
+
+
 def folder_of(checkpoint: Path, suite: str) -> Path:
     """Name the folder of results beside a checkpoint: ``best.evaluation/glue`` beside ``best.ckpt``."""
     return checkpoint.with_suffix(".evaluation") / suite.replace("/", "_")
+
+
+def file_of(folder: Path, name: str, end: str) -> Path:
+    """Name a file of results by what it is of, which may have slashes."""
+    return folder / f"{name.replace('/', '_')}{end}"
+
+
+def write_lines(path: Path, texts: Sequence[str]) -> None:
+    """Write a text a line, without the line breaks in it."""
+    write_text(path, "".join(text.replace("\r", " ").replace("\n", " ") + "\n" for text in texts))
 
 
 def run_of(checkpoint: Path) -> Path | None:
@@ -85,7 +106,7 @@ def run_parts(evaluation: Evaluation, checkpoint: Path, folder: Path) -> Scored:
     scored: Scored = []
     n_kept = 0
     for part in evaluation.parts:
-        path = parts / f"{part.name.replace('/', '_')}.json"
+        path = file_of(parts, part.name, ".json")
         made_of = json.loads(json.dumps({"checkpoint": checksum, **part.settings}))
         scores = _kept(path, made_of)
         if scores is None:
@@ -142,9 +163,14 @@ def cells(score: Score) -> list[str]:
 
 
 def log_scores(writer: Any, suite: str, scores: list[Score], step: int) -> None:
-    """Log scores to TensorBoard, as ``SUITE/TASK/METRIC``."""
+    """Log scores to TensorBoard."""
     for score in scores:
-        writer.add_scalar(f"{suite}/{score.task}/{score.metric}".replace(" ", "_"), score.value, step)
+        writer.add_scalar(tag(suite, score), score.value, step)
+
+
+def tag(suite: str, score: Score) -> str:
+    """Name a score where it is logged: ``SUITE/TASK/METRIC``; GLUE's mean, of no metric, ``glue/mean``."""
+    return "/".join(filter(None, (suite, score.task, score.metric))).replace(" ", "_")
 
 
 def _versions() -> dict[str, str]:

@@ -18,6 +18,7 @@ SUITES: Verbs = {
     "perplexity": ("src.extras.evaluation.perplexity:perplexity", "a GPT on a text: perplexity, bits per byte"),
     "glue": ("src.extras.evaluation.glue:glue", "a BERT or another encoder, fine-tuned on GLUE's nine tasks"),
     "beir": ("src.extras.evaluation.beir:beir", "an encoder on retrieval in BEIR's format, NanoBEIR's too"),
+    "mteb": ("src.extras.evaluation.embedding_tasks:mteb", "an encoder on tasks of MTEB: STSBenchmark, ..."),
     "wmt14": ("src.extras.evaluation.translation:translation", "a Transformer on WMT 2014; so wmt16, ... of sacrebleu"),
 }
 

@@ -9,14 +9,14 @@ from sacrebleu.dataset import DATASETS
 from sacrebleu.metrics import BLEU, CHRF
 from tokenizers import Tokenizer
 
-from src.atomic import write_text
 from src.checkpoint import load_writer, read_checkpoint
 from src.cli.compare import paired_bootstrap, verdict
 from src.cli.translate import SearchOptions
 from src.cli.verb import Positive
 from src.decoding import Translator
 from src.errors import InputError
-from src.extras.evaluation.results import Evaluation, Part, Score
+from src.extras.evaluation.comet import Comet
+from src.extras.evaluation.results import Evaluation, Part, Score, file_of, write_lines
 from src.files import check_file, read_lines
 
 
@@ -27,8 +27,10 @@ def translation(
     test_set: str = "wmt14",
     baseline: Path | None = None,
     samples: Positive = 1000,
+    comet: str | None = None,
+    comet_model: str = "Unbabel/wmt22-comet-da",
 ) -> Evaluation:
-    """Translate a test set, and score it by BLEU and chrF with 95% bootstrap intervals.
+    """Translate a test set, and score it by BLEU, chrF and, if asked to, COMET with 95% bootstrap intervals.
 
     The translations are kept beside the scores, a line a sentence. sacrebleu fetches a test set at its first use, into
     the folder that SACREBLEU names.
@@ -39,6 +41,8 @@ def translation(
         test_set: by sacrebleu's name
         baseline: translations of another checkpoint, as an evaluation wrote them, for a paired bootstrap test
         samples: of the bootstrap
+        comet: COMET's program comet-score, of the virtual environment that has it
+        comet_model: its model, by its name on the hub or as a .ckpt file
     """
     content = read_checkpoint(checkpoint)
     trained = load_writer(content, checkpoint, "translate")
@@ -55,8 +59,8 @@ def translation(
 
     def run(folder: Path) -> list[Score]:
         found = translator.translate(sources)
-        texts = [_line(trained.tokenizer.decode(hypotheses[0].ids)) for hypotheses in found]
-        write_text(folder / f"{name.replace('/', '_')}.txt", "".join(f"{text}\n" for text in texts))
+        write_lines(path := file_of(folder, name, ".txt"), [trained.tokenizer.decode(one[0].ids) for one in found])
+        texts = list(read_lines(path))
         scores = []
         for metric, computed in metrics.items():
             score = computed.corpus_score(texts, references, n_bootstrap=samples)
@@ -77,7 +81,11 @@ def translation(
         "texts": _checksum([sources, *references]),
         "baseline": None if others is None else _checksum([others]),
     }
-    return Evaluation(content.get("global_step"), [Part(name, settings, run)])
+    parts = [Part(name, settings, run)]
+    if comet:
+        scored = Comet(name, comet, comet_model, search.device, sources, references[0], baseline, samples)
+        parts.append(Part(f"{name}.comet", {**settings, "model": comet_model}, scored))
+    return Evaluation(content.get("global_step"), parts)
 
 
 def _read(test_set: str, language_pair: str) -> tuple[list[str], list[list[str]]]:
@@ -96,10 +104,6 @@ def _read(test_set: str, language_pair: str) -> tuple[list[str], list[list[str]]
     if not sources or len({len(sources), *map(len, references)}) > 1:
         raise InputError(f"{dataset._outdir} has an incomplete {test_set}: delete it, and it is fetched again")
     return sources, [[line.strip() for line in lines] for lines in references]
-
-
-def _line(text: str) -> str:
-    return text.replace("\r", " ").replace("\n", " ")
 
 
 def _checksum(columns: list[list[str]]) -> str:

@@ -7,6 +7,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import src.cli
 from src.extras.evaluation.suites import SUITES
 
 
@@ -57,7 +58,9 @@ def test_a_callback_that_could_not_evaluate_is_refused_before_the_first_step(run
         ("--suite perplexity --input nowhere.txt", 5, "Evaluate: there is no file nowhere.txt"),
         ("--suite beir --data .", [5], "Evaluate: . has no corpus.jsonl"),
         (f"--suite perplexity --input {text}", 0, "steps is 0"),
+        (f"--suite perplexity --input {text}", None, "without steps it needs trainer.max_steps, to know the last"),
     ]:
+        settings["trainer"] |= {"max_steps": -1, "max_epochs": 1} if steps is None else {}
         callback = {"class_path": "src.extras.evaluation.callback.Evaluate"}
         settings["trainer"]["callbacks"] = [{**callback, "init_args": {"command": command, "steps": steps}}]
         config.write_text(yaml.safe_dump(settings))
@@ -65,6 +68,31 @@ def test_a_callback_that_could_not_evaluate_is_refused_before_the_first_step(run
         assert status == 2
         assert message in err
     assert not list((tmp_path / "logs").glob("tiny/*/checkpoints/*.ckpt"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("track" not in src.cli.VERBS, reason="this project has no track")
+def test_a_track_is_judged_by_a_suite_after_the_last_step(run, config, tmp_path, text, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    callback = {"class_path": "src.extras.evaluation.callback.Evaluate"}
+    callback["init_args"] = {"command": f"--suite perplexity --input {text}"}
+    track = {
+        "title": "A tiny one",
+        "base": str(config),
+        "set": {"trainer.callbacks": [callback], "trainer.val_check_interval": 12},
+        "frozen": ["data", "trainer.callbacks"],
+        "metric": "perplexity/heldout.txt/bits_per_byte",
+        "seeds": [0, 1],
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(track))
+    options = ["--records", tmp_path / "records", "--study", tmp_path / "study", "--threads", 1]
+    status, _, err = run("track", "run", "--track", tmp_path / "tiny.yaml", *options)
+    assert status == 0, err
+    found = json.loads((tmp_path / "records/tiny/baseline.json").read_text())["runs"]
+    results = [json.loads(path.read_text()) for path in (tmp_path / "study").rglob("perplexity/results.json")]
+    assert [one["step"] for one in results] == [12, 12]
+    values = [score["value"] for one in results for score in one["scores"] if score["metric"] == "bits_per_byte"]
+    assert sorted(values) == pytest.approx(sorted(run["value"] for run in found))
 
 
 def test_help_and_refusals(run, checkpoints, in_folder):

@@ -71,6 +71,12 @@ def test_the_figures_are_those_of_the_text(evaluate, in_folder):
     (in_folder / "text.txt").write_text(text + "x", encoding="utf-8")
     _, out = evaluate("gpt", "--suite", "perplexity", "--input", "text.txt", "--stride", 24)
     assert "of another checkpoint or other settings: computed anew" in out
+    # nor is what was written by half
+    part = in_folder / "results/parts/text.txt.json"
+    written = part.read_text()
+    part.write_text(written[:40])
+    evaluate("gpt", "--suite", "perplexity", "--input", "text.txt", "--stride", 24)
+    assert part.read_text() == written
 
 
 def test_what_cannot_be_is_refused_in_one_line(run, checkpoints, in_folder):
@@ -80,6 +86,7 @@ def test_what_cannot_be_is_refused_in_one_line(run, checkpoints, in_folder):
         (("--input", "text.txt", "--stride", 25), "--stride 25 is more than the context of 24 tokens"),
         (("--input", "text.txt", "--stride", 0), "no whole number of at least 1"),
         (("--input", "none.txt"), "there is no file none.txt"),
+        (("--input", "text.txt", "--output", "text.txt"), "Not a directory: text.txt/parts"),
         (("--input", "bad.txt"), "is not UTF-8"),
         (("--input", "text.txt", "--sride", 2), "did you mean '--stride'?"),
     ]:

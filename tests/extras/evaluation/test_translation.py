@@ -1,5 +1,7 @@
 """WMT's test sets out of sacrebleu's own folder: its scores, and its paired bootstrap."""
 
+import sys
+
 import pytest
 from sacrebleu import corpus_bleu, corpus_chrf
 from sacrebleu.dataset import DATASETS
@@ -36,6 +38,54 @@ def test_the_scores_are_those_of_sacrebleu(evaluate, in_folder, wmt14):
     difference = record["scores"][2]
     assert difference["value"] == pytest.approx(record["scores"][0]["value"] - 100)
     assert "is significantly worse (p = 0.0" in difference["note"]
+
+
+PROGRAM = f"""#!{sys.executable}
+import argparse, json, os
+parser = argparse.ArgumentParser()
+for option in ("-s", "-r", "--to_json", "--model", "--gpus"):
+    parser.add_argument(option, required=True)
+parser.add_argument("-t", nargs="+")
+for option in ("--quiet", "--only_system"):
+    parser.add_argument(option, action="store_true", required=True)
+asked = parser.parse_args()
+assert asked.gpus == "0"
+if asked.model == "broken":
+    raise KeyError("Model 'broken' not supported by COMET.")
+texts = [open(path).read().splitlines() for path in (asked.s, asked.r, *asked.t)]
+rows = lambda mt: [dict(src=s, ref=r, mt=m, COMET=len(m) / len(r)) for s, r, m in zip(*texts[:2], mt, strict=True)]
+content = dict() if asked.model == "silent" else dict(zip(asked.t, map(rows, texts[2:])))
+json.dump(content, open(asked.to_json, "w"))
+"""  # with the options and the output of unbabel-comet 2.2.7, which cannot be installed beside what this project needs
+
+
+def test_comet_is_asked_by_its_own_program(run, evaluate, checkpoints, in_folder, wmt14):
+    (in_folder / "comet-score").write_text(PROGRAM)
+    (in_folder / "comet-score").chmod(0o755)
+    (in_folder / "reference.txt").write_text("\n".join(wmt14["ref"]) + "\n")
+    options = ("--suite", "wmt14", "--language-pair", "en-de", "--max-length", 10, "--samples", 100)
+    comet = (*options, "--comet", "./comet-score", "--baseline", "reference.txt")
+    record, _ = evaluate("transformer", *comet)
+    score, difference = record["scores"][4:]
+    lines = (in_folder / "results/wmt14.en-de.txt").read_text().splitlines()
+    expected = [len(line) / len(reference) for line, reference in zip(lines, wmt14["ref"], strict=True)]
+    assert (score["metric"], score["value"]) == ("COMET", pytest.approx(sum(expected) / 12))
+    assert score["low"] < score["value"] < score["high"]
+    assert score["note"] == "Unbabel/wmt22-comet-da, 12 sentences"
+    assert (difference["metric"], difference["value"]) == ("COMET - baseline", pytest.approx(score["value"] - 1))
+    # another model needs no other translations
+    _, out = evaluate("transformer", *comet, "--comet-model", "Unbabel/wmt20-comet-da")
+    assert "1 of 2 parts are there" in out
+    for more, message in [
+        (("--comet", "./nowhere"), "there is no program ./nowhere: install unbabel-comet into a virtual environment"),
+        (("--comet-model", "nowhere.ckpt"), "there is no file nowhere.ckpt"),
+        (("--comet-model", "broken"), "--model broken failed with status 1: KeyError: \"Model 'broken' not supported"),
+        (("--comet-model", "silent"), "./comet-score wrote no scores that can be read into"),
+    ]:
+        arguments = ("--checkpoint", checkpoints["transformer"], "--output", "results", *comet, *more)
+        status, _, err = run("evaluate", *arguments)
+        assert (status, err.count("\n")) == (2, 1), err
+        assert message in err
 
 
 def test_what_cannot_be_is_refused_in_one_line(run, checkpoints, in_folder, wmt14):
