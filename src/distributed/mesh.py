@@ -1,6 +1,7 @@
 """Fully sharded data parallelism (FSDP2), tensor parallelism, or both on a two-dimensional mesh of processes."""
 
 import atexit
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -27,6 +28,9 @@ from src.distributed.saving import checked, save_shards
 from src.distributed.shards import OPTIMIZERS, group_names, load_file, load_shards, named_state
 from src.errors import InputError
 from src.nn import Block, CrossAttention, SelfAttention
+
+# of a mesh of processes, by the names of the options that give their sizes; neighbours are along the last one
+DIMENSIONS = ("pipeline", "data_parallel", "tensor_parallel")
 
 
 class MeshStrategy(ModelParallelStrategy):
@@ -72,41 +76,50 @@ class MeshStrategy(ModelParallelStrategy):
         self.reshard_after_forward, self.sync_each_batch = reshard_after_forward, sync_each_batch
         self.cpu_offload, self.replicate_size = cpu_offload, replicate_size
         self._sharded = False
+        self._groups: list[list[str]] | None = None  # of the whole network's parameters, where a process has a part
 
     @property
     def replicas(self) -> Any:
         """The group of processes that have rows of their own."""
         return self.device_mesh["data_parallel"].get_group()
 
-    def sizes(self, world_size: int) -> tuple[int, int]:
+    @property
+    def _asked(self) -> dict[str, Any]:
+        """The sizes as they are configured, in the order in which an ``auto`` takes all that is left."""
+        return {"tensor_parallel": self._tensor_parallel_size, "data_parallel": self._data_parallel_size}
+
+    def sizes(self, world_size: int) -> dict[str, int]:
         """Count the processes along each dimension."""
-        data, tensor = self._data_parallel_size, self._tensor_parallel_size
-        if tensor == "auto":
-            tensor = world_size if data == "auto" else world_size // data
-        if data == "auto":
-            data = world_size // tensor
-        if data * tensor != world_size:
+        found = self._asked
+        for name, size in found.items():
+            if size != "auto" and size < 1:
+                raise InputError(f"{name}_size is {size}: it must be at least 1")
+        for name in [name for name, size in found.items() if size == "auto"]:
+            given = math.prod(size for size in found.values() if size != "auto")
+            found[name] = max(1, world_size // given)
+        found = {name: found[name] for name in DIMENSIONS if name in found}
+        if math.prod(found.values()) != world_size:
+            sizes = " x ".join(f"{name}_size {size}" for name, size in found.items())
+            raise InputError(f"{sizes} is not the number of processes, {world_size}: change one of them")
+        if self.replicate_size < 1 or found["data_parallel"] % self.replicate_size:
             raise InputError(
-                f"data_parallel_size {data} x tensor_parallel_size {tensor} is not the number of processes, "
-                f"{world_size}: change one of the three"
+                f"replicate_size is {self.replicate_size}: it must divide the {found['data_parallel']} data-parallel "
+                "processes"
             )
-        if self.replicate_size < 1 or data % self.replicate_size:
-            raise InputError(
-                f"replicate_size is {self.replicate_size}: it must divide the {data} data-parallel processes"
-            )
-        return data, tensor
+        return found
 
     def check(self, trainer: L.Trainer, task: Any) -> None:
         """Refuse what cannot work, before any process is started."""
-        _, tensor = self.sizes(trainer.world_size)
+        tensor = self.sizes(trainer.world_size)["tensor_parallel"]
         if tensor > 1:
             with torch.device("meta"):
                 check_tensor_parallel(task.build_model(), tensor)
 
     def setup_environment(self) -> None:
-        world_size = self.num_nodes * self.num_processes
-        self._data_parallel_size, self._tensor_parallel_size = self.sizes(world_size)
-        super().setup_environment()
+        sizes = self.sizes(self.num_nodes * self.num_processes)
+        self._setup_distributed()
+        self._device_mesh = init_device_mesh(self.root_device.type, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
+        self.lightning_module._device_mesh = self._device_mesh  # type: ignore[union-attr]
         atexit.register(_destroy_dist_connection)
         self._writers = dist.new_group(backend="gloo") if self._save_distributed_checkpoint else None
 
@@ -121,14 +134,15 @@ class MeshStrategy(ModelParallelStrategy):
         super().setup(trainer)
 
     def _shard(self, model: nn.Module) -> None:
-        data, tensor = self.device_mesh.shape
         mesh, over = self.device_mesh, ["data_parallel"]
+        *outer, data, tensor = mesh.shape
         if self.replicate_size > 1:
-            shape, over = (self.replicate_size, data // self.replicate_size, tensor), ["replicate", "shard"]
-            mesh = init_device_mesh(mesh.device_type, shape, mesh_dim_names=(*over, "tensor_parallel"))
+            shape, over = (*outer, self.replicate_size, data // self.replicate_size, tensor), ["replicate", "shard"]
+            names = (*DIMENSIONS[: len(outer)], *over, "tensor_parallel")
+            mesh = init_device_mesh(mesh.device_type, shape, mesh_dim_names=names)
         if tensor > 1:
             parallelize(model, mesh["tensor_parallel"])
-        if data > 1 or tensor == 1:
+        if data > 1 or mesh.size() == 1:
             settings: dict[str, Any] = {
                 "mesh": mesh[tuple(over)],
                 "reshard_after_forward": self.reshard_after_forward,
@@ -190,6 +204,9 @@ class MeshStrategy(ModelParallelStrategy):
     def optimizer_state(self, optimizer: Optimizer) -> Any:
         if not self._save_distributed_checkpoint:
             return super().optimizer_state(optimizer)
+        return self._named_state(optimizer)
+
+    def _named_state(self, optimizer: Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
         optimizer = getattr(optimizer, "_optimizer", optimizer)  # Lightning's is around it
         return named_state(optimizer.state_dict(), group_names(self.lightning_module, optimizer))  # type: ignore[arg-type]
 
@@ -202,7 +219,7 @@ class MeshStrategy(ModelParallelStrategy):
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         path = checked(checkpoint_path)
         if not path.is_dir():
-            return load_file(path, self.lightning_module, self.optimizers)  # type: ignore[arg-type]
+            return load_file(path, self.lightning_module, self.optimizers, self._groups)  # type: ignore[arg-type]
         if OPTIMIZERS not in read_header(path):  # as Lightning wrote it, until this project did
             return super().load_checkpoint(path, weights_only)
         return load_shards(path, self.lightning_module, self.optimizers)  # type: ignore[arg-type]

@@ -66,7 +66,7 @@ class LoRA(NetworkCallback):
     def check(self, trainer: L.Trainer) -> None:
         """Refuse what would cut an adapter's matrices, and checkpoints that are folders, whose parts are not merged."""
         strategy: Any = trainer.strategy
-        if isinstance(strategy, MeshStrategy) and strategy.sizes(trainer.world_size)[1] > 1:
+        if isinstance(strategy, MeshStrategy) and strategy.sizes(trainer.world_size)["tensor_parallel"] > 1:
             raise InputError("LoRA: an adapter is not cut over tensor-parallel ranks: choose ddp or fsdp")
         in_shards = any(vars(strategy).get(name) for name in SAVED_IN_SHARDS)
         if in_shards or isinstance(strategy, DeepSpeedStrategy):
