@@ -109,7 +109,7 @@ def test_published_runs_took_as_long(gpt2, llama):
 def test_the_table_of_scale(size, ranks):
     """What torch itself puts on a rank, and the formula; HSDP and all."""
     found = list(scale.rows([size], [ranks]))
-    assert len(found) == 5
+    assert len(found) == 6
     for _, layout, counted, formula in found:
         assert formula == pytest.approx(counted, rel=0.02), layout
 
@@ -165,7 +165,7 @@ def test_a_poor_choice_is_warned_of(run, monkeypatch):
                 "--devices",
                 "8",
             ],
-            "8 devices cannot",
+            "pipeline_size 3 x data_parallel_size 2 x tensor_parallel_size 1 is not the number of processes, 8",
         ),
     ],
 )
