@@ -131,6 +131,9 @@ class MeshStrategy(ModelParallelStrategy):
             with self.precision_plugin.module_init_context():
                 device = torch.device("cpu") if self.cpu_offload else self.root_device
                 materialize(task.model, task.build_model, task.initial_model, device)
+        evaluations = (trainer.fit_loop.epoch_loop.val_loop, trainer.validate_loop, trainer.test_loop)
+        for loop in (*evaluations, trainer.predict_loop):
+            loop.inference_mode = False  # FSDP could not train with what it has gathered in it
         super().setup(trainer)
 
     def _shard(self, model: nn.Module) -> None:
