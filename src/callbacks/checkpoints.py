@@ -222,7 +222,7 @@ class ExactResume(L.Callback):
         if isinstance(strategy, MeshStrategy):
             # one for a tensor-parallel group: what is not sharded over it is computed by each of its processes, which
             # must drop the same elements
-            stream = strategy.device_mesh["data_parallel"].get_local_rank()
+            stream //= strategy.device_mesh["tensor_parallel"].size()
         if stream:  # the first is that of one process; so far all have drawn alike, the initial weights among it
             seed_random_states(torch.initial_seed(), stream)
 

@@ -1,7 +1,7 @@
 """What all processes of a run do together: gather objects, clip by one norm, and gather a sharded network."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import lightning as L
@@ -69,26 +69,37 @@ def clip_by_global_norm(parameters: Iterable[nn.Parameter], max_norm: float | No
     Returns:
         The norm before clipping, a 0-dim tensor, the same on every rank.
     """
-    by_mesh: dict[object, list[Tensor]] = defaultdict(list)
     parameters = list(parameters)
-    for parameter in parameters:
-        if parameter.grad is not None:
-            gradient = parameter.grad
-            by_mesh[gradient.device_mesh if isinstance(gradient, DTensor) else None].append(gradient)
-    norms = [get_total_norm(gradients) for gradients in by_mesh.values()]
-    norms = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
-    if not norms:
-        return torch.zeros((), device=parameters[0].device)
-    total = torch.linalg.vector_norm(torch.stack(norms))
-    if max_norm:
-        # ones of the device: a number would be copied to it, which waits
-        scale = (max_norm / (total + 1e-6)).clamp(max=1.0).where(total.isfinite(), torch.ones_like(total))
-        if scale.device.type == "cpu" and scale == 1:  # elsewhere, to look would wait for the device
-            return total
-        for gradients in by_mesh.values():
-            local = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
-            torch._foreach_mul_(local, scale)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    total = global_norm(gradients, parameters[0].device)
+    scale_gradients(gradients, total, max_norm)
     return total
+
+
+def global_norm(gradients: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Compute the norm over all gradients and all their shards: 0-dim, on the device."""
+    by_mesh: dict[object, list[Tensor]] = defaultdict(list)
+    for gradient in gradients:
+        by_mesh[gradient.device_mesh if isinstance(gradient, DTensor) else None].append(gradient)
+    norms = [get_total_norm(of_mesh) for of_mesh in by_mesh.values()]
+    norms = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
+    return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros((), device=device)
+
+
+def scale_gradients(gradients: Sequence[Tensor], norm: Tensor, max_norm: float | None) -> None:
+    """Scale gradients of this norm down to ``max_norm``; what is no finite number, or clipped by None, stays."""
+    if not max_norm or not gradients:
+        return
+    # ones of the device: a number would be copied to it, which waits
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0).where(norm.isfinite(), torch.ones_like(norm))
+    if scale.device.type == "cpu" and scale == 1:  # elsewhere, to look would wait for the device
+        return
+    torch._foreach_mul_([local_part(gradient) for gradient in gradients], scale)
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """Take what this process holds of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def unsharded_model(task: L.LightningModule, on: Literal["first", "replicas", "all"] = "first") -> nn.Module | None:

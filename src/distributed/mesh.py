@@ -1,6 +1,7 @@
 """Fully sharded data parallelism (FSDP2), context and tensor parallelism on one mesh of processes."""
 
 import atexit
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -27,6 +28,9 @@ from src.distributed.saving import checked, save_shards
 from src.distributed.shards import OPTIMIZERS, group_names, load_file, load_shards, named_state
 from src.errors import InputError
 from src.nn import Block, CrossAttention, SelfAttention, TokenShards
+
+# of a mesh of processes, by the names of the options that give their sizes; neighbours are along the last one
+DIMENSIONS = ("pipeline", "data_parallel", "context_parallel", "tensor_parallel")
 
 
 class MeshStrategy(ModelParallelStrategy):
@@ -77,7 +81,8 @@ class MeshStrategy(ModelParallelStrategy):
         self.cpu_offload, self.replicate_size = cpu_offload, replicate_size
         self.data_parallel_size, self.context_parallel_size = data_parallel_size, context_parallel_size
         self._sharded = False
-        self._rows: Any = None  # the mesh, of whose dimensions the first is that of processes with rows of their own
+        self._rows: Any = None  # the mesh, of which one dimension is that of processes with rows of their own
+        self._groups: list[list[str]] | None = None  # of the whole network's parameters, where a process has a part
 
     @property
     def replicas(self) -> Any:
@@ -89,30 +94,40 @@ class MeshStrategy(ModelParallelStrategy):
         rows = self._rows["data_parallel"]
         return {"num_replicas": rows.size(), "rank": rows.get_local_rank()}
 
+    @property
+    def _asked(self) -> dict[str, Any]:
+        """The sizes as they are configured, in the order in which an ``auto`` takes all that is left."""
+        return {
+            "tensor_parallel": self._tensor_parallel_size,
+            "data_parallel": self.data_parallel_size,
+            "context_parallel": self.context_parallel_size,
+        }
+
     def sizes(self, world_size: int) -> dict[str, int]:
         """Count the processes along each dimension."""
-        data, tensor, context = self.data_parallel_size, self._tensor_parallel_size, self.context_parallel_size
-        if context < 1:
-            raise InputError(f"context_parallel_size is {context}: it must be at least 1")
-        if tensor == "auto":
-            tensor = world_size // context if data == "auto" else world_size // (data * context)
-        if data == "auto":
-            data = world_size // (context * tensor)
-        if data * context * tensor != world_size:
-            over = f" x context_parallel_size {context}" if context > 1 else ""
+        found = self._asked
+        for name, size in found.items():
+            if size != "auto" and size < 1:
+                raise InputError(f"{name}_size is {size}: it must be at least 1")
+        for name in [name for name, size in found.items() if size == "auto"]:
+            given = math.prod(size for size in found.values() if size != "auto")
+            found[name] = max(1, world_size // given)
+        found = {name: found[name] for name in DIMENSIONS if name in found}
+        if math.prod(found.values()) != world_size:
+            named = {name: size for name, size in found.items() if name != "context_parallel" or size > 1}
+            sizes = " x ".join(f"{name}_size {size}" for name, size in named.items())
+            raise InputError(f"{sizes} is not the number of processes, {world_size}: change one of them")
+        if self.replicate_size < 1 or found["data_parallel"] % self.replicate_size:
             raise InputError(
-                f"data_parallel_size {data}{over} x tensor_parallel_size {tensor} is not the number of processes, "
-                f"{world_size}: change one of them"
+                f"replicate_size is {self.replicate_size}: it must divide the {found['data_parallel']} data-parallel "
+                "processes"
             )
-        if self.replicate_size < 1 or data % self.replicate_size:
-            raise InputError(
-                f"replicate_size is {self.replicate_size}: it must divide the {data} data-parallel processes"
-            )
-        return {"data_parallel": data, "context_parallel": context, "tensor_parallel": tensor}
+        return found
 
     def check(self, trainer: L.Trainer, task: Any) -> None:
         """Refuse what cannot work, before any process is started."""
-        _, context, tensor = self.sizes(trainer.world_size).values()
+        sizes = self.sizes(trainer.world_size)
+        context, tensor = sizes["context_parallel"], sizes["tensor_parallel"]
         if context * tensor > 1:
             with torch.device("meta"):
                 model = task.build_model()
@@ -123,14 +138,15 @@ class MeshStrategy(ModelParallelStrategy):
 
     def setup_environment(self) -> None:
         sizes = self.sizes(self.num_nodes * self.num_processes)
-        data, context, tensor = sizes.values()
-        # those of Lightning's mesh, of whose dimensions the first is that of processes with tokens of their own
-        self._data_parallel_size, self._tensor_parallel_size = data * context, tensor
-        super().setup_environment()
-        self._rows = self.device_mesh
+        self._setup_distributed()
+        kind, context = self.root_device.type, sizes["context_parallel"]
+        # of that by which parameters are cut one dimension is that of processes with tokens of their own
+        shape = {**sizes, "data_parallel": sizes["data_parallel"] * context}
+        del shape["context_parallel"]
+        self._rows = self._device_mesh = init_device_mesh(kind, tuple(shape.values()), mesh_dim_names=tuple(shape))
         if context > 1:
-            shape, names = tuple(sizes.values()), tuple(sizes)
-            self._rows = init_device_mesh(self.root_device.type, shape, mesh_dim_names=names)
+            self._rows = init_device_mesh(kind, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
+        self.lightning_module._device_mesh = self._device_mesh  # type: ignore[union-attr]
         atexit.register(_destroy_dist_connection)
         self._writers = dist.new_group(backend="gloo") if self._save_distributed_checkpoint else None
 
@@ -142,19 +158,23 @@ class MeshStrategy(ModelParallelStrategy):
             with self.precision_plugin.module_init_context():
                 device = torch.device("cpu") if self.cpu_offload else self.root_device
                 materialize(task.model, task.build_model, task.initial_model, device)
+        evaluations = (trainer.fit_loop.epoch_loop.val_loop, trainer.validate_loop, trainer.test_loop)
+        for loop in (*evaluations, trainer.predict_loop):
+            loop.inference_mode = False  # FSDP could not train with what it has gathered in it
         super().setup(trainer)
 
     def _shard(self, model: nn.Module) -> None:
-        data, tensor = self.device_mesh.shape
         mesh, over = self.device_mesh, ["data_parallel"]
+        *outer, data, tensor = mesh.shape
         if self.replicate_size > 1:
-            shape, over = (self.replicate_size, data // self.replicate_size, tensor), ["replicate", "shard"]
-            mesh = init_device_mesh(mesh.device_type, shape, mesh_dim_names=(*over, "tensor_parallel"))
+            shape, over = (*outer, self.replicate_size, data // self.replicate_size, tensor), ["replicate", "shard"]
+            names = (*DIMENSIONS[: len(outer)], *over, "tensor_parallel")
+            mesh = init_device_mesh(mesh.device_type, shape, mesh_dim_names=names)
         if tensor > 1:
             parallelize(model, mesh["tensor_parallel"])
         if self.context_parallel_size > 1:
             model.shard_tokens(TokenShards(self._rows["context_parallel"].get_group()))  # type: ignore[operator]
-        if data > 1 or tensor == 1:
+        if data > 1 or mesh.size() == 1:
             settings: dict[str, Any] = {
                 "mesh": mesh[tuple(over)],
                 "reshard_after_forward": self.reshard_after_forward,
@@ -216,6 +236,9 @@ class MeshStrategy(ModelParallelStrategy):
     def optimizer_state(self, optimizer: Optimizer) -> Any:
         if not self._save_distributed_checkpoint:
             return super().optimizer_state(optimizer)
+        return self._named_state(optimizer)
+
+    def _named_state(self, optimizer: Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
         optimizer = getattr(optimizer, "_optimizer", optimizer)  # Lightning's is around it
         return named_state(optimizer.state_dict(), group_names(self.lightning_module, optimizer))  # type: ignore[arg-type]
 
@@ -228,7 +251,7 @@ class MeshStrategy(ModelParallelStrategy):
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         path = checked(checkpoint_path)
         if not path.is_dir():
-            return load_file(path, self.lightning_module, self.optimizers)  # type: ignore[arg-type]
+            return load_file(path, self.lightning_module, self.optimizers, self._groups)  # type: ignore[arg-type]
         if OPTIMIZERS not in read_header(path):  # as Lightning wrote it, until this project did
             return super().load_checkpoint(path, weights_only)
         return load_shards(path, self.lightning_module, self.optimizers)  # type: ignore[arg-type]

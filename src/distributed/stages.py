@@ -1,17 +1,22 @@
 """How the steps of a network are divided into pipeline stages, what each process keeps, and how gradients come back."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from math import inf
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.pipelining import PipelineStage
 
 from src.models.network import Network, Step
 
 Batch = dict[str, Tensor]
+State = tuple[Tensor, ...]
 IGNORED = -100  # the label of a row that only fills up a micro-batch
 
 
@@ -44,6 +49,12 @@ def partition(costs: Sequence[float], n: int, sizes: Sequence[float] = ()) -> li
     limit = most * (1 + 1e-9)  # sums of the same numbers in another order differ in their last digit
     _, cuts = _least_most(len(costs), n, lambda i, j: held[j] - held[i] if cost[j] - cost[i] <= limit else inf)
     return [range(start, end) for start, end in pairwise(cuts)]
+
+
+def cut(model: Network, n: int) -> list[range]:
+    """Choose the steps of each of ``n`` stages by what they cost, and by what a process must hold for them."""
+    steps = steps_of(model)
+    return partition([cost(step) for step in steps], n, [n_parameters(step) for step in steps])
 
 
 def _least_most(length: int, n: int, weight: Callable[[int, int], float]) -> tuple[float, list[int]]:
@@ -94,6 +105,41 @@ def keep(model: Network, kept: Sequence[Step]) -> None:
 
 def _held(steps: Sequence[Step]) -> list[nn.Module]:
     return [module for step in steps for module in step.modules if module is not None]
+
+
+class Stage(nn.Module):
+    """Consecutive steps, as a schedule calls them: with the number of a micro-batch, and the state before them.
+
+    Args:
+        run: given the number of the stage, that of the micro-batch, and the state.
+        k: the number of the stage.
+    """
+
+    def __init__(self, run: Callable[[int, int, State], State | Tensor], k: int) -> None:
+        super().__init__()
+        self.run, self.k = run, k
+
+    def forward(self, *state: Tensor, number: Tensor) -> State | Tensor:
+        return self.run(self.k, int(number), () if self.k == 0 else state)
+
+
+@contextmanager
+def reduced_once(model: nn.Module, reshard: bool) -> Iterator[None]:
+    """Let the gradients of micro-batches accumulate before FSDP reduces them: to the mean over its processes.
+
+    Args:
+        model: what this process holds of the network; nothing is done if it is not sharded.
+        reshard: free the parameters that a backward pass has gathered; else they stay for the next micro-batch.
+    """
+    if not isinstance(model, FSDPModule):
+        yield
+        return
+    model.set_requires_gradient_sync(False)
+    model.set_is_last_backward(False)
+    model.set_reshard_after_backward(reshard)
+    yield
+    # torch's own end of a stage that is an FSDP module; here several stages of a process may be parts of one
+    PipelineStage.perform_reduce_grad(SimpleNamespace(submod=model), 1)  # type: ignore[arg-type]
 
 
 class ScheduledLoss(torch.autograd.Function):

@@ -87,6 +87,10 @@ class Network(nn.Module, ABC):
         """Run all steps. Arguments and output are those of :meth:`steps`."""
         return run(self.steps(*inputs, **options))
 
+    def forward_part(self, part: range, state: Sequence[Any], **arguments: Any) -> Any:
+        """Run the steps of these numbers, from what the first of them takes. Arguments are those of :meth:`steps`."""
+        return run(self.steps(**arguments)[part.start : part.stop], *state)
+
     def hidden(self, *inputs: Any, **options: Any) -> Any:
         """Run all steps but the last, the output layer. Arguments as in :meth:`steps`."""
         return run(self.steps(*inputs, **options)[:-1])

@@ -43,10 +43,18 @@ def alone(configs, tmp_path_factory):
     return logs
 
 
-@pytest.mark.parametrize(("name", "ranks"), [("tensor_parallel", 1), ("fsdp", 2), ("pipeline", 1), ("zero3", 2)])
-def test_the_losses_are_those_of_one_process(configs, alone, name, ranks, tmp_path):
-    more = ["--config", f"configs/strategy/{name}.yaml", "--trainer.devices", "2"]
-    run_job(tmp_path / "job", [fit(config, tmp_path, kind, ranks, *more) for kind, config in configs.items()])
+@pytest.mark.parametrize(
+    ("name", "ranks", "processes"),
+    [("tensor_parallel", 1, 2), ("fsdp", 2, 2), ("pipeline", 1, 2), ("zero3", 2, 2), ("pipeline", 1, 4)],
+)
+def test_the_losses_are_those_of_one_process(configs, alone, name, ranks, processes, tmp_path):
+    """The pipeline on four processes is two stages of two tensor-parallel ranks."""
+    more = ["--config", f"configs/strategy/{name}.yaml", f"--trainer.devices={processes}"]
+    if processes > 2:
+        more += ["--trainer.strategy.init_args.tensor_parallel_size=2"]
+    run_job(
+        tmp_path / "job", [fit(config, tmp_path, kind, ranks, *more) for kind, config in configs.items()], processes
+    )
     for kind in configs:
         for metric, count in (("train/loss", STEPS), ("train/gradient_norm", STEPS), ("val/loss", 2)):
             expected = losses(alone / kind / "version_0", metric)

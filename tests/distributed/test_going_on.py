@@ -17,7 +17,10 @@ BATCH = 8 * 2  # rows of an optimizer step, of two accumulated batches
 
 
 class Spread(NamedTuple):
-    """How a run is spread: by which file, over how many processes, of which so many share the rows of a batch."""
+    """How a run is spread: by which file, over how many processes, of which so many share the rows of a batch.
+
+    Those that read the same rows are neighbours, but for the stages of a pipeline, of which there are two.
+    """
 
     strategy: str
     processes: int
@@ -42,7 +45,9 @@ FOUR = {
     "ddp on four": Spread("ddp", 4, 4),
     "fsdp on four": Spread("fsdp", 4, 4),
     "fsdp x tensor_parallel": Spread("fsdp", 4, 2, options(data_parallel_size=2, tensor_parallel_size=2)),
-    "two pipelines": Spread("pipeline", 4, 2, options(pipeline_size=2)),
+    "pipeline x fsdp": Spread("pipeline", 4, 2, options(pipeline_size=2)),
+    "pipeline x tensor_parallel": Spread("pipeline", 4, 1, options(tensor_parallel_size=2)),
+    "pipeline x fsdp, shards": Spread("pipeline", 4, 2, (*options(pipeline_size=2), *SHARDS)),
 }
 SPREADS = {**FILES, **FOLDERS, **FOUR}
 PAIRS = [("pipeline", "fsdp"), ("ddp", "tensor_parallel"), ("one", "pipeline"), ("fsdp", "one")]
@@ -72,8 +77,9 @@ def run_all(folder: Path, commands: dict[str, list[str]], names: dict[str, str])
 def rows(logs: Path, name: str) -> Counter[tuple[int, ...]]:
     """The rows of the steps behind half-way, with how often they were trained on."""
     found: Counter[tuple[int, ...]] = Counter()
-    ranks, processes = SPREADS[name].ranks, SPREADS[name].processes
-    for rank in range(0, processes, processes // ranks):  # the first of those that read the same rows
+    spread, ranks = SPREADS[name], SPREADS[name].ranks
+    neighbours = spread.processes // ranks // (2 if spread.strategy == "pipeline" else 1)
+    for rank in range(0, ranks * neighbours, neighbours):  # the first of those that read the same rows
         ids = torch.tensor(json.loads((logs / f"rows/{rank}.json").read_text())).view(-1, SEQ_LEN).tolist()
         found.update(map(tuple, ids[-(STEPS - HALFWAY) * BATCH // ranks :]))
     return found

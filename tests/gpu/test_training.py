@@ -128,6 +128,7 @@ def test_a_run_goes_on_where_it_was(train):
 STRATEGIES = {
     "ddp": ["--config=configs/strategy/ddp.yaml"],
     "fsdp": ["--config=configs/strategy/fsdp.yaml"],
+    "fsdp, evaluated first": ["--config=configs/strategy/fsdp.yaml", "--trainer.num_sanity_val_steps=1"],
     "fsdp, cpu_offload": [
         "--config=configs/strategy/fsdp.yaml",
         "--trainer.strategy.init_args.cpu_offload=true",

@@ -16,8 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from src.distributed import MeshStrategy
-from src.distributed.stages import cost, keep, n_parameters, partition, steps_of
+from src.distributed import MeshStrategy, PipelineStrategy
 from src.extras.plan.network import facts_of
 from src.extras.plan.strategies import Layout, estimate
 from src.models import GPT, GPTConfig
@@ -35,9 +34,9 @@ MACHINE = 8
 
 
 @contextmanager
-def fake_ranks(n: int) -> Iterator[None]:
-    """Let this process be the first of many, of which there are no others."""
-    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=n)
+def fake_ranks(n: int, rank: int = 0) -> Iterator[None]:
+    """Let this process be one of many, of which there are no others."""
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=n)
     try:
         yield
     finally:
@@ -56,24 +55,17 @@ def held(model: nn.Module) -> int:
 
 
 def on_a_mesh(config: GPTConfig, layout: Layout) -> int:
-    """Shard as MeshStrategy does."""
-    with fake_ranks(layout.devices):
-        strategy, model = MeshStrategy(replicate_size=layout.replicas), network(config)
-        names = ("data_parallel", "tensor_parallel")
-        strategy._device_mesh = init_device_mesh("cpu", (layout.data, layout.tensor), mesh_dim_names=names)
-        strategy._shard(model)
-        return held(model)
-
-
-def in_stages(config: GPTConfig, layout: Layout) -> int:
-    """Cut as PipelineStrategy does; of the stage that has most."""
-    steps = steps_of(network(config))
-    cuts = partition([cost(step) for step in steps], layout.stages, [n_parameters(step) for step in steps])
+    """Cut as MeshStrategy and PipelineStrategy do; the most that the first rank of a stage holds."""
     found = []
-    for cut in cuts:
-        model = network(config)
-        keep(model, [steps_of(model)[i] for i in cut])
-        found.append(held(model))
+    for stage in range(layout.stages):
+        with fake_ranks(layout.devices, layout.devices // layout.stages * stage):
+            strategy: MeshStrategy = MeshStrategy("auto", layout.tensor, layout.replicas)
+            if layout.stages > 1:
+                strategy = PipelineStrategy(layout.stages, "auto", layout.tensor, layout.replicas)
+            sizes, model = strategy.sizes(layout.devices), network(config)
+            strategy._device_mesh = init_device_mesh("cpu", tuple(sizes.values()), mesh_dim_names=tuple(sizes))
+            strategy._shard(model)
+            found.append(held(model))
     return max(found)
 
 
@@ -82,10 +74,11 @@ def layouts(ranks: int) -> dict[Layout, Callable[[GPTConfig, Layout], int]]:
         Layout("ddp", ranks): lambda config, layout: held(network(config)),
         Layout("fsdp", ranks): on_a_mesh,
         Layout("tensor_parallel", ranks, tensor=4): on_a_mesh,
-        Layout("pipeline", ranks, stages=8): in_stages,
+        Layout("pipeline", ranks, stages=8): on_a_mesh,
     }
     if ranks > MACHINE:
         found[Layout("fsdp", ranks, replicas=ranks // MACHINE)] = on_a_mesh
+        found[Layout("pipeline", ranks, stages=8, tensor=4)] = on_a_mesh
     return found
 
 

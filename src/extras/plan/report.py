@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from src.errors import InputError
 from src.extras.plan.devices import Device, device_named
 from src.extras.plan.run import Run
 from src.extras.plan.strategies import USABLE, Estimate, estimate, layouts
@@ -96,8 +95,6 @@ def show(
     memory = device.gigabytes * GB / (devices if name == "cpu" else 1)
     tokens, assumed = tokens or CHINCHILLA * facts.n_parameters, mfu or device.mfu
     chosen = run.layout(devices)
-    if chosen is not None and devices % (chosen.tensor * chosen.stages):
-        raise InputError(f"{devices} devices cannot be divided as {chosen}: change --devices or the strategy")
     found = [estimate(facts, layout, memory) for layout in layouts(facts, devices, machine, chosen)]
     made = [outcome(run, one, device, machine, tokens, assumed) for one in found]
     console = Console()

@@ -5,10 +5,11 @@ from typing import Any
 
 from src.cli.training import TrainingCLI
 from src.data import TextDataModule
+from src.distributed import MeshStrategy, PipelineStrategy
 from src.extras.plan.network import Facts, facts_of
 from src.extras.plan.strategies import Layout
 
-OF_STRATEGY = {"PipelineStrategy": "pipeline", "MeshStrategy": "fsdp", "ZeroStrategy": "zero"}
+MESHES: dict[str, type[MeshStrategy]] = {kind.__name__: kind for kind in (MeshStrategy, PipelineStrategy)}
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,12 @@ class Run:
             return None
         if name == "ZeroStrategy":
             return Layout(f"zero{options['stage']}", devices)
-        if name == "PipelineStrategy":
-            stages = options["pipeline_size"] or devices
-            return Layout("pipeline", devices, stages=stages, micro_batches=options["micro_batches"])
-        if name == "MeshStrategy":
-            data, tensor = options["data_parallel_size"], options["tensor_parallel_size"]
-            context = options["context_parallel_size"]
-            if tensor == "auto":
-                tensor = devices // context if data == "auto" else devices // (data * context)
-            kind = "fsdp" if tensor == 1 else "tensor_parallel"
-            return Layout(kind, devices, tensor=tensor, replicas=options["replicate_size"], context=context)
+        if name in MESHES:
+            sizes = MESHES[name](**options).sizes(devices)
+            tensor, stages = sizes["tensor_parallel"], sizes.get("pipeline", 1)
+            kind = "pipeline" if "pipeline" in sizes else "fsdp" if tensor == 1 else "tensor_parallel"
+            micro_batches, context = options.get("micro_batches", 1), sizes["context_parallel"]
+            return Layout(kind, devices, tensor, stages, micro_batches, options["replicate_size"], context)
         return Layout("ddp", devices)
 
 

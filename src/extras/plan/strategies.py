@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,8 +10,9 @@ from torch import nn
 from torch.distributed.tensor.parallel import ColwiseParallel
 
 from src.distributed.plans import tensor_plan
-from src.distributed.stages import cost, n_parameters, partition, steps_of
+from src.distributed.stages import cut, keep, steps_of
 from src.extras.plan.network import Facts
+from src.models.network import Network
 from src.nn import Block
 
 BUCKET = 20_000_000  # elements that ZeRO gathers or reduces at once, by default
@@ -24,10 +26,10 @@ class Layout(NamedTuple):
         name: of its file in configs/strategy.
         devices: all of them.
         tensor: that share the rows of a batch, by tensor parallelism.
-        context: that share the tokens of a row, by context parallelism.
-        stages: the same, of a pipeline.
+        stages: the same, of a pipeline; each is on devices of its own, which FSDP and tensor parallelism divide.
         micro_batches: of a pipeline.
         replicas: groups of data-parallel devices that have all shards each.
+        context: that share the tokens of a row, by context parallelism.
     """
 
     name: str
@@ -43,14 +45,23 @@ class Layout(NamedTuple):
         """Devices that have rows of their own."""
         return self.devices // (self.tensor * self.stages * self.context)
 
+    @property
+    def shards(self) -> int:
+        """Devices that have a shard each of what the others cut."""
+        return self.data * self.context // self.replicas
+
     def __str__(self) -> str:
-        parts = {"tensor_parallel": self.tensor, "context_parallel": self.context, "pipeline": self.stages}
-        parts["replicas"] = self.replicas
+        parts = {
+            "pipeline": self.stages,
+            "tensor_parallel": self.tensor,
+            "context_parallel": self.context,
+            "replicas": self.replicas,
+        }
         sizes = [f"{name} {size}" for name, size in parts.items() if size > 1]
-        other = {"tensor_parallel": "fsdp", "pipeline": "ddp"}.get(self.name)
-        if other and self.data > 1:
-            sizes.append(f"{other} {self.data}")
-        return " x ".join(sizes) if other and sizes else " ".join([self.name, *sizes])
+        combines = self.name in ("tensor_parallel", "pipeline")
+        if combines and self.shards > 1:
+            sizes.append(f"fsdp {self.shards}")
+        return " x ".join(sizes) if combines and sizes else " ".join([self.name, *sizes])
 
 
 @dataclass(frozen=True)
@@ -113,14 +124,12 @@ def held(shapes: list[tuple[int, ...]], shards: int) -> int:
     return sum(-(-shape[0] // shards) * math.prod(shape[1:]) for shape in shapes)
 
 
-def largest_stage(facts: Facts, stages: int) -> tuple[int, int]:
-    """Count the parameters of the stage that has most of them, and the most blocks of a stage."""
-    steps = steps_of(facts.model)
-    cuts = partition([cost(step) for step in steps], stages, [n_parameters(step) for step in steps])
-    kept = [[module for i in cut for module in steps[i].modules if module is not None] for cut in cuts]
-    sizes = [{id(p): p.numel() for module in modules for p in module.parameters()} for modules in kept]
-    blocks = [sum(len(_blocks(module)) for module in modules) for modules in kept]
-    return max(sum(size.values()) for size in sizes), max(blocks)
+def stages_of(model: Network, n: int) -> list[Network]:
+    """Cut a network as a pipeline of ``n`` stages does: what each of them holds."""
+    stages = [deepcopy(model) for _ in range(n)]
+    for stage, part in zip(stages, cut(model, n), strict=True):
+        keep(stage, steps_of(stage)[part.start : part.stop])
+    return stages
 
 
 def layouts(facts: Facts, devices: int, machine: int, chosen: Layout | None = None) -> Iterator[Layout]:
@@ -141,7 +150,7 @@ def layouts(facts: Facts, devices: int, machine: int, chosen: Layout | None = No
 
 def estimate(facts: Facts, layout: Layout, memory: float) -> Estimate:
     """Compute what a device of this memory holds and sends."""
-    kinds = {"fsdp": _mesh, "tensor_parallel": _mesh, "pipeline": _pipeline, "zero1": _zero, "zero2": _zero}
+    kinds = {"fsdp": _mesh, "tensor_parallel": _mesh, "pipeline": _mesh, "zero1": _zero, "zero2": _zero}
     parts = {**kinds, "zero3": _zero}.get(layout.name, _ddp)(facts, layout)
     rows = {"row": facts.activations, "checkpointed_row": facts.checkpointed, "sent_row": 0.0}
     return Estimate(layout=layout, memory=memory, logits=facts.logits(layout.tensor), **{**rows, **parts})
@@ -175,58 +184,53 @@ def _zero(facts: Facts, layout: Layout) -> dict[str, float]:
 
 
 def _mesh(facts: Facts, layout: Layout) -> dict[str, float]:
-    """FSDP over the devices that tensor parallelism leaves, in groups of which each has all shards (HSDP).
+    """Pipeline stages, each by tensor parallelism and FSDP, in groups of which each has all shards (HSDP).
 
     With context parallelism a device has its part of a row's tokens.
     """
-    t, c, shards = layout.tensor, layout.context, layout.data * layout.context // layout.replicas
-    shapes = held_shapes(facts.model, t)
-    mine, whole = held(shapes, shards), held(shapes, 1)
-    block, around = _block_and_around(facts, t)
-    # a block, the next one on its way, and what is not in a block, which stays; each in the type that is computed with
-    gathered = min(2 * block + around, whole) * facts.compute_itemsize if shards > 1 else _cast(facts, whole)
-    found = {
-        "parameters": mine * facts.itemsize,
-        "gradients": mine * facts.itemsize,
-        "optimizer": mine * facts.state,
-        "gathered": gathered,
-        # parameters forward and backward, gradients once
-        "sent": _gather(whole * (2 * facts.compute_itemsize + facts.itemsize), shards)
-        + _all_reduce(mine * facts.itemsize, layout.replicas),
-    }
-    if t > 1:
-        # each rank has the whole residual stream, where it enters the two norms of a block
-        stream = 2 * facts.block_inputs
-        found["row"] = (facts.blocks - stream) / t + stream + facts.around
-        found["checkpointed_row"] = facts.block_inputs + facts.largest_block / t + facts.around
-        hidden = facts.seq_len * facts.model.config.d_model * facts.compute_itemsize
-        found["sent_row"] = len(_blocks(facts.model)) * 4 * _all_reduce(hidden, t)
-    if c > 1:
-        found["row"] = found.get("row", facts.activations) / c
-        found["checkpointed_row"] = found.get("checkpointed_row", facts.checkpointed) / c
-        # queries, keys and values of a rank's tokens, and what attention gives; forward and backward
-        config = facts.model.config
-        heads = 2 * config.n_heads + 2 * (config.n_kv_heads or config.n_heads)
-        exchanged = facts.seq_len * heads * config.head_width * facts.compute_itemsize / (t * c)
-        found["sent_row"] = found.get("sent_row", 0.0) / c + len(_blocks(facts.model)) * 2 * _gather(exchanged, c)
-    return found
-
-
-def _pipeline(facts: Facts, layout: Layout) -> dict[str, float]:
-    mine, blocks = largest_stage(facts, layout.stages)
+    t, c, shards = layout.tensor, layout.context, layout.shards
+    stages = stages_of(facts.model, layout.stages)
+    mine, whole = max((held(shapes, shards), held(shapes, 1)) for shapes in (held_shapes(stage, t) for stage in stages))
+    if layout.data * c == 1 or (layout.stages == 1 and shards == 1):
+        gathered = _cast(facts, whole)
+    elif layout.stages == 1:
+        block, around = _block_and_around(facts, t)
+        # a block, the next one on its way, and what is not in a block, which stays; each in the type of the products
+        gathered = min(2 * block + around, whole) * facts.compute_itemsize
+    else:  # and the gradients, until the last micro-batch
+        gathered = whole * (facts.compute_itemsize + facts.itemsize)
+    # parameters once a batch in a pipeline, else forward and backward; gradients once
+    times = 1 if layout.stages > 1 else 2
+    n_blocks = max(len(_blocks(stage)) for stage in stages)
     # the first stage has as many micro-batches in memory as there are stages (1F1B)
-    share = blocks / len(_blocks(facts.model)) * min(layout.stages, layout.micro_batches)
+    in_memory = min(layout.stages, layout.micro_batches) if layout.stages > 1 else 1
+    share = n_blocks / len(_blocks(facts.model)) * in_memory
+    # each rank has the whole residual stream, where it enters the two norms of a block
+    stream = 2 * facts.block_inputs
+    hidden = facts.seq_len * facts.model.config.d_model / c
     return {
         "parameters": mine * facts.itemsize,
         "gradients": mine * facts.itemsize,
         "optimizer": mine * facts.state,
-        "gathered": _cast(facts, mine),
-        "row": facts.blocks * share + facts.around,
-        "checkpointed_row": facts.block_inputs * share + facts.largest_block + facts.around,
-        "sent": _all_reduce(mine * facts.itemsize, layout.data),
-        # the residual stream forward and its gradient backward
-        "sent_row": 2 * facts.seq_len * facts.model.config.d_model * facts.itemsize,
+        "gathered": gathered,
+        "row": (((facts.blocks - stream) / t + stream) * share + facts.around) / c,
+        "checkpointed_row": (facts.block_inputs * share + facts.largest_block / t + facts.around) / c,
+        "sent": _gather(whole * (times * facts.compute_itemsize + facts.itemsize), shards)
+        + _all_reduce(mine * facts.itemsize, layout.replicas),
+        # twice a block forward and backward; the residual stream from stage to stage, and its gradient back
+        "sent_row": n_blocks * 4 * _all_reduce(hidden * facts.compute_itemsize, t)
+        + (2 * hidden * facts.itemsize if layout.stages > 1 else 0)
+        + n_blocks * 2 * _gather(_exchanged(facts, layout), c),
     }
+
+
+def _exchanged(facts: Facts, layout: Layout) -> float:
+    """Count the bytes of the queries, keys and values of a rank's tokens, and of what attention gives."""
+    if layout.context == 1:
+        return 0
+    config = facts.model.config
+    heads = 2 * config.n_heads + 2 * (config.n_kv_heads or config.n_heads)
+    return facts.seq_len * heads * config.head_width * facts.compute_itemsize / (layout.tensor * layout.context)
 
 
 def _blocks(model: nn.Module) -> list[Block]:

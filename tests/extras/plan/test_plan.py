@@ -117,7 +117,7 @@ def test_context_parallel_devices_share_a_row_and_all_shards(gpt2):
 def test_the_table_of_scale(size, ranks):
     """What torch itself puts on a rank, and the formula; HSDP and all."""
     found = list(scale.rows([size], [ranks]))
-    assert len(found) == 5
+    assert len(found) == 6
     for _, layout, counted, formula in found:
         assert formula == pytest.approx(counted, rel=0.02), layout
 
@@ -173,7 +173,7 @@ def test_a_poor_choice_is_warned_of(run, monkeypatch):
                 "--devices",
                 "8",
             ],
-            "8 devices cannot",
+            "pipeline_size 3 x data_parallel_size 2 x tensor_parallel_size 1 is not the number of processes, 8",
         ),
     ],
 )
