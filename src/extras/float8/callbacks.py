@@ -1,6 +1,8 @@
 """What a run is given to multiply the matrices of its blocks in float8."""
 
+import logging
 from dataclasses import replace
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -34,10 +36,8 @@ class Float8(NetworkCallback):
         self.recipe, self.emulate = recipe, emulate
 
     def adapt(self, network: nn.Module) -> None:
-        _check_installed()
-        from torchao.float8 import Float8LinearConfig, convert_to_float8_training
-
-        config = Float8LinearConfig.from_recipe_name(self.recipe)
+        float8 = _torchao()
+        config = float8.Float8LinearConfig.from_recipe_name(self.recipe)
         # the backward pass sums over tokens, however many there are
         config = replace(config, emulate=self.emulate, pad_inner_dim=True)
         blocks = [module for module in network.modules() if isinstance(module, Block)]
@@ -46,7 +46,9 @@ class Float8(NetworkCallback):
                 f"Float8: no linear layer of the blocks has sizes that are multiples of {MULTIPLE}: change d_model"
             )
         for block in blocks:
-            convert_to_float8_training(block, config=config, module_filter_fn=lambda module, _: _is_taken(module))
+            float8.convert_to_float8_training(
+                block, config=config, module_filter_fn=lambda module, _: _is_taken(module)
+            )
 
     def check(self, trainer: L.Trainer) -> None:
         """Refuse devices without float8, and matrices that are cut."""
@@ -77,3 +79,12 @@ def _is_taken(module: nn.Module) -> bool:
 def _check_installed() -> None:
     if find_spec("torchao") is None:
         raise InputError("Float8 needs torchao: EXTRAS=float8 ./run.sh fit installs it")
+
+
+def _torchao() -> Any:
+    _check_installed()
+    logging.disable(logging.WARNING)  # it warns of each of its libraries that is of a GPU which is not here
+    try:
+        return import_module("torchao.float8")
+    finally:
+        logging.disable(logging.NOTSET)
