@@ -152,10 +152,7 @@ def _check_tokenizer(checkpoint: dict[str, Any], path: Path) -> None:
         if name not in checkpoint["special_tokens"]:
             raise InputError(f"checkpoint {path} names no {name}, which a {checkpoint['architecture']} needs")
     for name, token in checkpoint["special_tokens"].items():
-        is_known = isinstance(token, str) and (
-            tokenizer.token_to_id(token) is not None or name == "decoder_start_token"
-        )
-        if not is_known:
+        if not isinstance(token, str) or (tokenizer.token_to_id(token) is None and name != "decoder_start_token"):
             raise InputError(f"checkpoint {path} has {name} {token!r}, which its tokenizer does not have")
 
 

@@ -182,8 +182,8 @@ class GPT(Network):
         mask = Mask(past + input_ids.shape[1], True, past, attention_mask, documents)
         shape = input_ids.shape
         embeddings = [self.token_embedding, self.position_embedding]
-        tables = list(self.value_embeddings)
-        tables = [*tables, *[None] * (len(self.blocks) - 2 * len(tables)), *tables]
+        values = list(self.value_embeddings)
+        tables = [*values, *[None] * (len(self.blocks) - 2 * len(values)), *values]
         output = [self.head, self.future_blocks, self.final_norm] if self.config.n_future_tokens > 1 else [self.head]
         return [
             Step(lambda: self.embed(input_ids, attention_mask, past, documents), embeddings, [shape]),

@@ -247,11 +247,16 @@ class GlobalSelfAttention(SelfAttention):
         self.global_kv = nn.Linear(config.d_model, 2 * self.n_kv_heads * self.head_dim, bias=config.bias)
 
     def forward(
-        self, x: Tensor, mask: Mask, cache: KVCache | None = None, values: list[Tensor] | None = None
+        self,
+        x: Tensor,
+        mask: Mask,
+        cache: KVCache | None = None,
+        values: list[Tensor] | None = None,
+        token_values: Tensor | None = None,
     ) -> Tensor:
         """Attend: (B, T, C) to the same. There is no cache: this is for encoders."""
         assert cache is None
-        y = self._attend(x, mask, values=values)
+        y = self._attend(x, mask, values=values, token_values=token_values)
         if mask.global_tokens is not None and mask.global_tokens.index.shape[1]:
             q, k, v = self._global_queries_keys_values(x, mask, mask.global_tokens.index)
             visible, grouped = padding_mask(mask.attention_mask), self.queries_per_key > 1

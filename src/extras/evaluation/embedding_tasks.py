@@ -104,7 +104,7 @@ class _Run:
                 f"the data of the task {name} cannot be read: {_first_line(error)}; where the hub cannot be reached, "
                 "give copies of its datasets by --data"
             ) from error
-        model = MTEBEncoder(self.encoder, Path(self.checkpoint).stem)
+        model: Any = MTEBEncoder(self.encoder, Path(self.checkpoint).stem)
         try:
             (result,) = evaluate(model, self.task, cache=None, co2_tracker=False, show_progress_bar=False).task_results
         except (KeyError, ValueError) as error:  # of columns that are not there, or hold something else
