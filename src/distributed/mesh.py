@@ -68,8 +68,8 @@ class MeshStrategy(ModelParallelStrategy):
         self,
         data_parallel_size: Literal["auto"] | int = "auto",
         tensor_parallel_size: Literal["auto"] | int = 1,
-        context_parallel_size: int = 1,
         replicate_size: int = 1,
+        context_parallel_size: int = 1,
         save_distributed_checkpoint: bool = False,
         reshard_after_forward: bool = True,
         sync_each_batch: bool = False,
@@ -97,11 +97,8 @@ class MeshStrategy(ModelParallelStrategy):
     @property
     def _asked(self) -> dict[str, Any]:
         """The sizes as they are configured, in the order in which an ``auto`` takes all that is left."""
-        return {
-            "tensor_parallel": self._tensor_parallel_size,
-            "data_parallel": self.data_parallel_size,
-            "context_parallel": self.context_parallel_size,
-        }
+        context = {} if self.context_parallel_size == 1 else {"context_parallel": self.context_parallel_size}
+        return {"tensor_parallel": self._tensor_parallel_size, "data_parallel": self.data_parallel_size, **context}
 
     def sizes(self, world_size: int) -> dict[str, int]:
         """Count the processes along each dimension."""
@@ -114,8 +111,7 @@ class MeshStrategy(ModelParallelStrategy):
             found[name] = max(1, world_size // given)
         found = {name: found[name] for name in DIMENSIONS if name in found}
         if math.prod(found.values()) != world_size:
-            named = {name: size for name, size in found.items() if name != "context_parallel" or size > 1}
-            sizes = " x ".join(f"{name}_size {size}" for name, size in named.items())
+            sizes = " x ".join(f"{name}_size {size}" for name, size in found.items())
             raise InputError(f"{sizes} is not the number of processes, {world_size}: change one of them")
         if self.replicate_size < 1 or found["data_parallel"] % self.replicate_size:
             raise InputError(
@@ -127,7 +123,7 @@ class MeshStrategy(ModelParallelStrategy):
     def check(self, trainer: L.Trainer, task: Any) -> None:
         """Refuse what cannot work, before any process is started."""
         sizes = self.sizes(trainer.world_size)
-        context, tensor = sizes["context_parallel"], sizes["tensor_parallel"]
+        context, tensor = sizes.get("context_parallel", 1), sizes["tensor_parallel"]
         if context * tensor > 1:
             with torch.device("meta"):
                 model = task.build_model()
@@ -139,10 +135,10 @@ class MeshStrategy(ModelParallelStrategy):
     def setup_environment(self) -> None:
         sizes = self.sizes(self.num_nodes * self.num_processes)
         self._setup_distributed()
-        kind, context = self.root_device.type, sizes["context_parallel"]
+        kind, shape = self.root_device.type, dict(sizes)
         # of that by which parameters are cut one dimension is that of processes with tokens of their own
-        shape = {**sizes, "data_parallel": sizes["data_parallel"] * context}
-        del shape["context_parallel"]
+        context = shape.pop("context_parallel", 1)
+        shape["data_parallel"] *= context
         self._rows = self._device_mesh = init_device_mesh(kind, tuple(shape.values()), mesh_dim_names=tuple(shape))
         if context > 1:
             self._rows = init_device_mesh(kind, tuple(sizes.values()), mesh_dim_names=tuple(sizes))

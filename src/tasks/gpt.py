@@ -32,7 +32,7 @@ class GPTModule(Task):
     def __init__(self, config: GPTConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         self.loss = MeanMetric()
-        if config.n_future_tokens > 1:
+        if getattr(config, "n_future_tokens", 1) > 1:  # which a GPT has, of the networks that learn its task
             names = ("next_token_loss", "future_token_loss")
             self.averaged_over = dict.fromkeys(names, "target_tokens")  # type: ignore[misc]  # by the configuration
 

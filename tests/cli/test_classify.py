@@ -131,7 +131,7 @@ def test_a_table_of_ones_own_is_trained_on_until_it_helps_no_more(run, tmp_path)
     assert "6 for validation and 6 for test" in out
     assert "val/loss did not improve in the last 3 records" in out
     best = tmp_path / "logs/classification_csv/version_0/checkpoints/best.ckpt"
-    assert "val/loss 0." in out.split("best.ckpt (")[1]
+    assert "best.ckpt(val/loss0." in out.replace(" ", "")  # the path may be folded
     assert torch.load(best)["epoch"] == 0
     status, out, err = run("classify", "--checkpoint", best, "--text", "Ein schöner Satz.")
     assert status == 0, err

@@ -59,7 +59,8 @@ class BERTAdapter(Adapter):
         "tie_word_embeddings": True,
     }
     fine_tuning_lr = 3e-5  # of 2e-5, 3e-5 and 5e-5 (Devlin et al. 2018, appendix A.3); of Longformer too
-    layers = "encoder.layer"
+    embedding_norm: ClassVar[str] = "embeddings.LayerNorm"
+    layers: ClassVar[str] = "encoder.layer"
     # of each of them: name here -> HuggingFace's
     layer_names: ClassVar[dict[str, str | tuple[str, ...]]] = {
         "attention.qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
@@ -123,7 +124,7 @@ class BERTAdapter(Adapter):
         words = (embeddings + "word_embeddings.weight",)
         found = [
             Match("encoder.token_embedding.weight", words, tied=tied, aliases=aliases),
-            *layer("encoder.embedding_norm", embeddings + "LayerNorm"),
+            *layer("encoder.embedding_norm", self.prefix + self.embedding_norm),
         ]
         if config.positions == "learned":
             positions = (embeddings + "position_embeddings.weight",)

@@ -21,7 +21,13 @@ class GPTAdapter(Adapter):
 
     architecture = "gpt"
     norm = "pre"
-    only: ClassVar[Settings] = {"window": None, "logit_softcap": None, "mup_width": None}
+    only: ClassVar[Settings] = {
+        "window": None,
+        "logit_softcap": None,
+        "mup_width": None,
+        "n_value_embeddings": 0,
+        "n_future_tokens": 1,
+    }
     end_id: ClassVar[int | None] = None  # of the end token, where config.json has none
 
     def embeddings(self, config: GPTConfig, words: str, head: str, *aliases: str) -> list[Match]:

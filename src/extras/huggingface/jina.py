@@ -35,14 +35,15 @@ class Jina(BERTAdapter):
     only: ClassVar[Settings] = {"window": None, "positions": "rotary"}
     handled = Adapter.handled | {"rope_base", "rope_scaling", "rope_factor", "rope_original_len"}
     token_ids = {name: token for name, token in RobertaPositions.token_ids.items() if name != "sep_token_id"}
-    layers = "layers"
+    embedding_norm, layers = "emb_ln", "encoder.layers"
+    # of the files, which transformers reads as modules of other names
     layer_names = {
-        "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        "attention.out": "self_attn.o_proj",
-        "attention_norm": "post_attention_layernorm",
+        "attention.qkv": "mixer.Wqkv",
+        "attention.out": "mixer.out_proj",
+        "attention_norm": "norm1",
         "feed_forward.up": "mlp.fc1",
         "feed_forward.down": "mlp.fc2",
-        "feed_forward_norm": "post_mlp_layernorm",
+        "feed_forward_norm": "norm2",
     }
     layer_activation = "mlp.activation_fn"
     prefix = "roberta."

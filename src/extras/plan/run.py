@@ -41,7 +41,7 @@ class Run:
             sizes = MESHES[name](**options).sizes(devices)
             tensor, stages = sizes["tensor_parallel"], sizes.get("pipeline", 1)
             kind = "pipeline" if "pipeline" in sizes else "fsdp" if tensor == 1 else "tensor_parallel"
-            micro_batches, context = options.get("micro_batches", 1), sizes["context_parallel"]
+            micro_batches, context = options.get("micro_batches", 1), sizes.get("context_parallel", 1)
             return Layout(kind, devices, tensor, stages, micro_batches, options["replicate_size"], context)
         return Layout("ddp", devices)
 

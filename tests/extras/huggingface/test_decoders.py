@@ -222,6 +222,8 @@ NO_EXPORT = [  # network, changes, what is said
     ("llama", {"attention_softcap": 20.0}, "llama has only attention_softcap None"),
     ("llama", {"logit_softcap": 20.0}, "llama has only logit_softcap None"),
     ("llama", {"mup_width": 16}, "llama has only mup_width None"),
+    ("llama", {"n_value_embeddings": 1}, "llama has only n_value_embeddings 0"),
+    ("llama", {"n_future_tokens": 2}, "llama has only n_future_tokens 1"),
     ("llama", {"rope_fraction": 0.5}, "llama has only rope_fraction 1.0"),
     ("llama", {"rope_local_base": 100.0}, "llama has only rope_local_base None"),
     ("llama", {"rope_scaling": "ntk", "rope_factor": 2.0}, "llama has no rope_scaling 'ntk'"),

@@ -233,8 +233,6 @@ SHIPPED = {  # configuration -> what the plan says of its export
     "transformer": "cannot be exported; tie_embeddings and data.joint_vocabulary make it one",
     "modern/gpt": "HuggingFace's qwen3 has only gated True",
     "modern/gpt_124m": "HuggingFace's qwen3 has only value_residual False",
-    "modern/encoder": "modernbert has only norm_type 'layer'",
-    "modern/encoder_base": "without encoder.pooler and next_sentence",
     **dict.fromkeys(("classification", "gpt", "multi30k", "shakespeare_char"), None),
 }
 SHIPPED |= {f"small/{name}": SHIPPED[name] for name in ("bert", "gpt", "transformer")}
@@ -314,7 +312,7 @@ def test_published_weights_in_and_out(run, tmp_path):
 def test_the_shapes_here_have_the_fields_that_are_exported():
     """A new field of a configuration must be given a counterpart, or be refused: it may not be forgotten."""
     known = {"vocab_size", "max_seq_len", *BlockConfig.__annotations__}  # choices without a counterpart are refused
-    gpt = {"n_layers", "tie_embeddings", "init", "logit_softcap", "mup_width"}
+    gpt = {"n_layers", "tie_embeddings", "init", "logit_softcap", "mup_width", "n_value_embeddings", "n_future_tokens"}
     bert = {"n_layers", "n_segments", "init_std"}
     transformer = {"source_vocab_size", "n_encoder_layers", "n_decoder_layers", "tie_embeddings"}
     transformer |= {"scale_embeddings", "embedding_norm", "shared_positions"}

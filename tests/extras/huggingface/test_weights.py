@@ -79,6 +79,8 @@ MISSING = {  # parts of the network here that HuggingFace's has not
     "distilbert: masked words": 2,
     "modernbert: encoder": 3,
     "modernbert: masked words": 2,
+    "jina_embeddings_v3: encoder": 2,
+    "jina_embeddings_v3: masked words": 2,
     "longformer: encoder": 1,
 }
 
