@@ -125,8 +125,7 @@ class MeshStrategy(ModelParallelStrategy):
         sizes = self.sizes(trainer.world_size)
         context, tensor = sizes.get("context_parallel", 1), sizes["tensor_parallel"]
         if context * tensor > 1:
-            with torch.device("meta"):
-                model = task.build_model()
+            model = task.meta_model()
             if tensor > 1:
                 check_tensor_parallel(model, tensor)
             if context > 1:

@@ -104,8 +104,7 @@ class PipelineStrategy(MeshStrategy):
                 f"{type(task).__name__} compares all rows of a batch with each other, so that it cannot be cut: set "
                 "micro_batches to 1 and schedule to GPipe"
             )
-        with torch.device("meta"):
-            n_steps = len(steps_of(task.build_model()))
+        n_steps = len(steps_of(task.meta_model()))
         if n_stages > n_steps:
             raise InputError(f"the network has {n_steps} layers, too few for {n_stages} stages")
 
