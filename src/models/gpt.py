@@ -163,6 +163,7 @@ class GPT(Network):
         cache: list[KVCache] | None = None,
         documents: Tensor | None = None,
         labels: Tensor | None = None,
+        future: bool = False,
     ) -> list[Step]:
         """Predict the token after each position.
 
@@ -173,10 +174,11 @@ class GPT(Network):
             documents: (B, T), the number of each token's document in a row of several, each of which is then read as
                 if it stood alone; without a cache and padding.
             labels: (B, T), the token after each position; -100 where none is to be predicted.
+            future: whether the further tokens of ``n_future_tokens`` are predicted too, given labels.
 
         Returns:
-            The steps to the logits (B, T, V); given labels, to their summed cross-entropy in nats, 0-dim, and in
-            training with ``n_future_tokens`` to that of the further tokens beside it.
+            The steps to the logits (B, T, V); given labels, to their summed cross-entropy in nats, 0-dim, and with
+            ``future`` to that of the further tokens beside it.
         """
         past = cache[0].length if cache else 0
         mask = Mask(past + input_ids.shape[1], True, past, attention_mask, documents)
@@ -189,15 +191,15 @@ class GPT(Network):
             Step(lambda: self.embed(input_ids, attention_mask, past, documents), embeddings, [shape]),
             *stack(self.blocks, self.config, mask, shape, cache, tables, self.tokens.part(input_ids)),
             Step(lambda x, *_: self.final_norm(x), [self.final_norm], [shape]),
-            Step(lambda x: self._predict(x, mask, labels), output),
+            Step(lambda x: self._predict(x, mask, labels, future), output),
         ]
 
-    def _predict(self, x: Tensor, mask: Mask, labels: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
+    def _predict(self, x: Tensor, mask: Mask, labels: Tensor | None, future: bool) -> Tensor | tuple[Tensor, Tensor]:
         """Compute the logits, or given labels the losses, of what :meth:`hidden` gives: see :meth:`steps`."""
         if labels is None:
             return self.tokens.gather(self.head(self._scaled(x)))
         loss = self._loss(x, labels)
-        if not self.training or self.config.n_future_tokens == 1:
+        if not future:
             return loss
         further = []
         for i, block in enumerate(self.future_blocks, 1):

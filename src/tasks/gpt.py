@@ -32,7 +32,9 @@ class GPTModule(Task):
     def __init__(self, config: GPTConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         self.loss = MeanMetric()
-        if getattr(config, "n_future_tokens", 1) > 1:  # which a GPT has, of the networks that learn its task
+        # a GPT has it, of the networks that learn its task
+        self.predicts_future = getattr(config, "n_future_tokens", 1) > 1
+        if self.predicts_future:
             names = ("next_token_loss", "future_token_loss")
             self.averaged_over = dict.fromkeys(names, "target_tokens")  # type: ignore[misc]  # by the configuration
 
@@ -41,6 +43,10 @@ class GPTModule(Task):
 
     def count_tokens(self, batch: Batch) -> int:
         return batch["input_ids"].numel()
+
+    def targets(self, batch: Batch) -> dict[str, Any]:
+        """Ask for the loss, and with ``n_future_tokens`` for that of the further tokens too."""
+        return {**super().targets(batch), **({"future": True} if self.predicts_future else {})}
 
     def summed_losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         """Take the cross-entropy of the next tokens, and with ``n_future_tokens`` that of the further ones."""

@@ -152,9 +152,11 @@ def test_weights_gone_bad_are_the_cause_of_their_spike_and_no_rows_are_named(run
     assert "(rows" not in first
 
 
-def test_to_look_into_spikes_changes_nothing(run, tmp_path):
+@pytest.mark.parametrize("n_future_tokens", [1, 2])
+def test_to_look_into_spikes_changes_nothing(run, tmp_path, n_future_tokens):
     """With dropout and weight averaging; every other step is taken for a spike."""
-    path = config("gpt", tmp_path, checkpoint__every_n_train_steps=None, trainer__max_steps=30)
+    changes = {"checkpoint__every_n_train_steps": None, "trainer__max_steps": 30}
+    path = config("gpt", tmp_path, **changes, model__init_args__config__n_future_tokens=n_future_tokens)
     for spike in (1e9, 1e-9):
         status, out, err = run("fit", "--config", path, "--guard.spike", spike, "--model.optimizer.lr", 1e-5)
         assert status == 0, err
