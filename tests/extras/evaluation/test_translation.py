@@ -40,8 +40,7 @@ def test_the_scores_are_those_of_sacrebleu(evaluate, in_folder, wmt14):
     assert "is significantly worse (p = 0.0" in difference["note"]
 
 
-PROGRAM = f"""#!{sys.executable}
-import argparse, json, os
+PROGRAM = """import argparse, json, os
 parser = argparse.ArgumentParser()
 for option in ("-s", "-r", "--to_json", "--model", "--gpus"):
     parser.add_argument(option, required=True)
@@ -60,7 +59,8 @@ json.dump(content, open(asked.to_json, "w"))
 
 
 def test_comet_is_asked_by_its_own_program(run, evaluate, checkpoints, in_folder, wmt14):
-    (in_folder / "comet-score").write_text(PROGRAM)
+    (in_folder / "comet-score.py").write_text(PROGRAM)
+    (in_folder / "comet-score").write_text(f'#!/bin/sh\nexec "{sys.executable}" comet-score.py "$@"\n')
     (in_folder / "comet-score").chmod(0o755)
     (in_folder / "reference.txt").write_text("\n".join(wmt14["ref"]) + "\n")
     options = ("--suite", "wmt14", "--language-pair", "en-de", "--max-length", 10, "--samples", 100)
