@@ -269,7 +269,8 @@ def test_the_other_words_are_those_of_the_script():
 def test_every_path_that_the_documents_name_exists():
     for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "logs/README.md"]:
         for link in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text()):
-            assert (document.parent / link).exists() or not is_there(link), f"{document.name}: {link}"
+            path = (document.parent / link).resolve()
+            assert path.exists() or not is_there(str(path)), f"{document.name}: {link}"
         for path in re.findall(r"\b(?:configs|src|tests|docs)/[\w/]+\.(?:yaml|py|md)\b", document.read_text()):
             assert (ROOT / path).exists() or not is_there(path), f"{document.name}: {path}"
 

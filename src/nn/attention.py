@@ -246,17 +246,9 @@ class GlobalSelfAttention(SelfAttention):
         self.global_q = nn.Linear(config.d_model, config.n_heads * self.head_dim, bias=config.bias)
         self.global_kv = nn.Linear(config.d_model, 2 * self.n_kv_heads * self.head_dim, bias=config.bias)
 
-    def forward(
-        self,
-        x: Tensor,
-        mask: Mask,
-        cache: KVCache | None = None,
-        values: list[Tensor] | None = None,
-        token_values: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, mask: Mask, cache: None = None, **values: Any) -> Tensor:
         """Attend: (B, T, C) to the same. There is no cache: this is for encoders."""
-        assert cache is None
-        y = self._attend(x, mask, values=values, token_values=token_values)
+        y = self._attend(x, mask, **values)
         if mask.global_tokens is not None and mask.global_tokens.index.shape[1]:
             q, k, v = self._global_queries_keys_values(x, mask, mask.global_tokens.index)
             visible, grouped = padding_mask(mask.attention_mask), self.queries_per_key > 1

@@ -6,9 +6,9 @@ import re
 from typing import ClassVar
 
 from src.extras.huggingface.adapter import Adapter, Settings
-from src.extras.huggingface.bert import BERTAdapter, BERTClassifierAdapter, BiEncoderAdapter, MaskedWordsAdapter
+from src.extras.huggingface.bert import BERTAdapter, BERTClassifierAdapter, BiEncoderAdapter
 from src.extras.huggingface.matches import Tensors
-from src.extras.huggingface.roberta import RobertaPositions
+from src.extras.huggingface.roberta import RobertaMaskedWords, RobertaPositions
 from src.extras.huggingface.rope import check_rope, read_rope, write_rope
 from src.models import BERTConfig
 
@@ -66,7 +66,7 @@ class Jina(BERTAdapter):
         return {**super().write_config(config), **write_rope(config)}
 
 
-class JinaAdapter(Jina, MaskedWordsAdapter):
+class JinaAdapter(Jina, RobertaMaskedWords):
     """With the head for masked words, or without it and with a pooler."""
 
     classes = {
@@ -75,9 +75,6 @@ class JinaAdapter(Jina, MaskedWordsAdapter):
     }
     fixed: ClassVar[Settings] = {**Jina.fixed, "hidden_act": "gelu"}  # as its head always has it
     only: ClassVar[Settings] = {**Jina.only, "activation": "gelu"}
-    head, has_pooler = ("lm_head.dense", "lm_head.layer_norm"), True
-    decoder, decoder_bias = "lm_head.decoder", "lm_head.bias"
-    parts = {"encoder.pooler": "roberta.pooler.", "masked_words": "lm_head.", "next_sentence": "next_sentence."}
 
 
 class JinaClassifierAdapter(Jina, BERTClassifierAdapter):

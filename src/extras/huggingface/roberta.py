@@ -62,7 +62,15 @@ class Roberta(RobertaPositions):
         return super().suits(config) and config.n_segments == 1 and config.activation == "gelu"
 
 
-class RobertaAdapter(Roberta, MaskedWordsAdapter):
+class RobertaMaskedWords(MaskedWordsAdapter):
+    """The head for masked words by RoBERTa's names."""
+
+    head, has_pooler = ("lm_head.dense", "lm_head.layer_norm"), True
+    decoder, decoder_bias = "lm_head.decoder", "lm_head.bias"
+    parts = {"encoder.pooler": "roberta.pooler.", "masked_words": "lm_head.", "next_sentence": "next_sentence."}
+
+
+class RobertaAdapter(Roberta, RobertaMaskedWords):
     """With the head for masked words, or without it and with a pooler."""
 
     classes = {
@@ -71,9 +79,6 @@ class RobertaAdapter(Roberta, MaskedWordsAdapter):
     }
     fixed: ClassVar[Settings] = {**BERTAdapter.fixed, "hidden_act": "gelu"}  # as its head always has it
     only: ClassVar[Settings] = {**BERTAdapter.only, "activation": "gelu"}
-    head, has_pooler = ("lm_head.dense", "lm_head.layer_norm"), True
-    decoder, decoder_bias = "lm_head.decoder", "lm_head.bias"
-    parts = {"encoder.pooler": "roberta.pooler.", "masked_words": "lm_head.", "next_sentence": "next_sentence."}
 
 
 class RobertaClassifierAdapter(Roberta, BERTClassifierAdapter):
