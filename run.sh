@@ -100,6 +100,11 @@ esac
 extras="${EXTRAS:-}"
 install ${extras//,/ } $needed
 
+if [[ -n ${PYTHONDONTWRITEBYTECODE:-} ]]; then
+    # as in many containers; each start would compile the packages anew, for ten seconds. Nothing lies beside the sources
+    unset PYTHONDONTWRITEBYTECODE
+    export PYTHONPYCACHEPREFIX="$venv/bytecode"
+fi
 # glibc gives large freed blocks back to the system, and a training step asks for the same ones again: keep them
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-1073741824}"
 export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-1073741824}"

@@ -1,5 +1,6 @@
 """run.sh, from a folder that is not the checkout."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -10,8 +11,9 @@ ROOT = Path(__file__).parents[1]
 SET_UP = pytest.mark.skipif(not (ROOT / ".venv/.installed").exists(), reason="run.sh did not set up this checkout")
 
 
-def call(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([ROOT / "run.sh", *arguments], cwd=folder, capture_output=True, text=True)
+def call(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess:
+    command = [ROOT / "run.sh", *arguments]
+    return subprocess.run(command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True)
 
 
 @SET_UP
@@ -30,11 +32,13 @@ def test_relative_paths_and_modules_are_the_callers(tmp_path):
 
 
 @SET_UP
-def test_pytest_takes_the_callers_paths_too(tmp_path):
-    (tmp_path / "test_mine.py").write_text("def test_it():\n    import src.nn\n")
-    done = call("pytest", "-q", "test_mine.py", folder=tmp_path)
+def test_pytest_takes_the_callers_paths_and_keeps_bytecode_apart_where_none_may_be_written(tmp_path):
+    kept = f"assert (sys.dont_write_bytecode, sys.pycache_prefix) == (False, {str(ROOT / '.venv/bytecode')!r})"
+    (tmp_path / "test_mine.py").write_text(f"import sys\ndef test_it():\n    import src.nn\n    {kept}\n")
+    done = call("pytest", "-q", "test_mine.py", folder=tmp_path, PYTHONDONTWRITEBYTECODE="1")
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
+    assert not (tmp_path / "__pycache__").exists()
 
 
 @pytest.mark.parametrize(
