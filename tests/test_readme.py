@@ -238,8 +238,9 @@ def prepare(in_folder, command):
 )
 def test_command(in_folder, command):
     prepare(in_folder, command)
-    if "configs/strategy" in command:  # starts processes, by the command line of its own
-        program = [sys.executable, "-m", "src", *short(command)]
+    if "configs/strategy" in command and "--print_config" not in short(command):
+        # starts processes, by the command line of its own
+        program = [sys.executable, "-m", "src", *short(command), "--trainer.callbacks=null"]
         places = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
         done = subprocess.run(program, env={**os.environ, **places}, capture_output=True, text=True)
         status, out, err = done.returncode, done.stdout, done.stderr

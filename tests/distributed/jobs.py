@@ -1,17 +1,21 @@
 """Real jobs of several processes over gloo, small runs of each model for them, and what those wrote."""
 
 import csv
+import faulthandler
 import json
+import multiprocessing
 import os
 import random
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from lightning.pytorch.utilities import rank_zero_only
 
+import src.cli
 from src.tokenization import train_wordpiece
 from tests.conftest import WORDS
 
@@ -34,32 +38,51 @@ def free_port() -> int:
 
 
 def run_job(folder: Path, commands: list[list[str]], processes: int = 2, timeout: int = 900) -> None:
-    """Run command lines in each of some processes, which find each other as those of torchrun do."""
+    """Run command lines, one after another, in each of some processes, which find each other as those of torchrun do.
+
+    The processes are forked where torch and Lightning are loaded already, which takes each of them seconds.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "commands.json").write_text(json.dumps(commands))
     port = free_port()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["src.cli.training", __name__])
     started = []
     for rank in range(processes):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
         place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GROUP_RANK": 0, "TORCHELASTIC_RUN_ID": "test"}
         place |= {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": 1}
-        log = (folder / f"rank{rank}.log").open("w")
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "tests/distributed/rank.py", str(folder / "commands.json")],
-                cwd=ROOT,
-                env={**os.environ, **{name: str(value) for name, value in place.items()}},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        )
+        environment = {**os.environ, **{name: str(value) for name, value in place.items()}}
+        started.append(context.Process(target=_run_rank, args=(commands, environment, folder / f"rank{rank}.log")))
+        started[-1].start()
     try:
-        statuses = [process.wait(timeout) for process in started]
+        for process in started:
+            process.join(timeout)
+        statuses = [process.exitcode for process in started]
     finally:
         for process in started:
             process.kill()
     logs = "\n".join((folder / f"rank{rank}.log").read_text()[-6000:] for rank in range(processes))
-    assert not any(statuses), f"exit statuses {statuses}\n{logs}"
+    assert not any(status != 0 for status in statuses), f"exit statuses {statuses}\n{logs}"
+
+
+def _run_rank(commands: list[list[str]], environment: dict[str, str], log: Path) -> None:
+    """One of the processes; its status is that of the first command that fails."""
+    os.chdir(ROOT)
+    os.environ.update(environment)
+    # whatever they were loaded with
+    torch.set_num_threads(1)
+    rank_zero_only.rank = int(environment["RANK"])
+    with log.open("w") as file:
+        for output in (1, 2):
+            os.dup2(file.fileno(), output)
+    faulthandler.enable()
+    for arguments in commands:
+        try:
+            src.cli.main(arguments)
+        except SystemExit as end:
+            if end.code:
+                print("failed:", " ".join(arguments), file=sys.stderr)
+                raise
 
 
 def losses(run: Path, name: str = "train/loss") -> list[float]:

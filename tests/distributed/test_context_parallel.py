@@ -1,5 +1,6 @@
 """Rows whose tokens are divided over processes are trained, evaluated and saved as one process does with whole ones."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,20 +55,15 @@ def configs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(configs, tmp_path_factory):
-    """The runs of one process."""
+    """The run of one process, made when it is first asked for."""
     logs = tmp_path_factory.mktemp("alone")
-    run_job(logs / "job", [fit(path, logs / name, "gpt") for name, path in configs.items()], processes=1)
-    return logs
 
+    @cache
+    def run_alone(name: str) -> Path:
+        run_job(logs / "job", [fit(configs[name], logs / name, "gpt")], processes=1)
+        return logs / name / "gpt/version_0"
 
-@pytest.fixture(scope="module")
-def divided(configs, alone, tmp_path_factory):
-    """Those of two, each with half of every row's tokens; and one that goes on from half-way."""
-    logs = tmp_path_factory.mktemp("divided")
-    commands = [fit(path, logs / name, "gpt", 1, *fsdp(2)) for name, path in configs.items()]
-    halfway = logs / f"plain/gpt/version_0/checkpoints/{HALFWAY}.ckpt"
-    run_job(logs / "job", [*commands, [*commands[0], "--ckpt_path", str(halfway)]])
-    return logs
+    return run_alone
 
 
 def assert_same_figures(run: Path, expected: Path) -> None:
@@ -77,19 +73,22 @@ def assert_same_figures(run: Path, expected: Path) -> None:
         assert losses(run, metric) == pytest.approx(figures, abs=1e-4), metric
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_the_losses_are_those_of_one_process(divided, alone, name):
-    """With accumulation and clipping, in every kind of mask and positions."""
-    assert_same_figures(divided / name / "gpt/version_0", alone / name / "gpt/version_0")
-
-
-def test_its_checkpoint_is_an_ordinary_one_and_goes_on_where_it_was(divided, alone):
-    first, resumed = (losses(divided / f"plain/gpt/version_{n}") for n in (0, 1))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "rotary" else pytest.mark.slow) for name in SHAPES]
+)
+def test_the_run_is_that_of_one_process(configs, alone, tmp_path, name):
+    """With accumulation and clipping; its checkpoint is an ordinary one, and goes on where it was."""
+    command = fit(configs[name], tmp_path, "gpt", 1, *fsdp(2))
+    runs = [tmp_path / f"gpt/version_{n}" for n in (0, 1)]
+    run_job(tmp_path / "job", [command, [*command, "--ckpt_path", str(runs[0] / f"checkpoints/{HALFWAY}.ckpt")]])
+    assert_same_figures(runs[0], alone(name))
+    first, resumed = map(losses, runs)
     assert resumed == pytest.approx(first[HALFWAY:], abs=1e-6)
     ids = torch.arange(9)[None]
-    runs = (logs / "plain/gpt/version_0/checkpoints/last.ckpt" for logs in (divided, alone))
     with torch.no_grad():
-        found, expected = (load_trained(path, GPT).model(ids) for path in runs)
+        found, expected = (
+            load_trained(run / "checkpoints/last.ckpt", GPT).model(ids) for run in (runs[0], alone(name))
+        )
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
 
 
@@ -128,7 +127,7 @@ def test_meshes_with_a_context_dimension(configs, alone, tmp_path):
         commands.append(fit(configs[name], logs, "gpt", ranks, *fsdp(4, **MESHES[mesh])))
     run_job(tmp_path / "job", commands, processes=4)
     for (_, name), logs in runs.items():
-        assert_same_figures(logs / "gpt/version_0", alone / name / "gpt/version_0")
+        assert_same_figures(logs / "gpt/version_0", alone(name))
 
 
 @pytest.mark.slow
@@ -152,7 +151,7 @@ def test_options_change_no_loss(configs, alone, tmp_path):
         tmp_path / "job",
         [fit(configs["rotary"], tmp_path / name, "gpt", 1, *fsdp(2), option) for name, option in options.items()],
     )
-    expected = alone / "rotary/gpt/version_0"
+    expected = alone("rotary")
     assert_same_figures(tmp_path / "checkpointing/gpt/version_0", expected)
     assert losses(tmp_path / "bf16/gpt/version_0") == pytest.approx(losses(expected), abs=0.02)
 
@@ -162,7 +161,7 @@ def test_options_change_no_loss(configs, alone, tmp_path):
 def test_compiled_blocks_change_no_loss(configs, alone, tmp_path):
     command = fit(configs["rotary"], tmp_path, "gpt", 1, *fsdp(2), "--model.init_args.compile", "true")
     run_job(tmp_path / "job", [command])
-    assert_same_figures(tmp_path / "gpt/version_0", alone / "rotary/gpt/version_0")
+    assert_same_figures(tmp_path / "gpt/version_0", alone("rotary"))
 
 
 @pytest.mark.slow

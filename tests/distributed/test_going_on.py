@@ -100,9 +100,15 @@ def write(config, folder, names):
 
 
 @pytest.fixture(scope="module")
-def written(config, tmp_path_factory):
-    """The whole run under each strategy that writes one file."""
-    return write(config, tmp_path_factory.mktemp("written"), FILES)
+def one(config, tmp_path_factory):
+    """The whole run of one process."""
+    return write(config, tmp_path_factory.mktemp("written"), ["one"])
+
+
+@pytest.fixture(scope="module")
+def written(config, one):
+    """The whole run under each strategy that writes one file, beside it."""
+    return write(config, one, [name for name in FILES if name != "one"])
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +134,7 @@ def go_on(config, folder, files, pairs):
         assert rows(logs, reader) == expected_rows, (writer, reader)
 
 
+@pytest.mark.slow
 def test_a_strategy_goes_on_from_the_file_of_another(config, written, tmp_path):
     go_on(config, tmp_path, written, PAIRS)
 
@@ -148,6 +155,7 @@ def test_one_and_two_processes_go_on_from_what_four_have_written(config, written
     go_on(config, tmp_path, written, list(product(FOUR, ["one", "fsdp"])))
 
 
+@pytest.mark.slow
 def test_each_strategy_writes_the_state_of_the_same_parameters(written):
     """Adam's moments, whose numbers in a file follow from the optimizer's groups."""
     expected = read_checkpoint(halfway(written / "one"))["optimizer_states"][0]
@@ -160,9 +168,12 @@ def test_each_strategy_writes_the_state_of_the_same_parameters(written):
                     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("name", "without"), [("one", "lr_schedulers"), ("fsdp", "optimizer_states")])
-def test_weights_alone_are_not_gone_on_from(config, written, run, tmp_path, name, without):
-    checkpoint = read_checkpoint(halfway(written / "one"))
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [("one", "lr_schedulers"), pytest.param("fsdp", "optimizer_states", marks=pytest.mark.slow)],
+)
+def test_weights_alone_are_not_gone_on_from(config, one, run, tmp_path, name, without):
+    checkpoint = read_checkpoint(halfway(one / "one"))
     del checkpoint[without]
     save_checkpoint(checkpoint, tmp_path / "weights.ckpt")
     arguments = command(config, tmp_path, name, "--ckpt_path", str(tmp_path / "weights.ckpt"))

@@ -17,9 +17,13 @@ from tests.distributed.jobs import HALFWAY, STEPS, fit, losses, run_job, write_c
 KINDS = ("gpt", "bert", "transformer")
 # strategy -> how many processes share the rows of a batch
 STRATEGIES = {"ddp": 2, "fsdp": 2, "zero1": 2, "zero2": 2, "zero3": 2, "tensor_parallel": 1, "pipeline": 1}
-# one of each kind is run always: shards by FSDP and by DeepSpeed, cut layers, stages
-ALWAYS = ("fsdp", "zero3", "tensor_parallel", "pipeline")
-PARAMS = [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.slow) for name in STRATEGIES]
+
+
+def slow_but(*always: str) -> list:
+    """All strategies as parameters; those that are not to be run always are marked."""
+    return [pytest.param(name, marks=() if name in always else pytest.mark.slow) for name in STRATEGIES]
+
+
 SHARDED = ("zero1", "zero2", "zero3")  # whose checkpoints are folders
 
 
@@ -40,7 +44,7 @@ def alone(configs, tmp_path_factory):
     return logs
 
 
-@pytest.fixture(scope="module", params=PARAMS)
+@pytest.fixture(scope="module", params=slow_but("fsdp", "zero3"))
 def spread(request, configs, alone, tmp_path_factory):
     """The runs of two, and those that go on from their checkpoints of half-way: the name of the strategy, and a folder.
 
@@ -79,9 +83,7 @@ def test_the_losses_are_those_of_one_process(spread, alone, kind):
     assert any(clipped)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "tensor_parallel" else pytest.mark.slow) for name in STRATEGIES]
-)
+@pytest.mark.parametrize("name", slow_but("tensor_parallel", "pipeline"))
 def test_all_logits_are_never_there_at_once(configs, alone, tmp_path, name):
     """Whatever the strategy, the vocabulary's softmax is of a few rows at a time, and the loss is the same."""
     commands = []

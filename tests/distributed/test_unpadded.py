@@ -7,7 +7,7 @@ import yaml
 
 from src.checkpoint import read_checkpoint
 from tests.distributed.jobs import HALFWAY, STEPS, fit, losses, run_job, write_config
-from tests.distributed.test_strategies import PARAMS, STRATEGIES
+from tests.distributed.test_strategies import STRATEGIES, slow_but
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_what_is_not_trained_stays_as_it_was_and_is_named(alone, run, tmp_path):
         assert is_left == weight.equal(first["state_dict"][name]), name
 
 
-@pytest.mark.parametrize("name", PARAMS)
+@pytest.mark.parametrize("name", slow_but("fsdp"))
 def test_the_losses_are_those_of_one_process(config, alone, tmp_path, name):
     """With accumulation, clipping, and as many documents on each process, of other lengths."""
     more = ["--config", f"configs/strategy/{name}.yaml", "--trainer.devices", "2"]
