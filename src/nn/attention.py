@@ -246,15 +246,15 @@ class GlobalSelfAttention(SelfAttention):
         self.global_q = nn.Linear(config.d_model, config.n_heads * self.head_dim, bias=config.bias)
         self.global_kv = nn.Linear(config.d_model, 2 * self.n_kv_heads * self.head_dim, bias=config.bias)
 
-    def forward(self, x: Tensor, mask: Mask, cache: None = None, **values: Any) -> Tensor:
-        """Attend: (B, T, C) to the same. There is no cache: this is for encoders."""
-        y = self._attend(x, mask, **values)
+    def _attend(self, x: Tensor, mask: Mask, *args: Any, **kwargs: Any) -> Tensor:
+        """As in :class:`SelfAttention`, (B, H, T, D), with the outputs of the global tokens in their rows."""
+        y = super()._attend(x, mask, *args, **kwargs)
         if mask.global_tokens is not None and mask.global_tokens.index.shape[1]:
             q, k, v = self._global_queries_keys_values(x, mask, mask.global_tokens.index)
             visible, grouped = padding_mask(mask.attention_mask), self.queries_per_key > 1
             of_global = scaled_dot_product_attention(q, k, v, visible, self._dropout_now, enable_gqa=grouped)
             y = _with_global(y, of_global, mask.global_tokens.flags)
-        return self._merge(y)
+        return y
 
     def weights(self, x: Tensor, mask: Mask) -> Tensor:
         """As :meth:`SelfAttention.weights`, with those of the global tokens in their rows."""
