@@ -197,7 +197,7 @@ class Sweep:
         made = with_settings(config, {**self.settings(parameters), "seed_everything": seed})
         if self.ladder is None:
             return made
-        return scaled(made, self.size(parameters) / depth_of(config), self.ladder.lr_exponent)
+        return scaled(made, self.size(parameters) / depth_of(made), self.ladder.lr_exponent)
 
     def size(self, parameters: Parameters) -> int:
         """Return the number of layers of a cell on a ladder."""

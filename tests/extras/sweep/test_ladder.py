@@ -36,6 +36,16 @@ def test_everything_is_scaled_by_the_number_of_layers(model):
     assert {**configs[2], "seed_everything": 0} == made.config_of(base, made.grid()[3], 0)
 
 
+def test_a_depth_that_is_set_is_the_one_that_is_scaled():
+    """A size is a number of layers, whatever the base has."""
+    made = sweep(ladder=[2, 3, 4], set={"model.config.n_layers": 4, "model.config.d_ff": 512})
+    configs = [made.config_of(layered([ROOT / "configs/small/gpt.yaml"]), cell, 0) for cell in made.grid()[::2]]
+    shapes = [
+        [setting(config, f"model.config.{name}") for name in ("n_layers", "d_model", "d_ff")] for config in configs
+    ]
+    assert shapes == [[2, 64, 256], [3, 96, 384], [4, 128, 512]]
+
+
 def test_what_a_choice_has_of_its_own_is_scaled_too():
     gated = {"name": "swiglu", "value": "swiglu", "parameters": {"model.config.d_ff": [344]}}
     made = sweep(parameters={"model.config.activation": ["relu", gated]}, ladder=[1, 2, 3])
