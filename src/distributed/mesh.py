@@ -246,7 +246,7 @@ class MeshStrategy(ModelParallelStrategy):
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         path = checked(checkpoint_path)
         if not path.is_dir():
-            return load_file(path, self.lightning_module, self.optimizers, self._groups)  # type: ignore[arg-type]
+            return load_file(path, self.lightning_module, self.optimizers, self._groups)
         if OPTIMIZERS not in read_header(path):  # as Lightning wrote it, until this project did
             return super().load_checkpoint(path, weights_only)
         return load_shards(path, self.lightning_module, self.optimizers)  # type: ignore[arg-type]

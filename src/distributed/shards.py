@@ -177,7 +177,7 @@ def load_shards(folder: Path, task: nn.Module, optimizers: Sequence[Optimizer]) 
 
 
 def load_file(
-    path: Path, task: nn.Module, optimizers: Sequence[Optimizer], groups: list[list[str]] | None = None
+    path: Path, task: Any, optimizers: Sequence[Optimizer], groups: list[list[str]] | None = None
 ) -> dict[str, Any]:
     """Load what this process holds of the network and of its optimizers out of a file, in place; return all else.
 
@@ -185,11 +185,13 @@ def load_file(
 
     Args:
         path: of a checkpoint of one file.
-        task: whose network may be sharded, or a part of one.
+        task: whose network may be sharded, or a part of one; its callbacks may have changed the network.
         optimizers: of the task, over what it holds.
         groups: the names of the whole network's parameters in each group of the optimizer; those of the task's if None.
     """
     checkpoint = read_checkpoint(path, mapped=True)
+    for callback in task.network_callbacks:
+        callback.restore(checkpoint)
     weights, states = checkpoint.pop("state_dict"), checkpoint.pop("optimizer_states", None) or []
     for name, tensor in task.state_dict().items():
         if name not in weights or weights[name].shape != tensor.shape:

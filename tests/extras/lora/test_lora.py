@@ -296,8 +296,9 @@ def test_a_damaged_adapter_is_refused_in_a_line(run, config, base, tmp_path):
 # ---- several processes
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["ddp", "fsdp", "pipeline"])
+@pytest.mark.parametrize(
+    "name", ["fsdp", pytest.param("ddp", marks=pytest.mark.slow), pytest.param("pipeline", marks=pytest.mark.slow)]
+)
 def test_two_processes_train_as_one_does(tmp_path, name):
     path = write_config("bert_classifier", tmp_path)
     settings = yaml.safe_load(path.read_text())
