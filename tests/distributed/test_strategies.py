@@ -219,6 +219,7 @@ def test_an_option_works_with_each(configs, alone, tmp_path, option):
     # the compiler recurses too deeply where many strategies follow each other in one process
     for n, job in enumerate([[command] for command in commands] if option == "compile" else [commands]):
         run_job(tmp_path / f"job{n}", job)
+        assert "recompile_limit" not in (tmp_path / f"job{n}/rank0.log").read_text()
     for logs in runs:
         assert losses(logs) == pytest.approx(expected, abs=1e-4), logs
 
