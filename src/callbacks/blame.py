@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils._pytree import tree_leaves
 
+from src.data.batch_samplers import ResumableBatchSampler
 from src.data.loader import target_counts
-from src.data.sampling import ResumableBatchSampler
 from src.distributed import gather_objects
 from src.tasks import Task
 from src.tasks.base import Batch

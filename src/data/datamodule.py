@@ -21,13 +21,13 @@ from torch.utils.data import DataLoader
 from src.arguments import arguments_of
 from src.atomic import replace_folder, write_text
 from src.coverage import MeasuredTokenizer
+from src.data.batch_samplers import BucketBatchSampler, EpochBatchSampler, ResumableBatchSampler
 from src.data.corpora import EMBEDDED, Corpus
 from src.data.journal import INFO, is_complete, once, write_info
 from src.data.loader import TokenCountingLoader, as_it_is
 from src.data.malformed import Malformed, Reading
 from src.data.packing import StreamedBlocks
 from src.data.progress import announce, with_progress, working
-from src.data.sampling import BucketBatchSampler, EpochBatchSampler, ResumableBatchSampler
 from src.data.texts import Piece
 from src.errors import InputError
 from src.tokenization import make_tokenizer, tokenizer_text, vocabulary_size

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from src.data.batch_samplers import ResumableBatchSampler
 from src.data.packing import StreamedBlocks
-from src.data.sampling import ResumableBatchSampler
 from src.data.store import IGNORED
 from src.errors import InputError
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from src.coverage import MeasuredTokenizer
 from src.data.baselines import MOST_PAIRS, MOST_TOKENS, Targets, extent
+from src.data.batch_samplers import EpochBatchSampler
 from src.data.corpora import Corpus, Pieces
 from src.data.datamodule import TOKENIZER_DOCUMENTS, DocumentDataModule
 from src.data.loader import TokenCountingLoader
 from src.data.malformed import Malformed
 from src.data.masking import MaskedDocuments, MaskedPairs, MaskedRows, Masking
 from src.data.progress import with_progress
-from src.data.sampling import EpochBatchSampler
 from src.data.sentences import SentencePairs, read_sentences, write_sentences
 from src.data.unpadding import unpad
 from src.errors import InputError

@@ -17,12 +17,12 @@ from torch import Tensor
 from src.atomic import write_text
 from src.coverage import MeasuredTokenizer
 from src.data.baselines import MOST_TOKENS, Targets, extent
+from src.data.batch_samplers import ResumableBatchSampler, TokenBatchSampler
 from src.data.datamodule import TOKENIZER, TextDataModule, check_coverage
 from src.data.journal import once
 from src.data.malformed import Malformed
 from src.data.parallel import EMBEDDED, Pair, Pairs, ParallelCorpus
 from src.data.progress import with_progress, working
-from src.data.sampling import ResumableBatchSampler, TokenBatchSampler
 from src.data.store import IGNORED, BatchedRows, Key, Rows, RowWriter, ahead, open_rows, token_dtype
 from src.data.texts import grouped
 from src.errors import InputError

@@ -143,7 +143,9 @@ class Mask:
             arguments: plain values; a tensor would be compared by its identity.
         """
         assert make.__closure__ is None, "what is made must depend on the arguments alone"
-        if torch.compiler.is_compiling():  # a graph would be guarded by what is in the cache, and compiled for each state
+        if (
+            torch.compiler.is_compiling()
+        ):  # a graph would be guarded by what is in the cache, and compiled for each state
             return make(self, *arguments)
         cache: dict[Hashable, Any] = self.__dict__["_cache"]
         key = (make, *arguments)

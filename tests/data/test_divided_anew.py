@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.data.sampling import PADDING, BucketBatchSampler, EpochBatchSampler, TokenBatchSampler
+from src.data.batch_samplers import PADDING, BucketBatchSampler, EpochBatchSampler, TokenBatchSampler
 
 LENGTHS = np.random.default_rng(0).integers(1, 30, (300, 2))
 # by kind: makes the sampler of a rank over n rows, with batches of some size

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.data.sampling import PADDING, EpochBatchSampler
+from src.data.batch_samplers import PADDING, EpochBatchSampler
 from src.data.seekable import permute
 
 items, sizes, worlds = st.integers(1, 200), st.integers(1, 17), st.integers(1, 5)
@@ -99,7 +99,7 @@ def test_of_many_rows_no_more_is_permuted_than_a_pool(monkeypatch):
     batch = next(iter(sampler))
     assert len({index for _, index in batch}) == 8
     assert [index for _, index in batch] == sampler.batch(2, 10_000_000).tolist()
-    monkeypatch.setattr("src.data.sampling.SMALL", 0)
+    monkeypatch.setattr("src.data.batch_samplers.SMALL", 0)
     keys = [key for rank in range(3) for batch in batches(100, 7, rank=rank, world_size=3) for key in batch]
     assert sorted(index for _, index in keys if index != PADDING) == list(range(100))
     assert batches(100, 7, position=9) == batches(100, 7)[9:]

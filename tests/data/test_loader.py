@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from src.data.batch_samplers import PADDING, EpochBatchSampler
 from src.data.loader import TokenCountingLoader
-from src.data.sampling import PADDING, EpochBatchSampler
 from src.data.store import IGNORED
 
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models
 from torch.nn.functional import cross_entropy
 
 from src.data import MLMDataModule
-from src.data.sampling import BucketBatchSampler
+from src.data.batch_samplers import BucketBatchSampler
 from src.data.store import IGNORED
 from src.errors import InputError
 from tests.conftest import prepared

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.data.sampling import TokenBatchSampler
+from src.data.batch_samplers import TokenBatchSampler
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=200).map(np.array)
 

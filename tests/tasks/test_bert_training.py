@@ -9,8 +9,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from src.data import ClassificationDataModule, MLMDataModule
+from src.data.batch_samplers import EpochBatchSampler
 from src.data.loader import target_counts
-from src.data.sampling import EpochBatchSampler
 from src.errors import InputError
 from src.models import BERTClassifierConfig, BERTConfig
 from src.optim import Constant, Linear

@@ -3,7 +3,7 @@
 `definition` reads a sweep file, `axes` what it varies, `configuration` makes one complete configuration a run and
 `ladder` scales it, `study` opens the database, `queue` hands out the runs in it, `scheduling` starts them in processes
 of their own, `trial` and `recorder` are what happens in those. What came out is said by `results` (statistics),
-`verdicts` and `scaling_law` (in words), `plots`, `tables` and `page`. `tracks` compares entries on frozen data.
+`verdicts` and `scaling_law` (in words), `plots`, `report` and `page`. `tracks` compares entries on frozen data.
 """
 
 VERBS = {

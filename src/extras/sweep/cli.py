@@ -66,8 +66,8 @@ def report(study: Path, storage: str | None = None) -> None:
         study: the folder of a sweep
         storage: the URL of the database, where `sweep` was given one
     """
+    from src.extras.sweep.report import write_report
     from src.extras.sweep.study import find_study, open_storage
-    from src.extras.sweep.tables import write_report
 
     if storage is None and not (study / "study.db").is_file():
         raise InputError(f"there is no study in {study}: run a sweep, or name its database by --storage")

@@ -26,8 +26,8 @@ from src.errors import InputError
 from src.extras.sweep.configuration import layered, with_settings
 from src.extras.sweep.definition import LADDER, Sweep
 from src.extras.sweep.queue import Queue, run_of
+from src.extras.sweep.report import write_report
 from src.extras.sweep.study import find_study, make_study, open_storage, resume_study
-from src.extras.sweep.tables import write_report
 from src.extras.sweep.trial import PREEMPTED, Fit, run_trial
 from src.extras.sweep.verdicts import state_power
 

@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from src.extras.sweep.definition import sweep_of
+from src.extras.sweep.report import write_report
 from src.extras.sweep.study import find_study, open_storage
-from src.extras.sweep.tables import write_report
 from tests.extras.sweep.pretend import finished
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
