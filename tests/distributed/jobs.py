@@ -8,6 +8,7 @@ import os
 import random
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,12 @@ SAMPLES = {
 
 
 def free_port() -> int:
-    """A port of this machine that nothing listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """A port of this machine that nothing listens on, below those that the system gives to whatever connects."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 def run_job(folder: Path, commands: list[list[str]], processes: int = 2, timeout: int = 900) -> None:
