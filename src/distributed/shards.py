@@ -190,8 +190,7 @@ def load_file(
         groups: the names of the whole network's parameters in each group of the optimizer; those of the task's if None.
     """
     checkpoint = read_checkpoint(path, mapped=True)
-    for callback in task.network_callbacks:
-        callback.restore(checkpoint)
+    task.restore_weights(checkpoint)
     weights, states = checkpoint.pop("state_dict"), checkpoint.pop("optimizer_states", None) or []
     for name, tensor in task.state_dict().items():
         if name not in weights or weights[name].shape != tensor.shape:

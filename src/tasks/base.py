@@ -308,6 +308,10 @@ class Task(Optimization, ABC):
         self.check_checkpoint(checkpoint, self.data)
         if self.trainer.state.fn == TrainerFn.FITTING:
             self.check_trained(checkpoint)
+        self.restore_weights(checkpoint)
+
+    def restore_weights(self, checkpoint: dict[str, Any]) -> None:
+        """Let callbacks change the weights that were read of a checkpoint to those of the network that they changed."""
         for callback in self.network_callbacks:
             callback.restore(checkpoint)
 
