@@ -4,6 +4,7 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ SHOWN = 5  # characters that a message names
 # what tokenizers leave out on purpose: spaces, control and format characters, and accents
 UNCOUNTED = {"Zs", "Zl", "Zp", "Cc", "Cf", "Mn"}
 PROBE = "<|not represented|>"
+# normalizers and pre-tokenizers that drop a character whatever is beside it, or none
+BY_CHARACTER = {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents", "Sequence"}
+BY_CHARACTER |= {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
 
 
 class MeasuredTokenizer:
@@ -36,6 +40,9 @@ class MeasuredTokenizer:
         self._is_complete = _is_complete(tokenizer.get_vocab(), state)
         self._probe = tokenizer if self._is_complete else _with_unknown(tokenizer, state)
         self._unknown_id = _unknown_id(self._probe, state["model"])
+        # whether a character that is lost without an unknown token is lost wherever it stands
+        self._is_by_character = self._probe is tokenizer and _types(state) <= BY_CHARACTER
+        self._seen, self._dropped = set[str](), set[str]()  # characters, and which of them are lost
 
     @property
     def coverage(self) -> float:
@@ -56,11 +63,21 @@ class MeasuredTokenizer:
     def counts(self, counts: dict[str, Any]) -> None:
         self.characters, self.lost = counts["characters"], Counter(counts["lost"])
 
+    def apart(self) -> "MeasuredTokenizer":
+        """Give one that counts from zero, as another process needs it; what it has counted is to be added."""
+        made = copy(self)
+        made.characters, made.lost = 0, Counter()
+        return made
+
+    def add(self, counts: dict[str, Any]) -> None:
+        """Add what another one has counted."""
+        self.characters += counts["characters"]
+        self.lost.update(counts["lost"])
+
     def encode(self, texts: Sequence[str], with_words: bool = False) -> list[Encoding]:
         """Encode texts without special tokens; only the ids are sure to be there, unless ``with_words``."""
         self.characters += sum(map(len, texts))
-        is_fast = self._is_complete and not with_words
-        encode = self.tokenizer.encode_batch_fast if is_fast else self.tokenizer.encode_batch
+        encode = self.tokenizer.encode_batch if with_words else self.tokenizer.encode_batch_fast
         try:
             encodings = encode(list(texts), add_special_tokens=False)
         except Exception as error:  # the library raises nothing narrower
@@ -68,12 +85,27 @@ class MeasuredTokenizer:
                 f"the tokenizer cannot encode {self.where} ({error}): give it an unknown token, or take another one"
             ) from error
         if not self._is_complete:
-            probed = encodings
-            if self._probe is not self.tokenizer:
-                probed = self._probe.encode_batch(list(texts), add_special_tokens=False)
-            for text, encoding in zip(texts, probed, strict=True):
+            doubtful = self._doubtful(texts, encodings)
+            probed = self._probe.encode_batch(doubtful, add_special_tokens=False)
+            for text, encoding in zip(doubtful, probed, strict=True):
                 self.lost.update(self._lost(text, encoding))
         return encodings
+
+    def _doubtful(self, texts: Sequence[str], encodings: Sequence[Encoding]) -> list[str]:
+        """Choose the texts of which something may be lost, by ids and characters: offsets take as long as to encode."""
+        if not self._is_by_character:
+            return list(texts)
+        characters = set[str]().union(*texts)
+        new = sorted(characters - self._seen)
+        alone = self._probe.encode_batch(new, add_special_tokens=False)
+        self._dropped |= {c for c, encoding in zip(new, alone, strict=True) if self._lost(c, encoding)}
+        self._seen |= characters
+        dropped = characters & self._dropped
+        return [
+            text
+            for text, encoding in zip(texts, encodings, strict=True)
+            if self._unknown_id in encoding.ids or (dropped and not dropped.isdisjoint(text))
+        ]
 
     def _lost(self, text: str, encoding: Encoding) -> Counter[str]:
         spans = np.array(encoding.offsets, np.int64).reshape(-1, 2)
@@ -117,6 +149,17 @@ def _is_complete(vocabulary: dict[str, int], state: dict[str, Any]) -> bool:
         return all(f"<0x{byte:02X}>" in vocabulary for byte in range(256))
     is_byte_level = '"ByteLevel"' in json.dumps([state["normalizer"], state["pre_tokenizer"]])
     return is_byte_level and all(byte in vocabulary for byte in pre_tokenizers.ByteLevel.alphabet())
+
+
+def _types(state: dict[str, Any]) -> set[str]:
+    """Name the normalizers and pre-tokenizers of a tokenizer's state."""
+    found, todo = set(), [state["normalizer"], state["pre_tokenizer"]]
+    while todo:
+        part = todo.pop()
+        if part is not None:
+            found.add(part["type"])
+            todo += part.get("normalizers", []) + part.get("pretokenizers", [])
+    return found
 
 
 def _with_unknown(tokenizer: Tokenizer, state: dict[str, Any]) -> Tokenizer:

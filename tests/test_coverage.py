@@ -9,7 +9,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from src.coverage import MeasuredTokenizer
 from src.errors import InputError
-from src.tokenization import byte_tokenizer, character_tokenizer, train_bpe, train_unigram, vocabulary_size
+from src.tokenization import (
+    byte_tokenizer,
+    character_tokenizer,
+    train_bpe,
+    train_unigram,
+    train_wordpiece,
+    vocabulary_size,
+)
 from tests.outside import LETTERS, letters_with_gaps, llama_like, pieces_with_gaps, some_bytes, without_unknown
 
 TEXTS = ["The cat sat on the mat, again and again. " * 3]
@@ -46,6 +53,18 @@ def test_the_characters_that_are_not_in_the_vocabulary_are_lost(tokenizer, texts
     assert measured.coverage == 1 - measured.lost.total() / max(len(text), 1)
     for encoding in encodings:
         assert all(0 <= i < vocabulary_size(tokenizer) for i in encoding.ids)
+
+
+@pytest.mark.parametrize("tokenizer", [*LOSSY, pieces_with_gaps(["a", "##b", "ab", "猫"]), train_wordpiece(TEXTS, 60)])
+@settings(max_examples=50, deadline=None)
+@given(texts=st.lists(mixed_text | any_text, max_size=3))
+def test_a_look_at_ids_and_characters_finds_all_that_offsets_tell(tokenizer, texts):
+    quick, slow = MeasuredTokenizer(tokenizer, "here"), MeasuredTokenizer(tokenizer, "here")
+    slow._is_by_character = False
+    for text in texts:
+        quick.encode([text])
+    slow.encode(texts)
+    assert quick.counts == slow.counts
 
 
 def missing(character: str) -> set[int]:

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from src.atomic import write_text
@@ -29,12 +29,13 @@ from src.data.store import (
     Key,
     Rows,
     RowWriter,
-    ahead,
+    end_to_end,
     open_array,
     open_rows,
     token_dtype,
 )
 from src.data.texts import grouped
+from src.data.workers import in_parallel
 from src.errors import InputError
 from src.tokenization import bert_ids, bert_row, bert_tokens, load_tokenizer, pad_pairs, train_wordpiece
 
@@ -243,18 +244,19 @@ class ClassificationDataModule(TextDataModule):
     def _write_split(
         self, folder: Path, split: str, labelled: LabelledTexts, tokenizer: Tokenizer
     ) -> tuple[dict[str, int], list[str]]:
-        measured, special = MeasuredTokenizer(tokenizer, f"the {split} split of {self.label}"), bert_ids(tokenizer)
+        measured, dtype = MeasuredTokenizer(tokenizer, f"the {split} split of {self.label}"), token_dtype(tokenizer)
         rows = with_progress(labelled, f"tokenising {split} rows", len(labelled.rows))
+        groups = grouped(rows, size=lambda row: sum(map(len, row[0])))
         with (
-            RowWriter(folder, split, token_dtype(tokenizer)) as ids_of_rows,
+            RowWriter(folder, split, dtype) as ids_of_rows,
             ArrayWriter(folder / f"{split}.seconds.npy", np.int64) as seconds,
             ArrayWriter(folder / f"{split}.labels.npy", np.int64) as labels,
         ):
-            for parts, label in _encoded(measured, rows):
-                ids, second = bert_row(parts, self.seq_len, special)
-                ids_of_rows.append(ids)
-                seconds.extend([second])
-                labels.extend([label])
+            for group, encoded in in_parallel(partial(_encoded, measured, dtype, self.seq_len), groups):
+                ids_of_rows.extend(encoded.ids, encoded.ends)
+                seconds.extend(encoded.seconds)
+                labels.extend([label for _, label in group])
+                measured.add(encoded.counts)
         counts = {"rows": len(ids_of_rows), "tokens": ids_of_rows.values.length}
         # told and not refused: a pretrained network cannot take another tokenizer than its own
         return counts, list(filter(None, [measured.losses()]))
@@ -287,14 +289,27 @@ class ClassificationDataModule(TextDataModule):
         return Targets(self.dataset(split).labels)
 
 
-def _encoded(tokenizer: MeasuredTokenizer, rows: Iterable[LabelledText]) -> Iterator[tuple[list[list[int]], int]]:
-    """Yield the ids of the texts of each row, and its label; a group of rows at a time, in parallel."""
+class _Encoded(NamedTuple):
+    """A group of rows.
 
-    def encoded() -> Iterator[tuple[list[LabelledText], list[list[Encoding]]]]:
-        for group in grouped(rows, size=lambda row: sum(map(len, row[0]))):
-            columns = zip(*(texts for texts, _ in group), strict=True)
-            yield group, [tokenizer.encode(column) for column in columns]
+    Args:
+        ids: of all, end to end.
+        ends: where each ends among them.
+        seconds: where the second text of each begins in it.
+        counts: the tokenizer's.
+    """
 
-    for group, columns in ahead(encoded()):
-        for (_, label), *encodings in zip(group, *columns, strict=True):
-            yield [encoding.ids for encoding in encodings], label
+    ids: NDArray[np.integer]
+    ends: NDArray[np.int64]
+    seconds: list[int]
+    counts: dict[str, Any]
+
+
+def _encoded(
+    tokenizer: MeasuredTokenizer, dtype: type[np.unsignedinteger], seq_len: int, group: list[LabelledText]
+) -> _Encoded:
+    tokenizer, special = tokenizer.apart(), bert_ids(tokenizer.tokenizer)
+    columns = [tokenizer.encode(column) for column in zip(*(texts for texts, _ in group), strict=True)]
+    rows = [bert_row([part.ids for part in parts], seq_len, special) for parts in zip(*columns, strict=True)]
+    ids, ends = end_to_end([row for row, _ in rows], dtype)
+    return _Encoded(ids, ends, [second for _, second in rows], tokenizer.counts)

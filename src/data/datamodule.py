@@ -32,7 +32,7 @@ from src.data.texts import Piece
 from src.errors import InputError
 from src.tokenization import make_tokenizer, tokenizer_text, vocabulary_size
 
-FORMAT = 3  # of what is prepared; counted up when that changes
+FORMAT = 4  # of what is prepared; counted up when that changes
 TOKENIZER = "tokenizer.json"
 TOKENIZER_DOCUMENTS = 100_000  # a vocabulary does not get better with more
 

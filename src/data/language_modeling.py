@@ -6,10 +6,12 @@ from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -22,9 +24,10 @@ from src.data.loader import TokenCountingLoader, as_it_is
 from src.data.malformed import Malformed
 from src.data.packing import PackedBlocks, StreamedBlocks, count_blocks
 from src.data.progress import with_progress
-from src.data.store import RowWriter, ahead, open_rows, token_dtype, with_end
+from src.data.store import RowWriter, end_to_end, open_rows, token_dtype, with_end
 from src.data.streams import DocumentStream
 from src.data.texts import Piece, grouped
+from src.data.workers import in_parallel
 from src.errors import InputError
 from src.tokenization import END_OF_TEXT, UNKNOWN, require_token, start_ids
 
@@ -207,18 +210,43 @@ def pack(
     """Write the ids of all documents, each with its end behind it, and count them."""
     journal = Journal(folder, split, tokenizer, n_arrays=2)
     n_bytes = journal.counts.get("bytes", 0)
-    groups = (
-        (some, tokenizer.encode([piece.text for piece in some]), tokenizer.counts)
-        for some in grouped(journal.rest(pieces))
-    )
-    with RowWriter(folder, split, token_dtype(tokenizer.tokenizer), journal.lengths) as rows:
-        for some, encodings, measured in ahead(groups):
-            for piece, encoding in zip(some, encodings, strict=True):
-                rows.append(with_end(piece, encoding, end_ids), is_last=piece.is_last)
-                n_bytes += len(piece.text.encode())
-            journal.note(len(some), measured, (rows.values, rows.starts), bytes=n_bytes)
+    dtype = token_dtype(tokenizer.tokenizer)
+    with RowWriter(folder, split, dtype, journal.lengths) as rows:
+        groups = grouped(journal.rest(pieces))
+        for group, done in in_parallel(partial(_tokenised, tokenizer, dtype, end_ids), groups):
+            rows.extend(done.ids, done.ends)
+            tokenizer.add(done.counts)
+            n_bytes += done.n_bytes
+            journal.note(len(group), tokenizer.counts, (rows.values, rows.starts), bytes=n_bytes)
     counts = {"documents": len(rows), "tokens": rows.values.length, "bytes": n_bytes, LOST: tokenizer.lost_bytes}
     return {what: n for what, n in counts.items() if n or what != LOST}
+
+
+class _Tokenised(NamedTuple):
+    """A group of pieces.
+
+    Args:
+        ids: of all, end to end.
+        ends: where documents end among them.
+        n_bytes: of their texts.
+        counts: the tokenizer's.
+    """
+
+    ids: NDArray[np.integer]
+    ends: NDArray[np.int64]
+    n_bytes: int
+    counts: dict[str, Any]
+
+
+def _tokenised(
+    tokenizer: MeasuredTokenizer, dtype: type[np.unsignedinteger], end_ids: list[int], group: list[Piece]
+) -> _Tokenised:
+    tokenizer = tokenizer.apart()
+    encodings = tokenizer.encode([piece.text for piece in group])
+    rows = [with_end(piece, encoding, end_ids) for piece, encoding in zip(group, encodings, strict=True)]
+    ids, ends = end_to_end(rows, dtype)
+    n_bytes = sum(len(piece.text.encode()) for piece in group)
+    return _Tokenised(ids, ends[[piece.is_last for piece in group]], n_bytes, tokenizer.counts)
 
 
 def _gather(mine: Any) -> list[Any]:

@@ -3,8 +3,10 @@
 The pairs are those of next-sentence prediction (Devlin et al. 2018, section 3.1 and appendix A.2).
 """
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,14 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import regex
 from numpy.typing import NDArray
-from tokenizers import Encoding
+from tokenizers import Encoding, Tokenizer
 
 from src.coverage import MeasuredTokenizer
 from src.data.journal import Journal
 from src.data.progress import announce
-from src.data.store import ArrayWriter, RowWriter, ahead, open_array, open_rows, token_dtype
+from src.data.store import ArrayWriter, RowWriter, end_to_end, open_array, open_rows, token_dtype
 from src.data.texts import Piece, grouped
-from src.tokenization import UNSPACED
+from src.data.workers import in_parallel
+from src.tokenization import UNSPACED, vocabulary_size
 
 # a full stop after these ends no sentence; single letters (initials) and numbers of a list are told apart by their form
 ABBREVIATION = regex.compile(
@@ -36,6 +39,7 @@ END = regex.compile(
     r"""(?P<marks>[\p{Sentence_Break=STerm}.．]+)["'\p{Pf}\p{Pe}]*(?P<space>\p{Pi}*\s+)?"""
     r"""(?=["'\p{Pi}\p{Pf}\p{Ps}]*(?P<next>\w)?)"""
 )
+LETTER_UNSPACED = regex.compile(UNSPACED)
 # Thai and Lao have no marks, and a space instead
 SPACE = regex.compile(r"(?<=[\p{Thai}\p{Lao}])\s+(?=[\p{Thai}\p{Lao}])")
 
@@ -66,7 +70,7 @@ def _ends_sentence(before: str, end: regex.Match[str]) -> bool:
     if not marks.isascii():
         return not (marks == "．" and is_number and following.isdigit())
     # where a script has no spaces its marks need none; but what follows may be a name such as .NET
-    if regex.match(UNSPACED, following) or ("." not in marks and regex.match(UNSPACED, before[-1:])):
+    if LETTER_UNSPACED.match(following) or ("." not in marks and LETTER_UNSPACED.match(before[-1:])):
         return not (marks == "." and is_number)  # the number of an item
     begins = following.isupper() or following.isdigit() or (_is_caseless(following) and not before[-1:].islower())
     return begins and end["space"] is not None and not _abbreviated(before, end[0])
@@ -110,34 +114,39 @@ def write_sentences(
     journal = Journal(folder, split, tokenizer, n_arrays=4)
     too_short, begin = (journal.counts.get(name, 0) for name in ("too_short", "begin"))
     values, starts, words, ends = journal.lengths
+    dtype = token_dtype(tokenizer.tokenizer)
     with (
-        RowWriter(folder, f"{split}.tokens", token_dtype(tokenizer.tokenizer), (values, starts)) as sentences,
+        RowWriter(folder, f"{split}.tokens", dtype, (values, starts)) as sentences,
         ArrayWriter(folder / f"{split}.word_starts.npy", np.bool_, words) as word_starts,
         ArrayWriter(folder / f"{split}.documents.npy", np.int64, ends) as documents,
     ):
         arrays = (sentences.values, sentences.starts, word_starts, documents)
         if not documents.length:
             documents.extend([0])
-        held: list[Encoding] = []  # the beginning of a document that may be too short
+        held: list[Sentences] = []  # the beginning of a document that may be too short
         n_pieces = 0
-        for encodings, is_last, measured in _encode(tokenizer, journal.rest(pieces)):
-            n_pieces += 1
-            if measured is not None and not held:  # before the first piece of a group
-                journal.note(n_pieces - 1, measured, arrays, too_short=too_short, begin=begin)
-                n_pieces = 1
-            held += encodings
-            if len(sentences) > begin or len(held) >= least:
-                for encoding in held:
-                    sentences.append(encoding.ids)
-                    word_starts.extend(_word_starts(encoding))
-                held = []
-            if not is_last:
-                continue
-            if len(sentences) > begin:
-                documents.extend([len(sentences)])
-            else:
-                too_short += 1
-            held, begin = [], len(sentences)
+        for group, (pieces_of, counts) in in_parallel(
+            partial(_tokenised, tokenizer, dtype, _continues_words(tokenizer.tokenizer)), grouped(journal.rest(pieces))
+        ):
+            if not held:
+                journal.note(n_pieces, tokenizer.counts, arrays, too_short=too_short, begin=begin)
+                n_pieces = 0
+            n_pieces += len(group)
+            tokenizer.add(counts)
+            for piece, found in zip(group, pieces_of, strict=True):
+                held.append(found)
+                if len(sentences) > begin or sum(len(part.ends) for part in held) >= least:
+                    for part in held:
+                        sentences.extend(part.ids, part.ends)
+                        word_starts.extend(part.word_starts)
+                    held = []
+                if not piece.is_last:
+                    continue
+                if len(sentences) > begin:
+                    documents.extend([len(sentences)])
+                else:
+                    too_short += 1
+                held, begin = [], len(sentences)
     n_documents = documents.length - 1
     if too_short:
         announce(f"left out of {tokenizer.where}: {too_short:,} of {n_documents + too_short:,} documents, {WHY[least]}")
@@ -150,26 +159,51 @@ def write_sentences(
     }
 
 
-def _encode(
-    tokenizer: MeasuredTokenizer, pieces: Iterable[Piece]
-) -> Iterator[tuple[list[Encoding], bool, dict[str, Any] | None]]:
-    """Yield the sentences of each piece, without those of no token, and whether it is the last of its document.
+class Sentences(NamedTuple):
+    """The sentences of a piece that have a token.
 
-    With the first piece of a group come the tokenizer's counts before the group.
+    Args:
+        ids: of all, end to end.
+        ends: where each ends among them.
+        word_starts: whether each token is the first of its word.
     """
 
-    def encoded() -> Iterator[tuple[list[Piece], list[list[str]], list[Encoding], dict[str, Any]]]:
-        for group in grouped(pieces):
-            measured = tokenizer.counts
-            split = [split_sentences(piece.text) for piece in group]
-            flat = tokenizer.encode([s for sentences in split for s in sentences], with_words=True)
-            yield group, split, flat, measured
+    ids: NDArray[np.integer]
+    ends: NDArray[np.int64]
+    word_starts: NDArray[np.bool_]
 
-    for group, split, encodings, measured in ahead(encoded()):
-        flat = iter(encodings)
-        for i, (piece, sentences) in enumerate(zip(group, split, strict=True)):
-            found = [encoding for encoding in islice(flat, len(sentences)) if encoding.ids]
-            yield found, piece.is_last, None if i else measured
+
+def _tokenised(
+    tokenizer: MeasuredTokenizer,
+    dtype: type[np.unsignedinteger],
+    continues: NDArray[np.bool_] | None,
+    group: list[Piece],
+) -> tuple[list[Sentences], dict[str, Any]]:
+    """Give the sentences of each piece, and the tokenizer's counts."""
+    tokenizer = tokenizer.apart()
+    split = [split_sentences(piece.text) for piece in group]
+    encodings = iter(tokenizer.encode([s for sentences in split for s in sentences], with_words=continues is None))
+    found = []
+    for sentences in split:
+        some = list(islice(encodings, len(sentences)))
+        ids, ends = end_to_end([row for encoding in some if (row := encoding.ids)], dtype)
+        starts = (
+            ~continues[ids] if continues is not None else np.array([s for e in some for s in _word_starts(e)], bool)
+        )
+        found.append(Sentences(ids, ends, starts))
+    return found, tokenizer.counts
+
+
+def _continues_words(tokenizer: Tokenizer) -> NDArray[np.bool_] | None:
+    """Tell of each id whether it goes on with a word; None where that shows in a text alone."""
+    model = json.loads(tokenizer.to_str())
+    # which leaves no word that begins with two number signs
+    if model["model"]["type"] != "WordPiece" or (model["pre_tokenizer"] or {}).get("type") != "BertPreTokenizer":
+        return None
+    continues = np.zeros(vocabulary_size(tokenizer), np.bool_)
+    prefix = model["model"]["continuing_subword_prefix"]
+    continues[[i for token, i in model["model"]["vocab"].items() if token.startswith(prefix)]] = True
+    return continues
 
 
 def _word_starts(encoding: Encoding) -> list[bool]:

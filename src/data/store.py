@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -92,11 +93,15 @@ class RowWriter(AbstractContextManager["RowWriter"]):
         if not self.starts.length:
             self.starts.extend([0])
 
-    def append(self, row: Sequence[int], *, is_last: bool = True) -> None:
-        """Add a row, or a part of one where it is not the last part."""
-        self.values.extend(row)
-        if is_last:
-            self.starts.extend([self.values.length])
+    def append(self, row: Sequence[int]) -> None:
+        """Add a row."""
+        self.extend(np.asarray(row, self.values.dtype), np.array([len(row)]))
+
+    def extend(self, values: NDArray[np.integer], ends: NDArray[np.int64]) -> None:
+        """Add several rows end to end; ``ends`` says where each ends among the values. What is behind goes on later."""
+        begin = self.values.length
+        self.values.extend(values)
+        self.starts.extend(begin + ends)
 
     def __len__(self) -> int:
         return self.starts.length - 1
@@ -138,6 +143,14 @@ def open_rows(folder: Path, name: str) -> Rows:
 def token_dtype(tokenizer: Tokenizer) -> type[np.unsignedinteger]:
     """Choose the smallest type that holds every id."""
     return np.uint16 if vocabulary_size(tokenizer) <= 1 << 16 else np.uint32
+
+
+def end_to_end(
+    rows: Sequence[Sequence[int]], dtype: type[np.unsignedinteger]
+) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+    """Put rows end to end: the values of all, and where each row ends among them."""
+    ends = np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)))
+    return np.fromiter(chain.from_iterable(rows), dtype, int(ends[-1]) if len(ends) else 0), ends
 
 
 def encode(

@@ -2,16 +2,17 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import DTypeLike, NDArray
-from tokenizers import Encoding, Tokenizer
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from src.atomic import write_text
@@ -23,33 +24,79 @@ from src.data.journal import once
 from src.data.malformed import Malformed
 from src.data.parallel import EMBEDDED, Pair, Pairs, ParallelCorpus
 from src.data.progress import with_progress, working
-from src.data.store import IGNORED, BatchedRows, Key, Rows, RowWriter, ahead, open_rows, token_dtype
+from src.data.store import IGNORED, BatchedRows, Key, Rows, RowWriter, end_to_end, open_rows, token_dtype
 from src.data.texts import grouped
+from src.data.workers import in_parallel
 from src.errors import InputError
 from src.tokenization import END_OF_TEXT, make_tokenizer, require_token, tokenizer_text, vocabulary_size
 
 TOKENIZER_PAIRS = 1_000_000  # a vocabulary does not get better with more
 SOURCE_TOKENIZER = "source_tokenizer.json"
 SIDES = ("source", "target")
-EncodedPair = tuple[Pair, tuple[list[int], list[int]]]  # the ids of source and target beside the texts
 
 
-def encode_pairs(
-    pairs: Iterable[Pair],
-    tokenizers: Sequence[MeasuredTokenizer],
-    ends: Sequence[int],
-    begins: Sequence[list[int]] = ([], []),
-) -> Iterator[EncodedPair]:
-    """Yield each pair with the ids of its source and of its target, end tokens and what they begin with included."""
+class EncodedPairs(NamedTuple):
+    """A group of pairs.
 
-    def encoded() -> Iterator[tuple[list[Pair], list[list[Encoding]]]]:
-        for group in grouped(pairs, size=lambda pair: len(pair[0]) + len(pair[1])):
-            sides = zip(*group, strict=True)
-            yield group, [tokenizer.encode(side) for tokenizer, side in zip(tokenizers, sides, strict=True)]
+    Args:
+        sides: the ids of all sources, end to end, and where each ends among them; the same of the targets.
+        reasons: why each pair is not trained on; None where it is.
+        counts: each tokenizer's.
+    """
 
-    for group, (sources, targets) in ahead(encoded()):
-        for pair, source, target in zip(group, sources, targets, strict=True):
-            yield pair, ([*begins[0], *source.ids, ends[0]], [*begins[1], *target.ids, ends[1]])
+    sides: list[tuple[NDArray[np.integer], NDArray[np.int64]]]
+    reasons: list[str | None]
+    counts: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class PairEncoder:
+    """Encode pairs of a split, each side with what it begins and ends with.
+
+    What cannot be trained on is left out of ``train``. Of the other splits nothing is, or their scores would not
+    compare: only the ids of what is over-long are cut.
+
+    Args:
+        tokenizers: of source and target.
+        dtypes: of their ids.
+        begins: what each side begins with, one id or none.
+        ends: the id that ends each.
+        max_length: tokens of the longer side at most, what it begins and ends with included.
+        max_ratio: of the longer side's length to the shorter one's.
+        is_train: whether the pairs are trained on.
+    """
+
+    tokenizers: Sequence[MeasuredTokenizer]
+    dtypes: Sequence[type[np.unsignedinteger]]
+    begins: Sequence[list[int]]
+    ends: Sequence[int]
+    max_length: int
+    max_ratio: float
+    is_train: bool
+
+    def __call__(self, pairs: list[Pair]) -> EncodedPairs:
+        tokenizers = [tokenizer.apart() for tokenizer in self.tokenizers]
+        sides = [
+            [[*begin, *encoding.ids, end] for encoding in tokenizer.encode(texts)]
+            for tokenizer, begin, end, texts in zip(
+                tokenizers, self.begins, self.ends, zip(*pairs, strict=True), strict=True
+            )
+        ]
+        reasons = [self._reason(*row) for row in zip(pairs, *sides, strict=True)]
+        if self.is_train:
+            sides = [[ids for ids, reason in zip(side, reasons, strict=True) if reason is None] for side in sides]
+        most = self.max_length
+        sides = [[ids if len(ids) <= most else [*ids[: most - 1], ids[-1]] for ids in side] for side in sides]
+        flat = [end_to_end(side, dtype) for side, dtype in zip(sides, self.dtypes, strict=True)]
+        return EncodedPairs(flat, reasons, [tokenizer.counts for tokenizer in tokenizers])
+
+    def _reason(self, pair: Pair, source: list[int], target: list[int]) -> str | None:
+        if not (pair[0].strip() and pair[1].strip()):
+            return "empty"
+        short, long = sorted((len(source), len(target)))
+        if long > self.max_length:
+            return "over-long"
+        return "lopsided" if long > self.max_ratio * short else None
 
 
 class TranslationPairs(BatchedRows):
@@ -251,8 +298,9 @@ class TranslationDataModule(TextDataModule):
             MeasuredTokenizer(tokenizer, f"the {side} side of the {split} split of {self.label}")
             for side, tokenizer in zip(SIDES, tokenizers, strict=True)
         ]
-        encoded = with_progress(encode_pairs(pairs, measured, ends, begins), f"tokenising {split} pairs", pairs.count)
-        counts = self._write_pairs(folder, split, encoded, list(map(token_dtype, tokenizers)), malformed)
+        dtypes = [token_dtype(tokenizer) for tokenizer in tokenizers]
+        encoder = PairEncoder(measured, dtypes, begins, ends, self.max_length, self.max_ratio, split == "train")
+        counts = self._write_pairs(folder, split, pairs, encoder, malformed)
         told = malformed.report()
         for name, side, kind in zip(SIDES, measured, self.tokenizer_kinds, strict=True):
             if lost := side.lost.total():
@@ -261,47 +309,38 @@ class TranslationDataModule(TextDataModule):
         return counts, told
 
     def _write_pairs(
-        self,
-        folder: Path,
-        split: str,
-        pairs: Iterable[EncodedPair],
-        dtypes: Sequence[DTypeLike],
-        malformed: Malformed,
+        self, folder: Path, split: str, pairs: Pairs, encoder: PairEncoder, malformed: Malformed
     ) -> dict[str, int]:
-        """Write the ids and (but for training) the texts of a split, and count pairs, tokens and what was left out.
-
-        What cannot be trained on is left out of ``train``. Of the other splits nothing is, or their scores would not
-        compare: only the ids of what is over-long are cut.
-        """
+        """Write the ids and (but for training) the texts of a split; count pairs, tokens and what was left out."""
         counts: Counter[str] = Counter()
-        texts: list[Pair] = []
+        shown = with_progress(pairs, f"tokenising {split} pairs", pairs.count)
+        groups = grouped(shown, size=lambda pair: len(pair[0]) + len(pair[1]))
+        n_read = 0
         with (
-            RowWriter(folder, f"{split}.source", dtypes[0]) as source,
-            RowWriter(folder, f"{split}.target", dtypes[1]) as target,
+            RowWriter(folder, f"{split}.source", encoder.dtypes[0]) as source,
+            RowWriter(folder, f"{split}.target", encoder.dtypes[1]) as target,
+            (folder / texts_of(split)).open("w", encoding="utf-8") as texts,
         ):
-            for number, (pair, ids) in enumerate(pairs, start=1):
-                reason = self._reason(pair, [len(row) for row in ids])
-                if split == "train" and reason:
+            for group, encoded in in_parallel(encoder, groups):
+                for side, ids, tokenizer, measured in zip(
+                    (source, target), encoded.sides, encoder.tokenizers, encoded.counts, strict=True
+                ):
+                    side.extend(*ids)
+                    tokenizer.add(measured)
+                if not encoder.is_train:
+                    texts.writelines(json.dumps(pair) + "\n" for pair in group)
+                for i, reason in enumerate(encoded.reasons):
+                    if reason is None:
+                        continue
+                    if not encoder.is_train:
+                        counts["over-long, cut"] += reason == "over-long"
+                        continue
                     counts[f"{reason}, left out"] += 1
                     if reason != "lopsided":  # which is a matter of taste
-                        malformed.add(reason, f"pair {number:,}", " | ".join(pair))
-                    continue
-                if split != "train":
-                    counts["over-long, cut"] += reason == "over-long"
-                    texts.append(pair)
-                for side, row in zip((source, target), ids, strict=True):
-                    side.append(row if len(row) <= self.max_length else [*row[: self.max_length - 1], row[-1]])
-        (folder / f"{split}.texts.json").write_text(json.dumps(texts), encoding="utf-8")
+                        malformed.add(reason, f"pair {n_read + i + 1:,}", " | ".join(group[i]))
+                n_read += len(group)
         held = {"pairs": len(source), "source tokens": source.values.length, "tokens": target.values.length}
         return {**held, **{what: n for what, n in counts.items() if n}}
-
-    def _reason(self, pair: Pair, lengths: list[int]) -> str | None:
-        """Say why a pair is not trained on, if it is not."""
-        if not all(text.strip() for text in pair):
-            return "empty"
-        if max(lengths) > self.max_length:
-            return "over-long"
-        return "lopsided" if max(lengths) > self.max_ratio * min(lengths) else None
 
     def _make_tokenizers(self, pairs: Pairs) -> tuple[Tokenizer, Tokenizer]:
         """Make that of the source and that of the target."""
@@ -340,5 +379,10 @@ class TranslationDataModule(TextDataModule):
 
     def texts(self, split: str) -> list[Pair]:
         """Read the sources and references of ``validation`` or ``test``, as they were written."""
-        texts = json.loads(self.prepared(f"{split}.texts.json").read_text(encoding="utf-8"))
-        return [(source, target) for source, target in texts]
+        with self.prepared(texts_of(split)).open(encoding="utf-8") as lines:
+            return [(source, target) for source, target in map(json.loads, lines)]
+
+
+def texts_of(split: str) -> str:
+    """Name the file that holds the pairs of a split as they were written, one a line."""
+    return f"{split}.texts.jsonl"

@@ -102,6 +102,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("module", [LMDataModule, MLMDataModule])
 def test_a_preparation_that_was_killed_goes_on(tmp_path, monkeypatch, module):
+    monkeypatch.setattr("src.data.workers.n_processes", lambda: 1)  # what is watched is in this one
     monkeypatch.setattr("src.data.journal.EVERY", 0.0)
     monkeypatch.setattr(texts, "GROUP_CHARACTERS", 2000)
     monkeypatch.setattr(texts.cut, "__defaults__", (500,))
@@ -151,6 +152,7 @@ def test_memory_does_not_grow_with_a_text_file(tmp_path):
 
 def test_no_more_of_a_file_is_tokenised_at_once_than_a_group(tmp_path, monkeypatch):
     """Whatever the size of the file and of its documents."""
+    monkeypatch.setattr("src.data.workers.n_processes", lambda: 1)  # what is watched is in this one
     monkeypatch.setattr(texts, "GROUP_CHARACTERS", 10_000)
     encode, sizes = MeasuredTokenizer.encode, []
     monkeypatch.setattr(
