@@ -1,9 +1,13 @@
 """Today's choices in a block train under every strategy, on two processes, as one process trains them."""
 
+import random
+
 import pytest
 import yaml
 
 from tests.distributed.jobs import STEPS, fit, losses, run_job, write_config
+from tests.distributed.test_strategies import STRATEGIES
+from tests.models.test_choices import ENCODER_DECODER, OF_GPT, ONE_STACK, combined
 
 pytestmark = pytest.mark.slow
 CHOICES = {
@@ -60,3 +64,37 @@ def test_the_losses_are_those_of_one_process(configs, alone, name, ranks, proces
             expected = losses(alone / kind / "version_0", metric)
             assert len(expected) == count
             assert losses(tmp_path / kind / "version_0", metric) == pytest.approx(expected, abs=1e-4), (kind, metric)
+
+
+MORE = {"gpt": {**ONE_STACK, **OF_GPT}, "bert": ONE_STACK, "transformer": ENCODER_DECODER}
+DRAWS = 5  # of each network for each strategy
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_any_choices_together_have_the_losses_of_one_process(configs, alone, name, tmp_path):
+    """Drawn anew for each strategy; after ``alone``, which has prepared the data."""
+    rng, commands = random.Random(name), {1: [], 2: []}
+    drawn = {}
+    for kind, config in configs.items():
+        for i in range(DRAWS):
+            changes = combined(rng.choice, **MORE[kind])
+            if name == "tensor_parallel" and changes["n_kv_heads"] == 1:  # which two ranks cannot share
+                changes["n_kv_heads"] = 2
+            settings = yaml.safe_load(config.read_text())
+            of_model = settings["model"]["init_args"]
+            kept = {key: value for key, value in of_model["config"].items() if key not in CHOICES[kind]}
+            of_model["config"] = {**kept, **changes, "d_model": 32, "n_heads": 4}
+            settings["trainer"]["max_steps"] = 3
+            run = f"{kind}{i}"
+            (tmp_path / f"{run}.yaml").write_text(yaml.safe_dump({**settings, "experiment": run}))
+            more = ["--config", f"configs/strategy/{name}.yaml", "--trainer.devices=2"]
+            commands[1].append(fit(tmp_path / f"{run}.yaml", tmp_path / "one", kind))
+            commands[2].append(fit(tmp_path / f"{run}.yaml", tmp_path / "two", kind, STRATEGIES[name], *more))
+            drawn[run] = changes
+    for processes, of in commands.items():
+        run_job(tmp_path / f"job{processes}", of, processes)
+    for run, changes in drawn.items():
+        for metric in ("train/loss", "train/gradient_norm"):
+            one, two = (losses(tmp_path / logs / run / "version_0", metric) for logs in ("one", "two"))
+            assert len(one) == 3
+            assert two == pytest.approx(one, abs=1e-4), (metric, changes)

@@ -196,13 +196,13 @@ ROTARY = {
 }
 
 
-@st.composite
-def choices(draw, **more):
-    found = {name: draw(st.sampled_from(values)) for name, values in {**CHOICES, **more}.items()}
+def combined(pick, **more):
+    """Choices that go together, of which ``pick`` takes one each."""
+    found = {name: pick(values) for name, values in {**CHOICES, **more}.items()}
     if found.get("parallel"):
         found["norm"] = "pre"
     if found["positions"] == "rotary":
-        found |= {name: draw(st.sampled_from(values)) for name, values in ROTARY.items()}
+        found |= {name: pick(values) for name, values in ROTARY.items()}
         if found["rope_scaling"]:
             found |= {"rope_factor": 4.0, "rope_original_len": 16}
         if found["head_dim"] == 6:
@@ -212,8 +212,13 @@ def choices(draw, **more):
     if found["window"] is None:
         found["attention"] = "dense"
     else:
-        found["window_pattern"] = draw(st.sampled_from([None, "LG"]))
+        found["window_pattern"] = pick((None, "LG"))
     return found
+
+
+@st.composite
+def choices(draw, **more):
+    return combined(lambda values: draw(st.sampled_from(values)), **more)
 
 
 @settings(max_examples=40, deadline=None)
