@@ -17,6 +17,7 @@ from src.nn import Block, Head, SelfAttention
 from src.nn.cross_entropy import FEWEST_ROWS, LOGITS_ELSEWHERE
 from src.optim import parameter_groups
 from src.tasks import Task
+from src.tasks.trained import trained_sizes
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,10 @@ class Facts:
     Args:
         model: the network, on the meta device.
         n_parameters: those that are shared counted once.
+        trained: the fraction of them that is trained.
         itemsize: bytes of a parameter and of its gradient.
         compute_itemsize: bytes of what the matrix products take, which differs under mixed precision.
-        state: bytes of optimizer state for each parameter, on average.
+        state: bytes of optimizer state for each parameter that is trained, on average.
         seq_len: tokens of a row.
         flops: of training on a token, forward and backward.
         blocks: bytes that the blocks keep of a row for their backward passes.
@@ -39,6 +41,7 @@ class Facts:
 
     model: Network
     n_parameters: int
+    trained: float
     itemsize: int
     compute_itemsize: int
     state: float
@@ -94,14 +97,17 @@ def facts_of(task: Task, precision: str, seq_len: int) -> Facts:
     row = {block: two[block] - one[block] for block in two}  # less what does not grow with the rows, as weights
     width = seq_len * task.config.d_model
     around = row.pop(None) + 2 * width * dtype.itemsize  # the output layer's inputs, and the gradient that it has ready
+    n_parameters = sum(p.numel() for p in model.parameters())
+    trained = sum(trained_sizes(model).values()) / n_parameters
     return Facts(
         model=model,
-        n_parameters=sum(p.numel() for p in model.parameters()),
+        n_parameters=n_parameters,
+        trained=trained,
         itemsize=itemsize,
         compute_itemsize=min(itemsize, dtype.itemsize),
         state=state_bytes(task, model) * itemsize,
         seq_len=seq_len,
-        flops=3 * forward_flops(model, inputs_of(model, 1, seq_len)) / seq_len,
+        flops=(2 + trained) * forward_flops(model, inputs_of(model, 1, seq_len)) / seq_len,
         blocks=sum(row.values()),
         largest_block=max(row.values(), default=0),
         around=around,

@@ -102,8 +102,10 @@ def show(
     about = Table(show_header=False, box=None, padding=(0, 2))
     about.add_column(style="cyan", no_wrap=True)
     about.add_column(overflow="fold")
+    of_these = f", {facts.trained:.2%} of them trained" if facts.trained < 1 else ""
     for key, text in {
-        "network": f"{type(facts.model).__name__}, {facts.n_parameters:,} parameters, {facts.vocabulary:,} tokens",
+        "network": f"{type(facts.model).__name__}, {facts.n_parameters:,} parameters{of_these}, "
+        f"{facts.vocabulary:,} tokens",
         "work": f"{facts.flops / 1e9:,.3f} GFLOP a token, forward and backward, at {facts.seq_len:,} tokens a row",
         "activations": f"{facts.activations / GB:,.3f} GB a row, {facts.checkpointed / GB:,.3f} GB with checkpointing",
         "devices": f"{devices:,} x {name}: {memory / GB:,.0f} GB, {peak / 1e12:,.1f} TFLOP/s ({device.source})",

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
+import lightning as L
+
 from src.cli.training import TrainingCLI
 from src.data import TextDataModule
 from src.distributed import MeshStrategy, PipelineStrategy
 from src.extras.plan.network import Facts, facts_of
 from src.extras.plan.strategies import Layout
+from src.tasks.trained import NetworkCallback
 
 MESHES: dict[str, type[MeshStrategy]] = {kind.__name__: kind for kind in (MeshStrategy, PipelineStrategy)}
 
@@ -59,7 +62,10 @@ class PlanCLI(TrainingCLI):
         return known or super().vocab_size(data)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """Make none: the devices are not here."""
+        """Make one of this machine, since the devices are not here, with the callbacks that change the network."""
+        given = self._get(self.config_init, "trainer", default={}).get("callbacks") or []
+        callbacks: list[L.Callback] = [callback for callback in given if isinstance(callback, NetworkCallback)]
+        return L.Trainer(accelerator="cpu", devices=1, callbacks=callbacks, logger=False, enable_checkpointing=False)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Do nothing: that would train."""
@@ -69,6 +75,7 @@ def read(arguments: tuple[str, ...], vocab_size: int | None) -> Run:
     """Read the configuration of a run from the options of fit."""
     cli = PlanCLI(list(arguments), vocab_size)
     task, data, trainer = cli.model, cli.datamodule, cli.config.fit.trainer
+    task.trainer = cli.trainer
     precision = trainer.precision or "bf16-mixed"
     positions = getattr(task.config, "context", task.config.max_seq_len) or task.config.max_seq_len
     seq_len = vars(data).get("seq_len") or positions

@@ -160,10 +160,10 @@ def _ddp(facts: Facts, layout: Layout) -> dict[str, float]:
     whole = facts.n_parameters * facts.itemsize
     return {
         "parameters": whole,
-        "gradients": whole,
-        "optimizer": facts.n_parameters * facts.state,
+        "gradients": whole * facts.trained,
+        "optimizer": facts.n_parameters * facts.trained * facts.state,
         "gathered": _cast(facts, facts.n_parameters),
-        "sent": _all_reduce(whole, layout.devices),
+        "sent": _all_reduce(whole * facts.trained, layout.devices),
     }
 
 
@@ -176,10 +176,10 @@ def _zero(facts: Facts, layout: Layout) -> dict[str, float]:
     gathered = min(2 * block + around, n) if stage == 3 else BUCKET
     return {
         "parameters": (part if stage == 3 else n) * computed,
-        "gradients": (n if stage == 1 else part) * computed,
-        "optimizer": part * (facts.state + 4),
+        "gradients": (n if stage == 1 else part) * facts.trained * computed,
+        "optimizer": part * facts.trained * (facts.state + 4),
         "gathered": (gathered + (BUCKET if stage > 1 else 0)) * computed,
-        "sent": (3 if stage == 3 else 2) * _gather(n * computed, shards),
+        "sent": ((2 if stage == 3 else 1) + facts.trained) * _gather(n * computed, shards),
     }
 
 
@@ -198,7 +198,7 @@ def _mesh(facts: Facts, layout: Layout) -> dict[str, float]:
         # a block, the next one on its way, and what is not in a block, which stays; each in the type of the products
         gathered = min(2 * block + around, whole) * facts.compute_itemsize
     else:  # and the gradients, until the last micro-batch
-        gathered = whole * (facts.compute_itemsize + facts.itemsize)
+        gathered = whole * (facts.compute_itemsize + facts.trained * facts.itemsize)
     # parameters once a batch in a pipeline, else forward and backward; gradients once
     times = 1 if layout.stages > 1 else 2
     n_blocks = max(len(_blocks(stage)) for stage in stages)
@@ -210,13 +210,13 @@ def _mesh(facts: Facts, layout: Layout) -> dict[str, float]:
     hidden = facts.seq_len * facts.model.config.d_model / c
     return {
         "parameters": mine * facts.itemsize,
-        "gradients": mine * facts.itemsize,
-        "optimizer": mine * facts.state,
+        "gradients": mine * facts.trained * facts.itemsize,
+        "optimizer": mine * facts.trained * facts.state,
         "gathered": gathered,
         "row": (((facts.blocks - stream) / t + stream) * share + facts.around) / c,
         "checkpointed_row": (facts.block_inputs * share + facts.largest_block / t + facts.around) / c,
-        "sent": _gather(whole * (times * facts.compute_itemsize + facts.itemsize), shards)
-        + _all_reduce(mine * facts.itemsize, layout.replicas),
+        "sent": _gather(whole * (times * facts.compute_itemsize + facts.trained * facts.itemsize), shards)
+        + _all_reduce(mine * facts.trained * facts.itemsize, layout.replicas),
         # twice a block forward and backward; the residual stream from stage to stage, and its gradient back
         "sent_row": n_blocks * 4 * _all_reduce(hidden * facts.compute_itemsize, t)
         + (2 * hidden * facts.itemsize if layout.stages > 1 else 0)

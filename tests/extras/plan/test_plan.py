@@ -99,6 +99,21 @@ def hours(facts, devices, tokens, mfu, strategy):
     return made.days * 24
 
 
+def test_what_is_frozen_has_no_gradients_no_state_and_costs_no_gradient_of_its_weights(gpt2):
+    task = GPTModule(
+        GPT2, optimizer=partial(torch.optim.AdamW), schedule=Constant(), freeze=["blocks.*", "position_embedding.*"]
+    )
+    found = facts_of(task, "32-true", 1024)
+    trained = 50257 * 768 + 2 * 768  # the token embedding and the last norm
+    assert found.trained * found.n_parameters == pytest.approx(trained)
+    alone = estimate(found, Layout("ddp", 8), 80 * GB)
+    assert alone.gradients == pytest.approx(trained * 4)
+    assert alone.optimizer == pytest.approx(trained * 8)
+    assert alone.parameters == gpt2.n_parameters * 4
+    assert found.flops == pytest.approx(gpt2.flops * (2 + trained / gpt2.n_parameters) / 3)
+    assert found.blocks < facts(GPT2, "32-true").blocks  # whose linear layers keep what they read
+
+
 def test_published_runs_took_as_long(gpt2, llama):
     """Llama 2 7B with the utilisation of an earlier run; GPT-2 with that stated for the run itself: see scale.md."""
     assert hours(llama, 1024, 2e12, DEVICES["a100-80"].mfu, "fsdp") * 1024 == pytest.approx(184_320, rel=0.15)
@@ -146,6 +161,15 @@ def test_a_plan_is_printed_without_the_data_or_the_devices(run, monkeypatch):
         assert re.search(rf"^\s*{re.escape(name)}", out, re.MULTILINE), name
     assert "124,439,808 parameters, 50,257 tokens" in out
     assert "speed.md" in out  # where the utilisation is from
+
+
+def test_the_adapters_alone_are_trained(run):
+    pytest.importorskip("src.extras.lora")
+    command = ["plan", "--config", "configs/gpt.yaml", "--config", "configs/extras/lora/lora.yaml", "--device", "cpu"]
+    status, out, err = run(*command)
+    assert status == 0, err
+    # 8 x (inputs + outputs) for each of four layers of four blocks, beside 1,317,632
+    assert "1,383,168 parameters, 4.74% of them trained" in " ".join(out.split())
 
 
 def test_a_poor_choice_is_warned_of(run, monkeypatch):
