@@ -1,6 +1,7 @@
 """How much of a text a tokenizer can represent."""
 
 import json
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -100,11 +101,12 @@ class MeasuredTokenizer:
         alone = self._probe.encode_batch(new, add_special_tokens=False)
         self._dropped |= {c for c, encoding in zip(new, alone, strict=True) if self._lost(c, encoding)}
         self._seen |= characters
-        dropped = characters & self._dropped
+        dropped = "".join(characters & self._dropped)
+        any_dropped = dropped and re.compile(f"[{re.escape(dropped)}]")
         return [
             text
             for text, encoding in zip(texts, encodings, strict=True)
-            if self._unknown_id in encoding.ids or (dropped and not dropped.isdisjoint(text))
+            if self._unknown_id in encoding.ids or (any_dropped and any_dropped.search(text))
         ]
 
     def _lost(self, text: str, encoding: Encoding) -> Counter[str]:

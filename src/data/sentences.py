@@ -65,14 +65,14 @@ def _split_line(line: str) -> list[str]:
 
 def _ends_sentence(before: str, end: regex.Match[str]) -> bool:
     """Tell whether marks that follow ``before`` end a sentence, by what is on either side of them."""
-    marks, following = end["marks"], end["next"] or ""
-    is_number = before[-1:].isdigit()
+    marks, following, last = end["marks"], end["next"] or "", before[-1:]
+    is_number = last.isdigit()
     if not marks.isascii():
         return not (marks == "．" and is_number and following.isdigit())
     # where a script has no spaces its marks need none; but what follows may be a name such as .NET
-    if LETTER_UNSPACED.match(following) or ("." not in marks and LETTER_UNSPACED.match(before[-1:])):
+    if LETTER_UNSPACED.match(following) or ("." not in marks and LETTER_UNSPACED.match(last)):
         return not (marks == "." and is_number)  # the number of an item
-    begins = following.isupper() or following.isdigit() or (_is_caseless(following) and not before[-1:].islower())
+    begins = following.isupper() or following.isdigit() or (_is_caseless(following) and not last.islower())
     return begins and end["space"] is not None and not _abbreviated(before, end[0])
 
 
