@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from src.arguments import arguments_of
-from src.atomic import replace_folder, write_text
+from src.atomic import remove, replace_folder, write_text
 from src.coverage import MeasuredTokenizer
 from src.data.batch_samplers import BucketBatchSampler, EpochBatchSampler, ResumableBatchSampler
 from src.data.corpora import EMBEDDED, Corpus
@@ -28,6 +28,7 @@ from src.data.loader import TokenCountingLoader, as_it_is
 from src.data.malformed import Malformed, Reading
 from src.data.packing import StreamedBlocks
 from src.data.progress import announce, with_progress, working
+from src.data.sharing import Part, join, parts_of
 from src.data.texts import Piece
 from src.errors import InputError
 from src.tokenization import make_tokenizer, tokenizer_text, vocabulary_size
@@ -59,6 +60,7 @@ class TextDataModule(L.LightningDataModule, ABC):
     """
 
     label: str  # of the source, for people
+    can_be_shared = False  # whether several machines can prepare a part each
 
     def __init__(
         self,
@@ -89,6 +91,7 @@ class TextDataModule(L.LightningDataModule, ABC):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.seed = num_workers, seed
         self.cache_dir = Path(cache_dir)
+        self.part: Part | None = None  # that is prepared, if not all
         self._datasets: dict[str, Any] = {}
 
     # ---- preparing
@@ -114,7 +117,8 @@ class TextDataModule(L.LightningDataModule, ABC):
     def folder(self) -> Path:
         """Where prepared data of this key lie, or will."""
         key = json.dumps({"format": FORMAT, **self.cache_key()}, sort_keys=True)
-        return self.cache_dir / f"{type(self).__name__}-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
+        whole = self.cache_dir / f"{type(self).__name__}-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
+        return whole if self.part is None else self.part.folder(whole)
 
     def prepare_data(self) -> None:
         """Prepare what is not prepared yet, or no longer as it was written."""
@@ -134,12 +138,19 @@ class TextDataModule(L.LightningDataModule, ABC):
         aside = self.folder.with_name(f"{self.folder.name}.partial")
         aside.mkdir(exist_ok=True)  # of a process that was killed: its notes say what of it counts
         try:
+            parts = [] if self.part else parts_of(self.folder)
             if not is_complete(aside):  # else it was killed just before the next line
-                write_info(aside, self.write_cache(aside))
+                write_info(aside, join(parts, aside) if parts else self.write_cache(aside))
             replace_folder(aside, self.folder)
+            for part in parts:
+                remove(part)
         except Exception:
             shutil.rmtree(aside, ignore_errors=True)
             raise
+
+    def shared(self, *several: Any) -> list[Any]:
+        """Choose what of the rows of a split, of one source or of several, is prepared here: all, or a part."""
+        return list(several) if self.part is None else self.part.of_rows(several)
 
     # ---- what was prepared
 

@@ -49,6 +49,8 @@ class LMDataModule(DocumentDataModule):
         separate_documents: whether each document of a block is read as if it stood alone: no token sees another one's.
     """
 
+    can_be_shared = True
+
     def __init__(
         self,
         *,
@@ -130,9 +132,10 @@ class LMDataModule(DocumentDataModule):
         measured: MeasuredTokenizer,
         malformed: Malformed,
     ) -> dict[str, int]:
+        (rows,) = self.shared(rows)
         pieces = with_progress(Pieces(rows, malformed), f"tokenising {split} documents", count(rows))
         counts = pack(measured, pieces, end_ids, folder, split)
-        if not counts["documents"]:
+        if not counts["documents"] and self.part is None:
             hint = ": lower holdout_documents" if self.corpus.streaming else ""
             raise InputError(f"the {split} split of {self.label} has no document with any text{hint}")
         return counts

@@ -43,6 +43,8 @@ class MLMDataModule(DocumentDataModule):
         whole_words: whether all pieces of a word are masked together.
     """
 
+    can_be_shared = True
+
     def __init__(
         self,
         *,
@@ -94,7 +96,7 @@ class MLMDataModule(DocumentDataModule):
         bert_tokens(tokenizer)
         infos = {}
         for split, rows in first.items():
-            parts = training if split == "train" else [rows]
+            parts = self.shared(*(training if split == "train" else [rows]))
             infos[split] = self.once(folder, split, tokenizer, partial(self._write_split, folder, split, parts))
         return infos
 

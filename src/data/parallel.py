@@ -12,6 +12,7 @@ from typing import Any
 
 from src.data import embedded
 from src.data.malformed import DEFAULT, Malformed, Reading
+from src.data.sharing import Part
 from src.data.sources import (
     COMPANIONS,
     Source,
@@ -42,6 +43,11 @@ class Pairs(Iterable[Pair]):
 
     def __iter__(self) -> Iterator[Pair]:
         return iter(self.read())
+
+    def part(self, part: Part) -> "Pairs":
+        """Choose one of several parts; the last one has what there is beyond ``count``."""
+        low, high = part.bounds(self.count)
+        return Pairs(lambda: islice(self, low, None if part.number == part.of else high), high - low)
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,11 @@ class Rows(Sequence[NDArray[np.integer]]):
         return self.values[self.starts[index] : self.starts[index + 1]]
 
 
+def is_positions(path: Path) -> bool:
+    """Tell whether an array says where the rows of another one begin, and where the last one ends."""
+    return path.name.endswith((".starts.npy", ".documents.npy"))
+
+
 def open_array(folder: Path, name: str) -> NDArray[Any]:
     """Memory-map the array ``NAME.npy``."""
     return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))

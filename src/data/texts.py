@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from src.data.malformed import Malformed, Reading
 from src.data.progress import announce
+from src.errors import InputError
 from src.files import UTF8, check_file, encoding_name, is_text, open_binary, printable, read_chunks, unescaped
 
 T = TypeVar("T")
@@ -229,6 +230,12 @@ class PartOfEach:
 
     def __len__(self) -> int:
         return len(self.bounds)
+
+    def select(self, indices: NDArray[np.int64]) -> "PartOfEach":
+        """Refuse to choose documents: there are few, and each is in every split."""
+        raise InputError(
+            f"there are {len(self)} documents, too few for several machines: name a document_separator, or more files"
+        )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         document, position = 0, 0

@@ -182,6 +182,8 @@ class TranslationDataModule(TextDataModule):
         eval_max_tokens: the same for validation and test; ``max_tokens`` if None.
     """
 
+    can_be_shared = True
+
     def __init__(
         self,
         *,
@@ -282,7 +284,7 @@ class TranslationDataModule(TextDataModule):
             for split, pairs in splits.items()
         }
         for split, info in infos.items():
-            if not info["pairs"]:
+            if not info["pairs"] and self.part is None:
                 reasons = ", ".join(f"{n} {what}" for what, n in info.items() if n) or "it is empty"
                 raise InputError(f"the {split} split of {self.label} has no pair: {reasons}")
         return infos
@@ -312,6 +314,7 @@ class TranslationDataModule(TextDataModule):
         self, folder: Path, split: str, pairs: Pairs, encoder: PairEncoder, malformed: Malformed
     ) -> dict[str, int]:
         """Write the ids and (but for training) the texts of a split; count pairs, tokens and what was left out."""
+        pairs = pairs if self.part is None else pairs.part(self.part)
         counts: Counter[str] = Counter()
         shown = with_progress(pairs, f"tokenising {split} pairs", pairs.count)
         groups = grouped(shown, size=lambda pair: len(pair[0]) + len(pair[1]))
