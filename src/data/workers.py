@@ -27,13 +27,13 @@ def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> Iterator[tupl
     """Yield each item with what a function makes of it, in order.
 
     There is a process for each core, and no more than two items for each are read ahead. One item alone, or those of a
-    machine with one core, need no process. Item, result and function are pickled, the last where processes are not
-    forked, so that it must be one of a module.
+    machine with one core or of a process that may have none of its own, are computed here. Item, result and function
+    are pickled, the last where processes are not forked, so that it must be one of a module.
     """
     items = iter(items)
     first = list(islice(items, 2))
     items, n = chain(first, items), n_processes()
-    if len(first) < 2 or n == 1:
+    if len(first) < 2 or n == 1 or multiprocessing.current_process().daemon:
         yield from ((item, function(item)) for item in items)
         return
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
