@@ -14,8 +14,6 @@ from tests.conftest import WORDS, prepared
 
 ROOT = Path(__file__).parents[2]
 
-MODULES = [LMDataModule, MLMDataModule, TranslationDataModule]
-
 
 def options(module, folder):
     """Rows of several lengths, one of them malformed; for a BERT some documents that are too short."""
@@ -31,8 +29,9 @@ def files(data):
     return {path.name: path.read_bytes() for path in data.folder.iterdir()}
 
 
-@pytest.mark.parametrize("module", MODULES)
-@pytest.mark.parametrize("n", [1, 3, 40])
+@pytest.mark.parametrize(
+    ("module", "n"), [(LMDataModule, 1), (LMDataModule, 40), (MLMDataModule, 3), (TranslationDataModule, 3)]
+)
 def test_joined_parts_are_the_files_of_one_preparation(module, n, tmp_path, capsys):
     """In any order, and where some part of a split has no row."""
     arguments = options(module, tmp_path)
