@@ -1,9 +1,6 @@
 """A preparation that several machines share gives the files of one."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -11,8 +8,6 @@ from src.data import ClassificationDataModule, LMDataModule, MLMDataModule, Tran
 from src.data.sharing import Part
 from src.errors import InputError
 from tests.conftest import WORDS, prepared
-
-ROOT = Path(__file__).parents[2]
 
 
 def options(module, folder):
@@ -30,7 +25,7 @@ def files(data):
 
 
 @pytest.mark.parametrize(
-    ("module", "n"), [(LMDataModule, 1), (LMDataModule, 40), (MLMDataModule, 3), (TranslationDataModule, 3)]
+    ("module", "n"), [(LMDataModule, 1), (LMDataModule, 25), (MLMDataModule, 3), (TranslationDataModule, 3)]
 )
 def test_joined_parts_are_the_files_of_one_preparation(module, n, tmp_path, capsys):
     """In any order, and where some part of a split has no row."""
@@ -87,28 +82,27 @@ def test_the_parts_of_one_document_are_refused(tmp_path):
         data.prepare_data()
 
 
-def test_the_command_prepares_parts_and_fit_joins_them(tmp_path):
+def test_the_command_prepares_parts_and_fit_joins_them(run, tmp_path):
     arguments = options(LMDataModule, tmp_path)
-    command = [sys.executable, "-m", "src", "prepare", "--config", "configs/gpt.yaml", "--data.tokenizer", "byte"]
+    command = ["prepare", "--config", "configs/gpt.yaml", "--data.tokenizer", "byte", "--data.seq_len", 16]
     command += [
         "--data.source",
         arguments["source"],
-        "--data.seq_len",
-        "16",
+        "--data.max_malformed",
+        0.5,
         "--data.cache_dir",
-        str(tmp_path / "cache"),
+        tmp_path / "cache",
     ]
-    command += ["--data.max_malformed", "0.5"]
     for more, said in (
         (["--part", "2/2"], "part 2/2 is prepared in"),
         (["--part", "1/2"], "fit joins"),
         ([], "joining 2"),
     ):
-        done = subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert said in done.stdout
-    refused = subprocess.run([*command, "--part", "3/2"], cwd=ROOT, capture_output=True, text=True)
-    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        status, out, err = run(*command, *more)
+        assert status == 0, err
+        assert said in out
+    status, _, err = run(*command, "--part", "3/2")
+    assert (status, err.count("\n")) == (2, 1)
 
 
 def test_what_cannot_be_shared_is_refused_by_name(run, tmp_path):
