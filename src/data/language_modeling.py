@@ -49,8 +49,6 @@ class LMDataModule(DocumentDataModule):
         separate_documents: whether each document of a block is read as if it stood alone: no token sees another one's.
     """
 
-    can_be_shared = True
-
     def __init__(
         self,
         *,
@@ -68,6 +66,7 @@ class LMDataModule(DocumentDataModule):
         if seq_len < 1:
             raise InputError(f"seq_len is {seq_len}: it must be at least 1")
         self.corpus = replace(self.corpus, streaming=streaming, holdout_documents=holdout_documents)
+        self.can_be_shared = not streaming
         self.end_token, self.start_token, self.padded_vocab_size = end_token, start_token, padded_vocab_size
         self.seq_len, self.separate_documents = seq_len, separate_documents
 

@@ -105,6 +105,14 @@ def test_the_command_prepares_parts_and_fit_joins_them(run, tmp_path):
     assert (status, err.count("\n")) == (2, 1)
 
 
+def test_a_stream_which_is_not_prepared_is_not_shared(run, tmp_path):
+    source = options(LMDataModule, tmp_path)["source"]
+    command = ["prepare", "--config", "configs/gpt.yaml", "--data.source", source, "--data.streaming", "true"]
+    status, _, err = run(*command, "--data.cache_dir", tmp_path / "cache", "--part", "1/2")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "LMDataModule is prepared by one machine alone" in err
+
+
 def test_what_cannot_be_shared_is_refused_by_name(run, tmp_path):
     assert not ClassificationDataModule.can_be_shared
     command = ["prepare", "--config", "configs/classification.yaml", "--data.tokenizer", "wordpiece", "--part", "1/2"]
