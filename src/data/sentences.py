@@ -187,9 +187,10 @@ def _tokenised(
     for sentences in split:
         some = list(islice(encodings, len(sentences)))
         ids, ends = end_to_end([row for encoding in some if (row := encoding.ids)], dtype)
-        starts = (
-            ~continues[ids] if continues is not None else np.array([s for e in some for s in _word_starts(e)], bool)
-        )
+        if continues is None:
+            starts = np.array([begins for encoding in some for begins in _word_starts(encoding)], np.bool_)
+        else:
+            starts = ~continues[ids]
         found.append(Sentences(ids, ends, starts))
     return found, tokenizer.counts
 

@@ -89,12 +89,11 @@ def join(folders: Sequence[Path], aside: Path) -> dict[str, dict[str, int]]:
 
 def _join_arrays(paths: Sequence[Path], joined: Path) -> None:
     arrays = [np.load(path, mmap_mode="r") for path in paths]
+    of_positions, end = is_positions(joined), 0
     with ArrayWriter(joined, arrays[0].dtype) as writer:
-        end = 0
-        for i, array in enumerate(arrays):
-            # those of positions begin with 0, and end with where the next part begins
-            first = 1 if is_positions(joined) and i else 0
-            for start in range(first, len(array), CHUNK):
-                chunk = array[start : start + CHUNK]
-                writer.extend(chunk + end if is_positions(joined) else chunk)
-            end += int(array[-1]) if is_positions(joined) else 0
+        if of_positions:  # each begins with 0, and ends with where the next one begins
+            writer.extend([0])
+        for array in arrays:
+            for start in range(int(of_positions), len(array), CHUNK):
+                writer.extend(array[start : start + CHUNK] + end)
+            end += int(array[-1]) if of_positions else 0
