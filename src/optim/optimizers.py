@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,41 +16,71 @@ from src.optim.orthogonalize import orthogonalize, orthogonalize_sharded
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
 
 
-def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """The trainable parameters in up to three groups.
+@dataclass(frozen=True)
+class LRScales:
+    """By what the learning rate of a parameter is multiplied, according to its kind.
+
+    Args:
+        matrices: those of linear layers in stacks of blocks.
+        head: other matrices of linear layers, such as that of an output layer that is tied to no embedding.
+        embeddings: of tokens, positions and segments, and an output layer that is one of them.
+        vectors: biases and the weights of norms.
+    """
+
+    matrices: float = 1.0
+    head: float = 1.0
+    embeddings: float = 1.0
+    vectors: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 < value < math.inf:
+                raise ValueError(f"lr_scales.{name} is {value}: it must be above 0; model.freeze is for no training")
+
+    @property
+    def are_apart(self) -> bool:
+        """Whether embeddings and vectors, neither of which is decayed, are groups of their own."""
+        return self.embeddings != self.vectors
+
+
+def parameter_groups(model: nn.Module, scales: LRScales = LRScales()) -> list[dict[str, Any]]:
+    """The trainable parameters in up to three groups, or four if ``scales`` sets embeddings and vectors apart.
 
     Matrices of linear layers are decayed; biases, norms and embeddings are not (Loshchilov and Hutter 2017; the
     original BERT and GPT-2 code). An output layer tied to an embedding is that embedding. The matrices in stacks of
     blocks are ``hidden``, which Muon asks for.
 
-    By muP (Yang et al. 2022, table 8) the rate of those alone depends on the width: a network that has a
-    ``matrix_lr_scale`` of other than 1 gets it as ``lr_scale`` of that group.
+    What their learning rates are multiplied by is ``lr_scale``, and ``width_lr_scale`` by the width: by muP (Yang et
+    al. 2022, table 8) that of the hidden ones alone depends on it, as ``matrix_lr_scale`` of the network says.
     """
     matrices = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     decayed = {id(matrix) for matrix in matrices} - embeddings
     stacked = {id(p) for module in model.modules() if isinstance(module, nn.ModuleList) for p in module.parameters()}
     trainable = [p for p in model.parameters() if p.requires_grad]
+    others = [p for p in trainable if id(p) not in decayed]
+    width_scale, undecayed = getattr(model, "matrix_lr_scale", 1.0), {"hidden": False, "weight_decay": 0.0}
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in trainable if id(p) in decayed & stacked], "hidden": True},
-        {"params": [p for p in trainable if id(p) in decayed - stacked], "hidden": False},
-        {"params": [p for p in trainable if id(p) not in decayed], "hidden": False, "weight_decay": 0.0},
+        {"params": [p for p in trainable if id(p) in decayed & stacked], "hidden": True, "lr_scale": scales.matrices},
+        {"params": [p for p in trainable if id(p) in decayed - stacked], "hidden": False, "lr_scale": scales.head},
+        {"params": [p for p in others if id(p) in embeddings], "lr_scale": scales.embeddings, **undecayed},
+        {"params": [p for p in others if id(p) not in embeddings], "lr_scale": scales.vectors, **undecayed},
     ]
-    if (scale := getattr(model, "matrix_lr_scale", 1.0)) != 1:
-        groups[0]["lr_scale"] = scale
+    groups[0]["width_lr_scale"] = width_scale
+    if not scales.are_apart:
+        groups[2:] = [{**groups[2], "params": others}]
     return [group for group in groups if group["params"]]
 
 
 def scale_rates(optimizer: Optimizer) -> None:
-    """Multiply the learning rate of each group by its ``lr_scale``, if it has one.
+    """Multiply the learning rate of each group by its ``lr_scale`` and ``width_lr_scale``.
 
-    It is the rule of Adam, whose steps have entries of one size. Those of Muon have singular values of one size, which
-    of a matrix with such entries grow as the square root of the width: so does what is left of its rule.
+    The latter is the rule of Adam, whose steps have entries of one size. Those of Muon have singular values of one
+    size, which of a matrix with such entries grow as the square root of the width: so does what is left of its rule.
     """
     for group in optimizer.param_groups:
-        scale = group.get("lr_scale", 1.0)
-        if scale != 1:
-            group["lr"] *= scale**0.5 if isinstance(optimizer, Muon) and group["hidden"] else scale
+        width_scale = group.get("width_lr_scale", 1.0)
+        group["lr"] *= group["lr_scale"] * (width_scale**0.5 if isinstance(optimizer, Muon) else width_scale)
 
 
 class Momentum(SGD):

@@ -35,6 +35,7 @@ def configs(tmp_path_factory):
         found[kind] = write_config(kind, tmp_path_factory.mktemp(kind))
         settings = yaml.safe_load(found[kind].read_text())
         settings["model"]["init_args"]["config"] |= changes
+        settings["model"]["init_args"]["lr_scales"] = {"embeddings": 0.5, "vectors": 2.0}
         settings["trainer"]["callbacks"] = []
         found[kind].write_text(yaml.safe_dump(settings))
     return found

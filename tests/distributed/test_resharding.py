@@ -11,6 +11,7 @@ from src.atomic import checksums
 from src.checkpoint import read_checkpoint, read_header
 from tests.distributed.jobs import HALFWAY, STEPS, fit, losses, run_job, write_config
 
+SCALES = "--model.lr_scales.embeddings=0.5"  # embeddings and vectors are groups of their own
 SHARDS = ["--trainer.strategy.init_args.save_distributed_checkpoint", "true", "--checkpoint.async_save", "true"]
 RANKS = {"ddp": 2, "fsdp": 2, "tensor_parallel": 1, "pipeline": 1}  # how many processes share the rows of a batch
 
@@ -19,7 +20,7 @@ def spread(config: Path, logs: Path, name: str, *more: str) -> list[str]:
     strategy = ["--config", f"configs/strategy/{name}.yaml", "--trainer.devices", "2"]
     probe = {"class_path": "tests.distributed.probes.Gathered", "init_args": {"folder": str(logs / "gathered")}}
     probes = [f"--trainer.callbacks={json.dumps([probe])}" if name != "ddp" else "--trainer.callbacks=null"]
-    return fit(config, logs, "gpt", RANKS[name], *strategy, *probes, "--allow_class_paths=tests", *more)
+    return fit(config, logs, "gpt", RANKS[name], *strategy, *probes, "--allow_class_paths=tests", SCALES, *more)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def config(tmp_path_factory):
 def alone(config, tmp_path_factory):
     """The losses of the uninterrupted run of one process."""
     logs = tmp_path_factory.mktemp("alone")
-    src.cli.main(fit(config, logs, "gpt", 1, "--trainer.callbacks=null"))
+    src.cli.main(fit(config, logs, "gpt", 1, SCALES, "--trainer.callbacks=null"))
     return losses(logs / "gpt/version_0")
 
 
@@ -64,7 +65,7 @@ def test_two_processes_go_on_from_the_shards_of_another_strategy(saved, alone, c
 
 def test_a_pipeline_and_one_process_go_on_from_the_shards_of_fsdp(saved, alone, config, run, tmp_path):
     assert halfway(saved / "fsdp").is_dir()
-    alone_again = ["--trainer.strategy=auto", "--trainer.devices=1", "--trainer.callbacks=null"]
+    alone_again = [SCALES, "--trainer.strategy=auto", "--trainer.devices=1", "--trainer.callbacks=null"]
     more = [*alone_again, "--allow_class_paths=tests", "--ckpt_path", str(halfway(saved / "fsdp"))]
     status, _, err = run(*fit(config, tmp_path, "gpt", 1, *more))
     assert status == 0, err

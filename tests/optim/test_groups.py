@@ -1,10 +1,10 @@
-"""Weight decay is for the matrices alone."""
+"""Weight decay is for the matrices alone, and each kind of parameter has its learning rate."""
 
 import pytest
 import torch
 
 from src.models import GPT, GPTConfig
-from src.optim import parameter_groups
+from src.optim import LRScales, Muon, parameter_groups, scale_rates
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -23,6 +23,38 @@ def test_biases_norms_and_embeddings_are_not_decayed(tied):
     assert len(decayed) + len(undecayed) == len(names)
     hidden = {names[id(p)] for group in groups if group["hidden"] for p in group["params"]}
     assert hidden == expected
+
+
+SCALES = {"matrices": 0.5, "head": 2.0, "embeddings": 3.0, "vectors": 0.25}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW, Muon])
+@pytest.mark.parametrize("kinds", [["embeddings"], ["vectors"], ["matrices", "head"], list(SCALES)])
+def test_each_kind_moves_by_its_rate(optimizer, kinds, tied):
+    scales = {kind: SCALES[kind] for kind in kinds}
+    moves = []
+    for chosen in (LRScales(), LRScales(**scales)):
+        torch.manual_seed(0)
+        shape = GPTConfig(vocab_size=11, max_seq_len=8, d_model=8, n_heads=2, n_layers=2, tie_embeddings=tied)
+        gpt = GPT(shape).double()
+        before = {name: p.detach().clone() for name, p in gpt.named_parameters()}
+        made = optimizer(parameter_groups(gpt, chosen), lr=0.01, weight_decay=0.1)
+        scale_rates(made)
+        for p in gpt.parameters():
+            p.grad = torch.randn_like(p)
+        made.step()
+        moves.append({name: p.detach() - before[name] for name, p in gpt.named_parameters()})
+    for name, move in moves[0].items():
+        kind = "head" if name.startswith("head") else "embeddings" if "embedding" in name else "matrices"
+        kind = kind if move.dim() == 2 else "vectors"
+        torch.testing.assert_close(moves[1][name], move * scales.get(kind, 1.0), msg=name)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_rate_is_above_0(scale):
+    with pytest.raises(ValueError, match=r"lr_scales\.vectors is"):
+        LRScales(vectors=scale)
 
 
 def test_frozen_parameters_are_left_out():
