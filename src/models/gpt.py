@@ -23,6 +23,7 @@ from src.nn import (
     Mask,
     SelfAttention,
     TokenShards,
+    TokenShift,
     ValueEmbedding,
     init_outputs,
     make_norm,
@@ -126,7 +127,7 @@ class GPT(Network):
         """Compute with this rank's part of each row's tokens; arguments and output are those of whole rows."""
         self.tokens = tokens
         for module in self.modules():
-            if isinstance(module, SelfAttention):
+            if isinstance(module, SelfAttention | TokenShift):
                 module.shard_tokens(tokens)
 
     def new_cache(self, max_len: int | None = None) -> list[KVCache]:

@@ -19,6 +19,7 @@ from src.nn.positions import (
     position_ids,
 )
 from src.nn.token_shards import TokenShards
+from src.nn.token_shift import TokenShift
 
 __all__ = [
     "ACTIVATIONS",
@@ -45,6 +46,7 @@ __all__ = [
     "SelfAttention",
     "SinusoidalPositions",
     "TokenShards",
+    "TokenShift",
     "ValueEmbedding",
     "activation",
     "alibi_slopes",

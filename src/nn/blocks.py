@@ -11,6 +11,7 @@ from src.nn.config import BlockConfig
 from src.nn.cpu import Dropout
 from src.nn.feed_forward import FeedForward
 from src.nn.masks import Mask
+from src.nn.token_shift import TokenShift
 
 
 def make_norm(config: BlockConfig) -> nn.Module:
@@ -53,6 +54,9 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(config.d_model, d_ff, config.activation, config.has_mlp_bias, config.gated)
         if not config.parallel:
             self.feed_forward_norm = make_norm(config)
+        if config.token_shift:
+            self.attention_shift = TokenShift(config.d_model, "attention")
+            self.feed_forward_shift = TokenShift(config.d_model, "feed_forward")
 
     def _residual(self, x: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         if self.norm == "pre":
@@ -76,24 +80,34 @@ class Block(nn.Module):
         None, and each block returns them beside its output.
         """
         more: dict[str, Any] = {} if token_values is None else {"token_values": token_values}
-        if not self.config.value_residual:
-            return self._forward(x, lambda y: self.attention(y, mask, cache, **more), memory, memory_mask, memory_cache)
         of_first = [] if values is None else [values]
-        attention = lambda y: self.attention(y, mask, cache, values=of_first, **more)  # noqa: E731
-        x = self._forward(x, attention, memory, memory_mask, memory_cache)
-        return x, of_first[0].to(x.dtype).contiguous()
+        if self.config.value_residual:
+            more["values"] = of_first
+
+        def attention(y: Tensor) -> Tensor:
+            return self.attention(self._shifted("attention", y, mask, cache), mask, cache, **more)
+
+        def feed_forward(y: Tensor) -> Tensor:
+            return self.feed_forward(self._shifted("feed_forward", y, mask, cache))
+
+        x = self._forward(x, attention, feed_forward, memory, memory_mask, memory_cache)
+        return (x, of_first[0].to(x.dtype).contiguous()) if self.config.value_residual else x
+
+    def _shifted(self, name: str, y: Tensor, mask: Mask, cache: KVCache | None) -> Tensor:
+        return getattr(self, f"{name}_shift")(y, mask, cache) if self.config.token_shift else y
 
     def _forward(
         self,
         x: Tensor,
         attention: Callable[[Tensor], Tensor],
+        feed_forward: Callable[[Tensor], Tensor],
         memory: Tensor | None,
         memory_mask: Tensor | None,
         memory_cache: KVCache | None,
     ) -> Tensor:
         if self.config.parallel:  # Wang and Komatsuzaki 2021, GPT-J
             y = self.attention_norm(x)
-            return x + self.dropout(attention(y)) + self.dropout(self.feed_forward(y))
+            return x + self.dropout(attention(y)) + self.dropout(feed_forward(y))
         x = self._residual(x, self.attention_norm, attention)
         if memory is not None:
             x = self._residual(
@@ -101,7 +115,7 @@ class Block(nn.Module):
                 self.cross_attention_norm,
                 lambda y: self.cross_attention(y, memory, memory_mask, memory_cache),
             )
-        return self._residual(x, self.feed_forward_norm, self.feed_forward)
+        return self._residual(x, self.feed_forward_norm, feed_forward)
 
 
 def init_outputs(network: nn.Module) -> None:

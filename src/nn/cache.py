@@ -43,11 +43,12 @@ class KVCache:
         self.max_len, self.size = max_len, min(sizes)
         self.length = 0  # tokens so far
         self._buffers: list[Tensor] = []  # keys and values
+        self._last: dict[str, Tensor] = {}  # the last token, (batch, 1, d_model), of what else a block reads
 
     @property
     def bytes(self) -> int:
         """The memory of the buffers."""
-        return sum(buffer.nbytes for buffer in self._buffers)
+        return sum(buffer.nbytes for buffer in [*self._buffers, *self._last.values()])
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, KeyPositions]:
         """Add tokens, and return what they may attend to: themselves and the cached ones.
@@ -93,6 +94,12 @@ class KVCache:
         cached = min(self.length, self.size)
         return keys[:, :, :cached], values[:, :, :cached]
 
+    def last_before(self, name: str, x: Tensor) -> Tensor:
+        """Keep the last token of ``x`` (batch, new, d_model) by a name, and return the one before: at first zeros."""
+        before = self._last.get(name, torch.zeros_like(x[:, :1]))
+        self._last[name] = x[:, -1:]
+        return before
+
     def reorder(self, rows: Tensor) -> None:
         """Let row i hold what row ``rows[i]`` held; only rows that move are copied.
 
@@ -106,3 +113,4 @@ class KVCache:
             # index_select copies, before anything is overwritten
             cached.index_copy_(0, moved, cached.index_select(0, source))
         self._buffers = [buffer[: len(rows)] for buffer in self._buffers]
+        self._last = {name: last[rows] for name, last in self._last.items()}

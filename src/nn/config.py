@@ -50,6 +50,7 @@ class BlockConfig:
         dilation: every so many-th token is seen, and the window spans so many times as far; one number or one a head.
         attention_softcap: what no attention score exceeds; None for no bound.
         value_residual: whether each block but the first attends to the mean of its own and the first block's values.
+        token_shift: whether each sub-layer reads a part of the token before, beside each token.
         parallel: whether attention and feed-forward network read one norm of the same input, and are added together.
         zero_init: whether the last projection of each sub-layer starts at zero, and so each block as the identity.
 
@@ -86,6 +87,7 @@ class BlockConfig:
     dilation: int | list[int] = 1
     attention_softcap: float | None = None
     value_residual: bool = False
+    token_shift: bool = False
     parallel: bool = False
     zero_init: bool = False
 

@@ -5,6 +5,7 @@ Shape letters: B batch, T tokens of a row, P ranks, t = T / P tokens of a rank, 
 
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed._functional_collectives import all_gather_single, all_reduce, all_to_all_single, wait_tensor
@@ -60,6 +61,13 @@ class TokenShards:
     def gather(self, x: Tensor) -> Tensor:
         """Gather the tokens of all ranks: (B, t, ...) to (B, T, ...)."""
         return x if self.group is None else wait_tensor(all_gather_single(x.contiguous(), 1, self.group))
+
+    def last_before(self, x: Tensor) -> Tensor:
+        """Receive the token before this rank's first, (B, 1, ...), of (B, t, ...): on the first rank zeros."""
+        if self.group is None:
+            return torch.zeros_like(x[:, :1])
+        last = self.gather(x[:, -1:])  # all ranks use it, as all take part in its backward pass
+        return torch.cat([torch.zeros_like(last[:, :1]), last], 1)[:, self.rank : self.rank + 1]
 
     def sum(self, x: Tensor) -> Tensor:
         """Add up a number, 0-dim, of each rank."""

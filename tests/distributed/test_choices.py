@@ -22,6 +22,7 @@ CHOICES["gpt"] |= {
     "logit_softcap": 5.0,
     "attention_softcap": 5.0,
     "zero_init": True,
+    "token_shift": True,
     "n_value_embeddings": 1,
     "n_future_tokens": 2,
 }

@@ -19,6 +19,7 @@ from tests.distributed.test_strategies import COMPILED
 
 WINDOW = {"attention": "sliding_window", "window": 3}
 GROUPED = {"n_heads": 4, "n_kv_heads": 2, "qk_norm": True, "value_residual": True, "attention_softcap": 5.0}
+GROUPED["token_shift"] = True
 # what attention depends on: each process has other heads of all tokens
 SHAPES = {
     "plain": {},

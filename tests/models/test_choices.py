@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from transformers import ModernBertConfig, ModernBertForMaskedLM, Qwen3Config, Qwen3ForCausalLM
 
 from src.models import BERT, GPT, BERTConfig, GPTConfig, Longformer, LongformerConfig, Transformer, TransformerConfig
-from src.nn import Mask
+from src.nn import KVCache, Mask, Packing, TokenShift
 from src.optim import Muon, parameter_groups, scale_rates
 
 SHAPE = {"vocab_size": 61, "max_seq_len": 40, "d_model": 32, "n_heads": 4, "dropout": 0.0, "attention_dropout": 0.0}
@@ -20,6 +20,9 @@ SHAPE = {"vocab_size": 61, "max_seq_len": 40, "d_model": 32, "n_heads": 4, "drop
 
 def ids(batch, length, seed=0):
     return torch.randint(61, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+PIECES = [(0, 4), (4, 5), (5, 6), (6, 9)]  # of a row that is decoded with a cache
 
 
 def drawn(network):
@@ -176,6 +179,7 @@ CHOICES = {
     "attention": ("dense", "sliding_window"),
     "attention_softcap": (None, 2.0),
     "zero_init": (False, True),
+    "token_shift": (False, True),
 }
 ENCODER_DECODER = {
     "embedding_norm": (False, True),
@@ -269,6 +273,34 @@ def test_further_tokens_are_predicted_where_they_are_asked_for(documents):
         next_tokens, further = model(row, documents=documents, labels=labels, future=True)
     near(next_tokens, alone)
     near(further, expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["plain", "padded before", "padded behind", "documents", "packed"])
+def test_a_token_shift_adds_a_part_of_the_token_before_in_the_same_text(kind):
+    shift, x = drawn(TokenShift(4, "attention")), torch.randn(2, 9, 4, dtype=torch.float64)
+    real, document = torch.ones(2, 9, dtype=torch.long), torch.zeros(2, 9, dtype=torch.long)
+    packing = Packing(torch.tensor([[0, 3, 9], [0, 2, 7]]), 6) if kind == "packed" else None
+    if kind.startswith("padded"):
+        real = (torch.arange(9) < torch.tensor([[9], [5]])).long()
+        real = real.flip(1) if kind == "padded before" else real
+    elif packing is not None:
+        document = packing.documents(9)
+    elif kind == "documents":
+        document = torch.tensor([[0, 0, 0, 0, 1, 1, 2, 2, 2], [0, 1, 1, 1, 1, 1, 1, 1, 1]])
+    more = {"attention_mask": real} if "padded" in kind else {} if kind == "plain" else {"documents": document}
+    expected = x.clone()
+    for b, t in product(range(2), range(1, 9)):
+        if real[b, t - 1] and document[b, t - 1] == document[b, t]:
+            expected[b, t] += shift.weight * x[b, t - 1]
+    near(shift(x, Mask(9, True, packing=packing, **more)), expected)
+    if packing is None and kind != "documents":
+        cache = KVCache(9)
+        masks = [
+            Mask(end, True, start, **{name: mask[:, :end] for name, mask in more.items()}) for start, end in PIECES
+        ]
+        pieces = [shift(x[:, start:end], mask, cache) for (start, end), mask in zip(PIECES, masks, strict=True)]
+        near(torch.cat(pieces, 1), expected)
 
 
 @torch.no_grad()
