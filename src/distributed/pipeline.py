@@ -124,7 +124,7 @@ class PipelineStrategy(MeshStrategy):
         is_whole = not self._sharded
         if is_whole:  # what a checkpoint is ordered by
             names = {id(p): name for name, p in self.task.named_parameters()}
-            groups = parameter_groups(self.task.model, self.task.lr_scales)
+            groups = parameter_groups(self.task.model, self.task.groups)
             self._groups = [[names[id(p)] for p in group["params"]] for group in groups]
             tensors = self.task.state_dict(keep_vars=True).items()
             self._keys = {name: names.get(id(tensor), name) for name, tensor in tensors}  # the first of those tied

@@ -35,7 +35,7 @@ from src.architectures import architectures
 from src.checkpoint import WEIGHTS, read_checkpoint, read_header, tied_names, weights_alone
 from src.distributed.materialize import copy_local
 from src.errors import InputError
-from src.optim import LRScales, parameter_groups
+from src.optim import GroupOptions, parameter_groups
 
 WEIGHT, STATE = "state_dict.", "optimizer_{}.state."
 OPTIMIZERS = "optimizers"  # in the header: settings and plain values of each optimizer, by the names of parameters
@@ -235,8 +235,8 @@ def read_shards(folder: Path) -> dict[str, Any]:
     with torch.device("meta"):
         network = entry.network(entry.config(**header["model_config"]))
     names = {id(p): f"model.{name}" for name, p in network.named_parameters()}
-    scales = LRScales(**header.get("lr_scales", {}))
-    groups = [[names[id(p)] for p in group["params"]] for group in parameter_groups(network, scales)]
+    options = GroupOptions(**header.get("groups", {}))
+    groups = [[names[id(p)] for p in group["params"]] for group in parameter_groups(network, options)]
     states = []
     for i, saved in enumerate(header.pop(OPTIMIZERS)):
         trained = [kept for names in groups if (kept := [name for name in names if name in saved["settings"]])]

@@ -1,13 +1,13 @@
 """Optimizers beside torch's, learning-rate schedules and parameter groups."""
 
-from src.optim.optimizers import Lion, LRScales, Momentum, Muon, Nesterov, parameter_groups, scale_rates
+from src.optim.optimizers import GroupOptions, Lion, Momentum, Muon, Nesterov, parameter_groups, scale_rates
 from src.optim.schedules import Constant, Cosine, InverseSquareRoot, Linear, Schedule, WarmupStableDecay
 
 __all__ = [
     "Constant",
     "Cosine",
+    "GroupOptions",
     "InverseSquareRoot",
-    "LRScales",
     "Linear",
     "Lion",
     "Momentum",

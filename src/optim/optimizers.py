@@ -17,59 +17,64 @@ Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class LRScales:
-    """By what the learning rate of a parameter is multiplied, according to its kind.
+class GroupOptions:
+    """What the kinds of parameters have of their own in the optimizer.
 
     Args:
-        matrices: those of linear layers in stacks of blocks.
-        head: other matrices of linear layers, such as that of an output layer that is tied to no embedding.
-        embeddings: of tokens, positions and segments, and an output layer that is one of them.
-        vectors: biases and the weights of norms.
+        matrices_lr_scale: multiplies the learning rate of the matrices of linear layers in stacks of blocks.
+        head_lr_scale: of other such matrices, as that of an output layer that is tied to no embedding.
+        embeddings_lr_scale: of embeddings, among them an output layer that is tied to one.
+        vectors_lr_scale: of biases and the weights of norms.
+        decay_embeddings: whether embeddings have the weight decay of the matrices.
     """
 
-    matrices: float = 1.0
-    head: float = 1.0
-    embeddings: float = 1.0
-    vectors: float = 1.0
+    matrices_lr_scale: float = 1.0
+    head_lr_scale: float = 1.0
+    embeddings_lr_scale: float = 1.0
+    vectors_lr_scale: float = 1.0
+    decay_embeddings: bool = False
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not 0 < value < math.inf:
-                raise ValueError(f"lr_scales.{name} is {value}: it must be above 0; model.freeze is for no training")
+            if not 0 < value < math.inf and name != "decay_embeddings":
+                raise ValueError(f"groups.{name} is {value}: it must be above 0; model.freeze is for no training")
 
     @property
-    def are_apart(self) -> bool:
-        """Whether embeddings and vectors, neither of which is decayed, are groups of their own."""
-        return self.embeddings != self.vectors
+    def embeddings_apart(self) -> bool:
+        """Whether embeddings are a group of their own, and not of one with the vectors."""
+        return self.decay_embeddings or self.embeddings_lr_scale != self.vectors_lr_scale
 
 
-def parameter_groups(model: nn.Module, scales: LRScales = LRScales()) -> list[dict[str, Any]]:
-    """The trainable parameters in up to three groups, or four if ``scales`` sets embeddings and vectors apart.
+def parameter_groups(model: nn.Module, options: GroupOptions = GroupOptions()) -> list[dict[str, Any]]:
+    """The trainable parameters in up to three groups, or four where embeddings are apart.
 
-    Matrices of linear layers are decayed; biases, norms and embeddings are not (Loshchilov and Hutter 2017; the
-    original BERT and GPT-2 code). An output layer tied to an embedding is that embedding. The matrices in stacks of
-    blocks are ``hidden``, which Muon asks for.
+    Matrices of linear layers are decayed; biases, norms and, unless ``options`` say otherwise, embeddings are not
+    (Loshchilov and Hutter 2017; the original BERT and GPT-2 code). An output layer tied to an embedding is that
+    embedding. The matrices in stacks of blocks are ``hidden``, which Muon asks for.
 
     What their learning rates are multiplied by is ``lr_scale``, and ``width_lr_scale`` by the width: by muP (Yang et
     al. 2022, table 8) that of the hidden ones alone depends on it, as ``matrix_lr_scale`` of the network says.
     """
     matrices = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    decayed = {id(matrix) for matrix in matrices} - embeddings
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    linear = {id(matrix) for matrix in matrices} - tables
     stacked = {id(p) for module in model.modules() if isinstance(module, nn.ModuleList) for p in module.parameters()}
     trainable = [p for p in model.parameters() if p.requires_grad]
-    others = [p for p in trainable if id(p) not in decayed]
-    width_scale, undecayed = getattr(model, "matrix_lr_scale", 1.0), {"hidden": False, "weight_decay": 0.0}
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trainable if id(p) in decayed & stacked], "hidden": True, "lr_scale": scales.matrices},
-        {"params": [p for p in trainable if id(p) in decayed - stacked], "hidden": False, "lr_scale": scales.head},
-        {"params": [p for p in others if id(p) in embeddings], "lr_scale": scales.embeddings, **undecayed},
-        {"params": [p for p in others if id(p) not in embeddings], "lr_scale": scales.vectors, **undecayed},
-    ]
-    groups[0]["width_lr_scale"] = width_scale
-    if not scales.are_apart:
-        groups[2:] = [{**groups[2], "params": others}]
-    return [group for group in groups if group["params"]]
+    others = [p for p in trainable if id(p) not in linear]
+    hidden = {
+        "params": [p for p in trainable if id(p) in linear & stacked],
+        "hidden": True,
+        "lr_scale": options.matrices_lr_scale,
+        "width_lr_scale": getattr(model, "matrix_lr_scale", 1.0),
+    }
+    head = {"params": [p for p in trainable if id(p) in linear - stacked], "lr_scale": options.head_lr_scale}
+    embeddings = {"params": [p for p in others if id(p) in tables], "lr_scale": options.embeddings_lr_scale}
+    vectors = {"params": others, "lr_scale": options.vectors_lr_scale, "weight_decay": 0.0}
+    if options.embeddings_apart:
+        vectors["params"] = [p for p in others if id(p) not in tables]
+        embeddings |= {} if options.decay_embeddings else {"weight_decay": 0.0}
+    groups = [hidden, head, *([embeddings] if options.embeddings_apart else []), vectors]
+    return [{"hidden": False, **group} for group in groups if group["params"]]
 
 
 def scale_rates(optimizer: Optimizer) -> None:

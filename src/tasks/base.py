@@ -25,7 +25,7 @@ from src.distributed import PipelineStrategy
 from src.errors import InputError
 from src.models.network import Network
 from src.nn import Block
-from src.optim import LRScales, Schedule
+from src.optim import GroupOptions, Schedule
 from src.tasks.configuration import configuration, load_task
 from src.tasks.optimization import Optimization
 from src.tasks.trained import NetworkCallback, check_trained, freeze, trained_sizes
@@ -43,7 +43,7 @@ class Task(Optimization, ABC):
         config: shape of the network; sizes that the data decide, as that of the vocabulary, come from them.
         optimizer: class and arguments of the optimizer; ``lr`` is the peak of the schedule.
         schedule: of the learning rate, a factor at each optimizer step.
-        lr_scales: by what it is multiplied for each kind of parameter.
+        groups: what the kinds of parameters have of their own in the optimizer.
         pretrained: a checkpoint whose weights training starts from; from scratch if None.
         freeze: names of parameters that are not trained, by shell patterns such as ``encoder.*``; none if None.
         compile: whether to compile each block with ``torch.compile``.
@@ -64,13 +64,13 @@ class Task(Optimization, ABC):
         config: Any,
         optimizer: OptimizerCallable,
         schedule: Schedule,
-        lr_scales: LRScales = LRScales(),  # noqa: B008  # frozen
+        groups: GroupOptions = GroupOptions(),  # noqa: B008  # frozen
         pretrained: str | None = None,
         freeze: list[str] | str | None = None,
         compile: bool = False,  # noqa: A002
         activation_checkpointing: bool = False,
     ) -> None:
-        super().__init__(optimizer, schedule, lr_scales)
+        super().__init__(optimizer, schedule, groups)
         self.arguments = arguments_of(self)
         if self.architecture not in architectures():
             raise InputError(f"{type(self).__name__} trains a {self.architecture}, which no module has registered")
@@ -292,8 +292,8 @@ class Task(Optimization, ABC):
         network = self.meta_model()
         if not all(parameter.requires_grad for parameter in network.parameters()):
             checkpoint["trained"] = trained_sizes(network)
-        if self.lr_scales != LRScales():
-            checkpoint["lr_scales"] = asdict(self.lr_scales)
+        if self.groups != GroupOptions():
+            checkpoint["groups"] = asdict(self.groups)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -325,11 +325,11 @@ class Task(Optimization, ABC):
             with torch.device("meta"):
                 network = architectures()[self.architecture].network(self.config)
             check_trained(checkpoint.get("trained", trained_sizes(network)), trained_sizes(self.meta_model()))
-        was = LRScales(**checkpoint.get("lr_scales", {}))
-        if was.are_apart != self.lr_scales.are_apart:
+        was = GroupOptions(**checkpoint.get("groups", {}))
+        if was.embeddings_apart != self.groups.embeddings_apart:
             raise InputError(
-                f"the checkpoint's run had {was}, this configuration has {self.lr_scales}, and one of them alone sets "
-                "embeddings and vectors apart: set model.lr_scales as it was, or start a run from its weights by "
+                f"the checkpoint's run had {was}, this configuration has {self.groups}, and embeddings are a group of "
+                "their own in one of them alone: set model.groups as it was, or start a run from its weights by "
                 "--model.pretrained"
             )
 

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from src.data import TextDataModule
 from src.distributed import clip_by_global_norm
 from src.errors import InputError
-from src.optim import LRScales, Schedule, parameter_groups, scale_rates
+from src.optim import GroupOptions, Schedule, parameter_groups, scale_rates
 
 
 class NormCallback(L.Callback, ABC):
@@ -34,7 +34,7 @@ class Optimization(L.LightningModule):
     Args:
         optimizer: class and arguments of the optimizer; ``lr`` is the peak of the schedule.
         schedule: of the learning rate, a factor at each optimizer step.
-        lr_scales: by what it is multiplied for each kind of parameter.
+        groups: what the kinds of parameters have of their own in the optimizer.
     """
 
     model: nn.Module
@@ -44,9 +44,9 @@ class Optimization(L.LightningModule):
     def data(self) -> TextDataModule:
         """The data that it runs on."""
 
-    def __init__(self, optimizer: OptimizerCallable, schedule: Schedule, lr_scales: LRScales) -> None:
+    def __init__(self, optimizer: OptimizerCallable, schedule: Schedule, groups: GroupOptions) -> None:
         super().__init__()
-        self.make_optimizer, self.schedule, self.lr_scales = optimizer, schedule, lr_scales
+        self.make_optimizer, self.schedule, self.groups = optimizer, schedule, groups
         # figures of each batch since the last log, by name and whether each is a share of its step
         self.collected: dict[tuple[str, bool], list[Tensor]] = {}
         self.steps_since_log = 0
@@ -71,7 +71,7 @@ class Optimization(L.LightningModule):
                 f"{type(self.schedule).__name__} falls to its end at the last step, and neither trainer.max_steps nor "
                 "trainer.max_epochs says which one that is: set one of them, or take the schedule Constant"
             )
-        groups = parameter_groups(self.model, self.lr_scales)
+        groups = parameter_groups(self.model, self.groups)
         if not groups:
             raise InputError("a stage of the pipeline is frozen whole: freeze fewer, or choose another strategy")
         optimizer = self.make_optimizer(groups)

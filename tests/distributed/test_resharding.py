@@ -11,7 +11,7 @@ from src.atomic import checksums
 from src.checkpoint import read_checkpoint, read_header
 from tests.distributed.jobs import HALFWAY, STEPS, fit, losses, run_job, write_config
 
-SCALES = "--model.lr_scales.embeddings=0.5"  # embeddings and vectors are groups of their own
+SCALES = "--model.groups.embeddings_lr_scale=0.5"  # embeddings and vectors are groups of their own
 SHARDS = ["--trainer.strategy.init_args.save_distributed_checkpoint", "true", "--checkpoint.async_save", "true"]
 RANKS = {"ddp": 2, "fsdp": 2, "tensor_parallel": 1, "pipeline": 1}  # how many processes share the rows of a batch
 

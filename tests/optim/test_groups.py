@@ -4,21 +4,23 @@ import pytest
 import torch
 
 from src.models import GPT, GPTConfig
-from src.optim import LRScales, Muon, parameter_groups, scale_rates
+from src.optim import GroupOptions, Muon, parameter_groups, scale_rates
 
 
+@pytest.mark.parametrize("decay_embeddings", [False, True])
 @pytest.mark.parametrize("tied", [True, False])
-def test_biases_norms_and_embeddings_are_not_decayed(tied):
+def test_biases_norms_and_unless_asked_for_embeddings_are_not_decayed(tied, decay_embeddings):
     gpt = GPT(GPTConfig(vocab_size=11, max_seq_len=8, d_model=8, n_heads=2, n_layers=2, tie_embeddings=tied))
     names = {id(p): name for name, p in gpt.named_parameters()}
-    groups = parameter_groups(gpt)
+    groups = parameter_groups(gpt, GroupOptions(decay_embeddings=decay_embeddings))
     decayed, undecayed = (
         [names[id(p)] for group in groups if ("weight_decay" not in group) is kind for p in group["params"]]
         for kind in (True, False)
     )
     linear = ["attention.qkv", "attention.out", "feed_forward.up", "feed_forward.down"]
     expected = {f"blocks.{i}.{name}.weight" for i in range(2) for name in linear}
-    assert set(decayed) == expected | (set() if tied else {"head.weight"})
+    embeddings = {"token_embedding.weight", "position_embedding.weight"} if decay_embeddings else set()
+    assert set(decayed) == expected | embeddings | (set() if tied else {"head.weight"})
     assert set(decayed) | set(undecayed) == set(names.values())
     assert len(decayed) + len(undecayed) == len(names)
     hidden = {names[id(p)] for group in groups if group["hidden"] for p in group["params"]}
@@ -34,7 +36,7 @@ SCALES = {"matrices": 0.5, "head": 2.0, "embeddings": 3.0, "vectors": 0.25}
 def test_each_kind_moves_by_its_rate(optimizer, kinds, tied):
     scales = {kind: SCALES[kind] for kind in kinds}
     moves = []
-    for chosen in (LRScales(), LRScales(**scales)):
+    for chosen in (GroupOptions(), GroupOptions(**{f"{kind}_lr_scale": scale for kind, scale in scales.items()})):
         torch.manual_seed(0)
         shape = GPTConfig(vocab_size=11, max_seq_len=8, d_model=8, n_heads=2, n_layers=2, tie_embeddings=tied)
         gpt = GPT(shape).double()
@@ -53,8 +55,8 @@ def test_each_kind_moves_by_its_rate(optimizer, kinds, tied):
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_rate_is_above_0(scale):
-    with pytest.raises(ValueError, match=r"lr_scales\.vectors is"):
-        LRScales(vectors=scale)
+    with pytest.raises(ValueError, match=r"groups\.vectors_lr_scale is"):
+        GroupOptions(vectors_lr_scale=scale)
 
 
 def test_frozen_parameters_are_left_out():

@@ -70,9 +70,9 @@ def test_scaled_gradients_are_clipped_after_unscaling(run, config, tmp_path, alg
 
 def test_a_run_goes_on_with_other_rates_but_the_same_groups(run, config, tmp_path):
     cut = ("fit", "--config", config, "--trainer.max_steps", 2)
-    assert run(*cut, "--model.lr_scales.head", 2)[0] == 0
+    assert run(*cut, "--model.groups.head_lr_scale", 2)[0] == 0
     going_on = ("--ckpt_path", tmp_path / "logs/tiny/version_0/checkpoints/last.ckpt", "--trainer.max_steps", 4)
-    assert run("fit", "--config", config, *going_on, "--model.lr_scales.matrices", 2)[0] == 0
-    status, _, err = run("fit", "--config", config, *going_on, "--model.lr_scales.vectors", 2)
+    assert run("fit", "--config", config, *going_on, "--model.groups.matrices_lr_scale", 2)[0] == 0
+    status, _, err = run("fit", "--config", config, *going_on, "--model.groups.vectors_lr_scale", 2)
     assert (status, len(err.strip().splitlines())) == (2, 1)
-    assert "set model.lr_scales as it was" in err
+    assert "set model.groups as it was" in err
