@@ -25,30 +25,32 @@ class GroupOptions:
         head_lr_scale: of other such matrices, as that of an output layer that is tied to no embedding.
         embeddings_lr_scale: of embeddings, among them an output layer that is tied to one.
         vectors_lr_scale: of biases and the weights of norms.
-        decay_embeddings: whether embeddings have the weight decay of the matrices.
+        embeddings_weight_decay: the weight decay of embeddings.
     """
 
     matrices_lr_scale: float = 1.0
     head_lr_scale: float = 1.0
     embeddings_lr_scale: float = 1.0
     vectors_lr_scale: float = 1.0
-    decay_embeddings: bool = False
+    embeddings_weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not 0 < value < math.inf and name != "decay_embeddings":
-                raise ValueError(f"groups.{name} is {value}: it must be above 0; model.freeze is for no training")
+            if not 0 <= value < math.inf:
+                raise ValueError(f"groups.{name} is {value}: it must be at least 0")
+            if value == 0 and name.endswith("lr_scale"):
+                raise ValueError(f"groups.{name} is 0: model.freeze is for what is not to be trained")
 
     @property
     def embeddings_apart(self) -> bool:
         """Whether embeddings are a group of their own, and not of one with the vectors."""
-        return self.decay_embeddings or self.embeddings_lr_scale != self.vectors_lr_scale
+        return self.embeddings_weight_decay > 0 or self.embeddings_lr_scale != self.vectors_lr_scale
 
 
 def parameter_groups(model: nn.Module, options: GroupOptions = GroupOptions()) -> list[dict[str, Any]]:
     """The trainable parameters in up to three groups, or four where embeddings are apart.
 
-    Matrices of linear layers are decayed; biases, norms and, unless ``options`` say otherwise, embeddings are not
+    Matrices of linear layers are decayed; biases, norms and, unless ``options`` say how much, embeddings are not
     (Loshchilov and Hutter 2017; the original BERT and GPT-2 code). An output layer tied to an embedding is that
     embedding. The matrices in stacks of blocks are ``hidden``, which Muon asks for.
 
@@ -68,12 +70,12 @@ def parameter_groups(model: nn.Module, options: GroupOptions = GroupOptions()) -
         "width_lr_scale": getattr(model, "matrix_lr_scale", 1.0),
     }
     head = {"params": [p for p in trainable if id(p) in linear - stacked], "lr_scale": options.head_lr_scale}
-    embeddings = {"params": [p for p in others if id(p) in tables], "lr_scale": options.embeddings_lr_scale}
     vectors = {"params": others, "lr_scale": options.vectors_lr_scale, "weight_decay": 0.0}
+    groups = [hidden, head, vectors]
     if options.embeddings_apart:
         vectors["params"] = [p for p in others if id(p) not in tables]
-        embeddings |= {} if options.decay_embeddings else {"weight_decay": 0.0}
-    groups = [hidden, head, *([embeddings] if options.embeddings_apart else []), vectors]
+        embeddings = {"params": [p for p in others if id(p) in tables], "lr_scale": options.embeddings_lr_scale}
+        groups.insert(2, {**embeddings, "weight_decay": options.embeddings_weight_decay})
     return [{"hidden": False, **group} for group in groups if group["params"]]
 
 

@@ -62,10 +62,7 @@ def command(config: Path, logs: Path, name: str, *more: str) -> list[str]:
     probe = {"class_path": "tests.distributed.probes.Batches", "init_args": {"folder": str(logs / "rows")}}
     changes = [f"--trainer.devices={spread.processes}", f"--trainer.callbacks={json.dumps([probe])}"]
     changes += ["--allow_class_paths=tests", f"--trainer.max_steps={STEPS}", "--trainer.val_check_interval=1000"]
-    changes += [
-        f"--checkpoint.every_n_train_steps={HALFWAY}",
-        "--model.groups.embeddings_lr_scale=0.5",
-    ]  # one group more
+    changes += [f"--checkpoint.every_n_train_steps={HALFWAY}", "--model.groups.embeddings_lr_scale=0.5"]  # a group more
     changes += [*spread.options, *more]
     return fit(config, logs, "gpt", spread.ranks, *strategy, *changes)
 

@@ -7,19 +7,19 @@ from src.models import GPT, GPTConfig
 from src.optim import GroupOptions, Muon, parameter_groups, scale_rates
 
 
-@pytest.mark.parametrize("decay_embeddings", [False, True])
+@pytest.mark.parametrize("of_embeddings", [0.0, 0.2])
 @pytest.mark.parametrize("tied", [True, False])
-def test_biases_norms_and_unless_asked_for_embeddings_are_not_decayed(tied, decay_embeddings):
+def test_biases_norms_and_unless_asked_for_embeddings_are_not_decayed(tied, of_embeddings):
     gpt = GPT(GPTConfig(vocab_size=11, max_seq_len=8, d_model=8, n_heads=2, n_layers=2, tie_embeddings=tied))
     names = {id(p): name for name, p in gpt.named_parameters()}
-    groups = parameter_groups(gpt, GroupOptions(decay_embeddings=decay_embeddings))
+    groups = parameter_groups(gpt, GroupOptions(embeddings_weight_decay=of_embeddings))
     decayed, undecayed = (
-        [names[id(p)] for group in groups if ("weight_decay" not in group) is kind for p in group["params"]]
+        [names[id(p)] for group in groups if bool(group.get("weight_decay", 0.1)) is kind for p in group["params"]]
         for kind in (True, False)
     )
     linear = ["attention.qkv", "attention.out", "feed_forward.up", "feed_forward.down"]
     expected = {f"blocks.{i}.{name}.weight" for i in range(2) for name in linear}
-    embeddings = {"token_embedding.weight", "position_embedding.weight"} if decay_embeddings else set()
+    embeddings = {"token_embedding.weight", "position_embedding.weight"} if of_embeddings else set()
     assert set(decayed) == expected | embeddings | (set() if tied else {"head.weight"})
     assert set(decayed) | set(undecayed) == set(names.values())
     assert len(decayed) + len(undecayed) == len(names)
