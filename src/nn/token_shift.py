@@ -8,6 +8,17 @@ from src.nn.masks import Mask
 from src.nn.token_shards import TokenShards
 
 
+class Scale(nn.Module):
+    """Multiply each channel by a number, at first 0."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(d_model))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight.to(x.dtype) * x
+
+
 class TokenShift(nn.Module):
     """Add to each token a part of the one before it, channel by channel: ``x_t + w · x_{t-1}``, at first ``x_t``.
 
@@ -21,7 +32,8 @@ class TokenShift(nn.Module):
 
     def __init__(self, d_model: int, name: str) -> None:
         super().__init__()
-        self.weight, self.name, self.tokens = nn.Parameter(torch.zeros(d_model)), name, TokenShards()
+        self.scale = Scale(d_model)  # a module, which a strategy that replicates its weight can wrap
+        self.name, self.tokens = name, TokenShards()
 
     def shard_tokens(self, tokens: TokenShards) -> None:
         """Take a part of each row's tokens, and the token before it from the rank that has it."""
@@ -32,7 +44,7 @@ class TokenShift(nn.Module):
         first = self.tokens.last_before(x) if cache is None else cache.last_before(self.name, x)
         before = torch.cat([first, x[:, :-1]], 1)
         follows = self.tokens.part(mask.cached(_follows, x.device))[..., None]
-        return x + self.weight.to(x.dtype) * before * follows
+        return x + self.scale(before * follows)
 
 
 def _follows(mask: Mask, device: torch.device) -> Tensor:

@@ -36,7 +36,7 @@ def configs(tmp_path_factory):
         found[kind] = write_config(kind, tmp_path_factory.mktemp(kind))
         settings = yaml.safe_load(found[kind].read_text())
         settings["model"]["init_args"]["config"] |= changes
-        settings["model"]["init_args"]["groups"] = {"embeddings_lr_scale": 0.5, "embeddings_weight_decay": 0.2}
+        settings["model"]["init_args"]["groups"] = {"vectors_lr_scale": 0.5, "embeddings_weight_decay": 0.2}
         settings["trainer"]["callbacks"] = []
         found[kind].write_text(yaml.safe_dump(settings))
     return found

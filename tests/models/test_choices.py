@@ -292,7 +292,7 @@ def test_a_token_shift_adds_a_part_of_the_token_before_in_the_same_text(kind):
     expected = x.clone()
     for b, t in product(range(2), range(1, 9)):
         if real[b, t - 1] and document[b, t - 1] == document[b, t]:
-            expected[b, t] += shift.weight * x[b, t - 1]
+            expected[b, t] += shift.scale.weight * x[b, t - 1]
     near(shift(x, Mask(9, True, packing=packing, **more)), expected)
     if packing is None and kind != "documents":
         cache = KVCache(9)

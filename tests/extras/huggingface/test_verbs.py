@@ -232,7 +232,7 @@ SHIPPED = {  # configuration -> what the plan says of its export
     "longformer": "HuggingFace's longformer has norm 'post': a network with 'pre' cannot be exported",
     "transformer": "cannot be exported; tie_embeddings and data.joint_vocabulary make it one",
     "multi30k": "HuggingFace's pegasus has only positions 'sinusoidal'",
-    "modern/gpt": "HuggingFace's qwen3 has only gated True",
+    "modern/gpt": "HuggingFace's llama has only gated True",
     "modern/gpt_124m": "HuggingFace's qwen3 has only value_residual False",
     **dict.fromkeys(("classification", "gpt", "shakespeare_char"), None),
 }
