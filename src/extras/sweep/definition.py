@@ -243,6 +243,8 @@ class Sweep:
         for axis, choice in self.chosen(parameters):
             if axis.key == LADDER or (names is not None and axis.name not in names):
                 continue
+            if axis not in self.axes and axis.range is None and len(axis.choices) == 1:
+                continue  # what a choice sets to one value of its own, its label stands for
             shown = f"{choice.label:g}" if isinstance(choice.label, float) else str(choice.label)
             is_name = isinstance(choice.label, str) and self.varied == (axis,)
             parts.append(shown if is_name else f"{axis.key.rpartition('.')[2]}={shown}")
