@@ -135,7 +135,10 @@ def test_a_cache_is_reordered_and_what_stays_is_not_copied(rows, length):
     cache, keys = KVCache(5), torch.randn(6, 2, length, 3)
     held = cache.append(keys, 2 * keys)[0]
     kept_at = [held[i].data_ptr() for i in range(len(rows))]
+    tokens = torch.randn(6, length, 3)
+    assert not cache.last_before("shift", tokens).any()
     cache.reorder(torch.tensor(rows))
+    assert torch.equal(cache.last_before("shift", torch.zeros(len(rows), 1, 3)), tokens[rows, -1:])
     k, v = cache.keys_values()
     assert torch.equal(k, keys[rows])
     assert torch.equal(v, 2 * keys[rows])
