@@ -12,7 +12,7 @@ from src.architectures import architectures
 from src.arguments import class_at, settings_of
 from src.checkpoint import read_checkpoint
 from src.errors import InputError
-from src.optim import Schedule
+from src.optim import GroupOptions, Schedule
 
 if TYPE_CHECKING:
     from src.tasks.base import Task
@@ -61,7 +61,7 @@ def load_task(kind: type[T], path: str | Path, given: dict[str, Any]) -> T:
     settings = yaml.safe_load(checkpoint["config"]).get("model", {}).get("init_args", {})
     for name, value in settings.items():
         if name in _parameters(kind) - {"optimizer", "schedule", "pretrained", *found}:
-            found[name] = value
+            found[name] = GroupOptions(**value) if name == "groups" else value
     for name, base in (("optimizer", Optimizer), ("schedule", Schedule)):
         if name not in found:
             if not settings.get(name):

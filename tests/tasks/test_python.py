@@ -13,7 +13,7 @@ from src.checkpoint import load_trained, read_checkpoint
 from src.data import LMDataModule, MLMDataModule
 from src.errors import InputError
 from src.models import GPT, GPTConfig, LongformerConfig
-from src.optim import Constant, Cosine
+from src.optim import Constant, Cosine, GroupOptions
 from src.tasks import BERTModule, GPTModule, LongformerModule
 
 SHAPE = {"d_model": 16, "n_heads": 2, "n_layers": 1, "dropout": 0.0, "attention_dropout": 0.0}
@@ -123,8 +123,10 @@ class Scaled(GPTModule):
 
 
 def test_a_task_of_ones_own_keeps_its_arguments(data, tmp_path, run):
-    _, _, path = fitted(data(), tmp_path, gpt(Scaled, scale=0.5))
-    assert Scaled.load_from_checkpoint(path).scale == 0.5
+    groups = GroupOptions(vectors_lr_scale=0.5)
+    _, _, path = fitted(data(), tmp_path, gpt(Scaled, scale=0.5, groups=groups))
+    loaded = Scaled.load_from_checkpoint(path)
+    assert (loaded.scale, loaded.groups) == (0.5, groups)
     assert GPTModule.load_from_checkpoint(path).config.d_model == 16  # whose network it is, without its arguments
     assert read_checkpoint(path)["modules"] == [__name__]
     logs = ("--trainer.default_root_dir", tmp_path / "logs")
