@@ -26,6 +26,7 @@ def finish() -> None:
         import wandb
 
         wandb.finish()
+        wandb.teardown()  # which waits until its files are written
 
 
 def needs(package: str) -> pytest.MarkDecorator:
