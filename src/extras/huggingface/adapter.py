@@ -31,6 +31,9 @@ ACTIVATIONS = {
     "gelu_tanh": ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast"),
     "relu2": ("relu2",),
 }
+DTYPES = {
+    str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+}
 UNGATED = {"swiglu": "swish", "geglu": "gelu"}  # the activation of the gate
 
 
@@ -80,6 +83,8 @@ class Adapter(ABC):
     activation: ClassVar[tuple[str, str]]  # the key of the activation, and its default
     norm: ClassVar[NormPlacement]
     fixed: ClassVar[Settings]  # keys whose other values no network here has
+    unwritten: ClassVar[Settings] = {}  # further such keys, which files leave out
+    aliases: ClassVar[dict[str, str]] = {}  # further names of keys, which `transformers` takes as well
     only: ClassVar[Settings] = {"window": None}  # fields here whose other values no network of HuggingFace's has
     # choices in the blocks that are not in `keys` and yet may differ from their default; all others may not
     handled: ClassVar[frozenset[str]] = frozenset(
@@ -110,7 +115,7 @@ class Adapter(ABC):
 
     def read_fields(self, theirs: Settings, tensors: Tensors) -> Settings:
         """Make the fields of the configuration here of ``config.json``, and of what it leaves to the tensors."""
-        for key, value in self.fixed.items():
+        for key, value in {**self.unwritten, **self.fixed}.items():
             if setting(theirs, key, type(value), value) != value:
                 raise InputError(f"config.json has {key} {theirs[key]!r}: the network here can only have {value!r}")
         key, default = self.activation
@@ -123,6 +128,11 @@ class Adapter(ABC):
             name: setting(theirs, key, int if default is None else type(default), default)
             for name, (key, default) in self.keys.items()
         }
+        width = setting(theirs, "head_dim", int, None)
+        if "head_dim" not in fields and width is not None and width * fields["n_heads"] != fields["d_model"]:
+            raise InputError(
+                f"config.json has head_dim {width}: heads here are {fields['d_model']} / {fields['n_heads']} wide"
+            )
         if fields["d_ff"] == 4 * fields["d_model"]:
             fields["d_ff"] = None
         return {**fields, "activation": ours, "norm": self.norm}
@@ -174,8 +184,24 @@ class Adapter(ABC):
         }
 
     def read(self, theirs: Settings, tensors: Tensors) -> Imported:
-        """Convert a network of HuggingFace's, whose every tensor is checked."""
+        """Convert a network of HuggingFace's, whose every key and tensor is checked."""
+        for alias, key in self.aliases.items():
+            if (value := theirs.get(alias)) is not None:
+                if theirs.get(key) not in (None, value):
+                    raise InputError(f"config.json has {key} {theirs[key]!r} and {alias} {value!r}: the two are one")
+                theirs = {**theirs, key: value}
+        for name, tensor in tensors.items():
+            if not self.buffers.search(name) and not _holds_numbers(tensor):
+                kind = str(tensor.dtype if tensor.layout == torch.strided else tensor.layout).removeprefix("torch.")
+                raise InputError(f"tensor {name} is {kind}: weights are read as {', '.join(DTYPES)} alone")
+        return self.convert(theirs, tensors)
+
+    def convert(self, theirs: Settings, tensors: Tensors) -> Imported:
+        """Convert a network, the kinds of whose keys and tensors are known."""
         config = self.read_config(theirs, tensors)
+        n_layers = sum(getattr(config, name, 0) for name in ("n_layers", "n_encoder_layers", "n_decoder_layers"))
+        if n_layers > len(tensors):  # before as many tensors are named
+            raise InputError(f"config.json has {n_layers:,} layers, and the model {len(tensors):,} tensors")
         source = self._canonical(config, tensors)
         untrained = self._check_tensors(config, source)
         first = self._first_weights(config) if untrained else {}
@@ -280,6 +306,10 @@ class Adapter(ABC):
                 shapes = [" x ".join(map(str, t.shape)) for t in (found[name], tensor)]
                 raise InputError(f"tensor {name} is {shapes[0]}: by config.json it must be {shapes[1]}")
         return tuple(untrained)
+
+
+def _holds_numbers(tensor: Tensor) -> bool:
+    return tensor.dtype in DTYPES.values() and tensor.layout == torch.strided and not tensor.is_meta
 
 
 def _today(name: str) -> str:

@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer
 
 from src.extras.huggingface.adapter import Adapter, Exported, Imported, Settings
-from src.extras.huggingface.json_files import read_json, setting
+from src.extras.huggingface.json_files import GENERATION, read_json, setting
 from src.extras.huggingface.marian import FINAL_BIAS, PAIRS, PENALTY, MarianAdapter
 from src.extras.huggingface.matches import Match, Tensors, layer
 from src.extras.huggingface.tokenizer_files import special_token, token_of, with_end
@@ -20,7 +20,6 @@ from src.tokenization import require_token
 
 POSITIONS = "embed_positions.weight"
 UNUSED = 2  # rows before the first position
-GENERATION = "generation_config.json"
 NAMED = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -77,10 +76,10 @@ class BARTAdapter(MarianAdapter):
         choices = {"tie_embeddings": True, "embedding_norm": True, "positions": "learned", "shared_positions": False}
         return {**super().read_fields(theirs, tensors), **choices}
 
-    def read(self, theirs: Settings, tensors: Tensors) -> Imported:
+    def convert(self, theirs: Settings, tensors: Tensors) -> Imported:
         self.check_final_bias(tensors)
-        cut = {name: t[UNUSED:] if name.endswith(POSITIONS) else t for name, t in tensors.items()}
-        return Adapter.read(self, theirs, cut)
+        cut = {name: t[UNUSED:] if name.endswith(POSITIONS) and t.dim() else t for name, t in tensors.items()}
+        return Adapter.convert(self, theirs, cut)
 
     def write(
         self, config: TransformerConfig, weights: Tensors, tokens: Settings, untrained: tuple[str, ...] = ()

@@ -14,10 +14,10 @@ from src.extras.huggingface.adapter import Adapter, Exported, Settings
 from src.extras.huggingface.json_files import setting
 from src.extras.huggingface.matches import Match, Tensors, head_by_head, layer, prelu
 from src.extras.huggingface.sentence_encoder import NO_ACTIVATION
-from src.extras.huggingface.tokenizer_files import with_bert_template, write_tokenizer
+from src.extras.huggingface.tokenizer_files import special_token, with_bert_template, write_tokenizer
 from src.models import BERTClassifierConfig, BERTConfig
 from src.nn import NormPlacement
-from src.tokenization import bert_tokens, require_token
+from src.tokenization import bert_ids, bert_row, bert_tokens, require_token
 
 SOFTMAX = "single_label_classification"  # HuggingFace's name of what a classifier is trained for, if nothing is said
 
@@ -142,7 +142,21 @@ class BERTAdapter(Adapter):
         return found
 
     def special_tokens(self, theirs: Settings, folder: Path, source: Tokenizer, target: Tokenizer) -> dict[str, str]:
-        return bert_tokens(target)
+        """Find the tokens of BERT's rows; refuse a tokenizer that makes other rows, or names other tokens."""
+        found, ids = bert_tokens(target), bert_ids(target)
+        for name, token in found.items():
+            if (other := special_token(folder, name)) not in (None, token):
+                raise InputError(
+                    f"{folder} names {other!r} as its {name}, and its tokenizer has {token!r}, which is taken"
+                )
+        if target.num_special_tokens_to_add(is_pair=False):
+            texts = [target.encode(text, add_special_tokens=False).ids for text in ("a", "b")]
+            for framed, parts in ((target.encode("a"), texts[:1]), (target.encode("a", "b"), texts)):
+                ours, _ = bert_row(parts, len(framed.ids) + len(ids), ids)
+                if framed.ids != ours:
+                    said = " ".join(str(target.id_to_token(i)) for i in ours)
+                    raise InputError(f"the tokenizer makes the row {' '.join(framed.tokens)}: here it is {said}")
+        return found
 
     def config_tokens(self, checkpoint: Settings) -> Settings:
         tokenizer, special = Tokenizer.from_str(checkpoint["tokenizer"]), checkpoint["special_tokens"]
@@ -150,7 +164,7 @@ class BERTAdapter(Adapter):
 
     def write_tokenizers(self, checkpoint: Settings, length: int, folder: Path) -> None:
         tokenizer, special = Tokenizer.from_str(checkpoint["tokenizer"]), checkpoint["special_tokens"]
-        if tokenizer.post_processor is None:
+        if not tokenizer.num_special_tokens_to_add(is_pair=False):
             tokenizer = with_bert_template(tokenizer, special)
         names = ["input_ids", "attention_mask"]
         if checkpoint["model_config"].get("n_segments", 2) > 1:

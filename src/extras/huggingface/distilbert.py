@@ -29,6 +29,11 @@ class DistilBERT(BERTAdapter):
         "attention_dropout": ("attention_dropout", 0.1),
         "init_std": ("initializer_range", 0.02),
     }
+    aliases: ClassVar[dict[str, str]] = {
+        "hidden_size": "dim",
+        "num_attention_heads": "n_heads",
+        "num_hidden_layers": "n_layers",
+    }
     activation = ("activation", "gelu")
     fixed = {"sinusoidal_pos_embds": False, "tie_word_embeddings": True}
     only = {**BERTAdapter.only, "n_segments": 0}

@@ -5,9 +5,10 @@ from typing import ClassVar
 
 from tokenizers import Tokenizer
 
+from src.errors import InputError
 from src.extras.huggingface.adapter import Adapter, Settings
 from src.extras.huggingface.matches import Match
-from src.extras.huggingface.tokenizer_files import end_token, special_token, write_tokenizer
+from src.extras.huggingface.tokenizer_files import end_token, special_token, tokens_before, write_tokenizer
 from src.models import GPTConfig
 from src.tokenization import require_token, start_ids, vocabulary_size
 
@@ -28,6 +29,7 @@ class GPTAdapter(Adapter):
         "n_value_embeddings": 0,
         "n_future_tokens": 1,
     }
+    unwritten: ClassVar[Settings] = {"is_causal": True}
     end_id: ClassVar[int | None] = None  # of the end token, where config.json has none
 
     def embeddings(self, config: GPTConfig, words: str, head: str, *aliases: str) -> list[Match]:
@@ -39,9 +41,15 @@ class GPTAdapter(Adapter):
     def special_tokens(self, theirs: Settings, folder: Path, source: Tokenizer, target: Tokenizer) -> dict[str, str]:
         end = end_token(target, theirs, folder, self.end_id)
         named = {name: special_token(folder, name) for name in OPTIONAL_TOKENS}
-        known = {name: token for name, token in named.items() if token and target.token_to_id(token) is not None}
         # a GPT-2 names its end token for each of them
-        return {"eos_token": end, **{name: token for name, token in known.items() if token != end}}
+        known = {
+            n: token for n, token in named.items() if token not in (None, end) and target.token_to_id(token) is not None
+        }
+        if before := tokens_before(target):
+            if len(before) > 1:
+                raise InputError(f"the tokenizer puts {' '.join(before)} before a text: here one token can begin it")
+            known["bos_token"] = before[0]
+        return {"eos_token": end, **known}
 
     def config_tokens(self, checkpoint: Settings) -> Settings:
         tokenizer, special = Tokenizer.from_str(checkpoint["tokenizer"]), checkpoint["special_tokens"]

@@ -35,6 +35,12 @@ class GPT2Adapter(GPTAdapter):
         "attention_dropout": ("attn_pdrop", 0.1),
         "tie_embeddings": ("tie_word_embeddings", True),
     }
+    aliases: ClassVar[dict[str, str]] = {
+        "hidden_size": "n_embd",
+        "max_position_embeddings": "n_positions",
+        "num_attention_heads": "n_head",
+        "num_hidden_layers": "n_layer",
+    }
     activation = ("activation_function", "gelu_new")
     fixed = {
         "layer_norm_epsilon": 1e-5,

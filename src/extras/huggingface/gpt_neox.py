@@ -7,8 +7,9 @@ import re
 from src.errors import InputError
 from src.extras.huggingface.adapter import Settings
 from src.extras.huggingface.gpt2 import GPT2Adapter
-from src.extras.huggingface.json_files import setting
+from src.extras.huggingface.json_files import CONFIG, setting
 from src.extras.huggingface.matches import Match, Tensors, layer, prelu
+from src.extras.huggingface.rope import rope_object, rope_type
 from src.models import GPTConfig
 
 ROTATED, BASE = 1.0, 10000.0  # the fraction of a head that is rotated, and the base of its angles
@@ -37,6 +38,7 @@ class GPTNeoXAdapter(GPT2Adapter):
         "attention_dropout": ("attention_dropout", 0.0),
         "tie_embeddings": ("tie_word_embeddings", False),
     }
+    aliases = {}
     activation = ("hidden_act", "gelu")
     fixed = {
         "layer_norm_eps": 1e-5,
@@ -53,8 +55,8 @@ class GPTNeoXAdapter(GPT2Adapter):
 
     def read_fields(self, theirs: Settings, tensors: Tensors) -> Settings:
         """Read the rotation in its older keys, or, where these are not, in the newer object."""
-        rope = setting(theirs, "rope_parameters", dict, {})
-        if (kind := setting(rope, "rope_type", str, "default")) != "default":
+        key, rope = rope_object(theirs)
+        if (kind := rope_type(rope, f"{key} of {CONFIG}")) != "default":
             raise InputError(f"config.json has rope_type {kind!r}: the network here can only have 'default'")
         found = {
             # what HuggingFace's class takes where nothing is said

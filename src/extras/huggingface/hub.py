@@ -122,6 +122,6 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} holds more than tensors, or is damaged: it is not loaded") from error
     except (EOFError, OSError, RuntimeError) as error:
         raise InputError(f"{path} is truncated or damaged") from error
-    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+    if not isinstance(found, dict) or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in found.items()):
         raise InputError(f"{path} holds more than tensors by name")
     return found

@@ -13,7 +13,7 @@ from src.errors import InputError
 from src.extras.huggingface.adapter import Adapter
 from src.extras.huggingface.adapters import ADAPTERS
 from src.extras.huggingface.hub import TARGET_TOKENIZER, read_tensors
-from src.extras.huggingface.json_files import CONFIG, list_setting, read_json, setting
+from src.extras.huggingface.json_files import CONFIG, GENERATION, list_setting, read_json, setting
 from src.extras.huggingface.sentence_encoder import read_pooling, score_note
 from src.extras.huggingface.tokenizer_files import read_tokenizer
 from src.tokenization import vocabulary_size
@@ -59,8 +59,7 @@ def import_folder(folder: Path, name: str) -> Checkpoint:
     notes = [f"it has no {part}: that part has random weights" for part in imported.untrained]
     options = adapter.data_options(imported.config, special, target)
     notes += _check_sizes(imported.config, {"vocab_size": target, "source_vocab_size": source}, options)
-    if "eos_token" in special and (more := list_setting(theirs, "eos_token_id", int)[1:]):
-        notes.append(f"config.json has more than one eos_token_id: the first ends a text here, {more} do not")
+    notes += _other_rows(folder, special, target)
     content: dict[str, Any] = {
         "architecture": adapter.architecture,
         "model_config": asdict(imported.config),
@@ -106,6 +105,20 @@ def _adapter(theirs: dict[str, Any], names: set[str]) -> Adapter:
         is_classifier = any(name.startswith("classifier.") for name in names)
         model_class = next((name for name in classes if is_classifier == name.endswith("Classification")), classes[0])
     return known[model_class]
+
+
+def _other_rows(folder: Path, special: dict[str, str], tokenizer: Tokenizer) -> list[str]:
+    """Note where a text has other special tokens in `transformers` than here."""
+    if "cls_token" in special and not tokenizer.num_special_tokens_to_add(is_pair=False):
+        return [f"its tokenizer puts no {special['cls_token']} before a text: here it is put there"]
+    if "eos_token" not in special:
+        return []
+    end, notes = tokenizer.token_to_id(special["eos_token"]), []
+    for file in (CONFIG, GENERATION):
+        ends = list_setting(read_json(folder / file), "eos_token_id", int, file)
+        if more := [i for i in ends if i != end]:
+            notes.append(f"{file} has {more} among its eos_token_id: here {end} alone ends a text")
+    return notes
 
 
 def _label_names(theirs: dict[str, Any], n_labels: int) -> list[str] | None:

@@ -1,21 +1,22 @@
 """HuggingFace's JSON files: whatever they hold is checked by type before it is used; null means not set."""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from src.errors import InputError
 
-CONFIG = "config.json"
-LIMIT = 2**31  # of numbers: what is no smaller, infinite or no number at all is no setting of a network
+CONFIG, GENERATION = "config.json", "generation_config.json"
+LIMIT = 2**31  # of whole numbers
 
 T = TypeVar("T")
 D = TypeVar("D")
 
 DESCRIPTIONS = {
     bool: "true or false",
-    int: "a whole number",
+    int: "a whole number below 2^31",
     float: "a number",
     str: "text",
     list: "a list",
@@ -74,19 +75,19 @@ def setting(settings: Mapping[str, Any], key: str, kind: type[T], default: D, fi
 
 
 def has_type(value: Any, kind: type) -> bool:
-    """Whether a value of JSON is of a type; true and false are no numbers, and neither is NaN."""
+    """Whether a value of JSON is of a type; true and false are no numbers, and neither are NaN and infinity."""
     if kind in (int, float):
-        numbers = (int, float) if kind is float else int
-        return isinstance(value, numbers) and not isinstance(value, bool) and abs(value) < LIMIT
+        numbers, limit = ((int, float), sys.float_info.max) if kind is float else (int, LIMIT - 1)
+        return isinstance(value, numbers) and not isinstance(value, bool) and abs(value) <= limit
     return isinstance(value, kind)
 
 
-def list_setting(settings: Mapping[str, Any], key: str, kind: type[T]) -> list[T]:
-    """List the values of a key of ``config.json`` that holds a list, or one value, or nothing."""
+def list_setting(settings: Mapping[str, Any], key: str, kind: type[T], file: str = CONFIG) -> list[T]:
+    """List the values of a key that holds a list, or one value, or nothing."""
     value = settings.get(key)
     values = value if isinstance(value, list) else [] if value is None else [value]
     if not all(has_type(one, kind) for one in values):
-        raise InputError(f"{CONFIG} has {key} {shown(value)}, which is not {DESCRIPTIONS[kind]} or a list of such")
+        raise InputError(f"{file} has {key} {shown(value)}, which is not {DESCRIPTIONS[kind]} or a list of such")
     return values
 
 

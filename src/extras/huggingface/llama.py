@@ -15,7 +15,7 @@ from src.extras.huggingface.gpt import GPTAdapter
 from src.extras.huggingface.json_files import list_setting, setting, shown
 from src.extras.huggingface.matches import Match, Tensors, layer, prelu
 from src.extras.huggingface.rope import check_rope, read_rope, write_rope
-from src.extras.huggingface.windows import FULL, SLIDING
+from src.extras.huggingface.windows import FULL, SLIDING, read_kinds
 from src.models import GPTConfig
 
 
@@ -73,8 +73,12 @@ class LlamaAdapter(GPTAdapter):
 
     def read_windows(self, theirs: Settings, n_layers: int) -> Settings:
         """Read which tokens each block sees: all, in a Llama."""
-        for key, kind in (("sliding_window", int), ("layer_types", str)):
-            if any(value != FULL for value in list_setting(theirs, key, kind)):
+        kinds = read_kinds(theirs, [FULL] * n_layers)
+        for key, is_there in (
+            ("sliding_window", list_setting(theirs, "sliding_window", int)),
+            ("layer_types", SLIDING in kinds),
+        ):
+            if is_there:
                 raise InputError(f"config.json has {key} {shown(theirs[key])}: a {self.model_type} has no windows")
         return {}
 
@@ -145,7 +149,8 @@ class MistralAdapter(LlamaAdapter):
 
     def read_windows(self, theirs: Settings, n_layers: int) -> Settings:
         window = read_window(theirs)
-        if set(list_setting(theirs, "layer_types", str)) - {SLIDING if window else FULL}:
+        kind = SLIDING if window else FULL
+        if set(read_kinds(theirs, [kind] * n_layers)) != {kind}:
             raise InputError(
                 f"config.json has layer_types {shown(theirs['layer_types'])}: a mistral's are all of a kind"
             )

@@ -6,7 +6,7 @@ import re
 
 from src.errors import InputError
 from src.extras.huggingface.adapter import Settings
-from src.extras.huggingface.json_files import list_setting
+from src.extras.huggingface.json_files import list_setting, shown
 from src.extras.huggingface.matches import Match, Tensors, head_by_head, layer
 from src.extras.huggingface.roberta import RobertaPositions
 from src.models import LongformerConfig
@@ -39,7 +39,10 @@ class LongformerAdapter(RobertaPositions):
         return "LongformerModel" if "masked_words" in untrained else "LongformerForMaskedLM"
 
     def read_fields(self, theirs: Settings, tensors: Tensors) -> Settings:
-        sides = [window // 2 for window in list_setting(theirs, "attention_window", int) or [512]]
+        windows = list_setting(theirs, "attention_window", int) or [512]
+        if any(window < 2 or window % 2 for window in windows):
+            raise InputError(f"config.json has attention_window {shown(windows)}: each must be even, and at least 2")
+        sides = [window // 2 for window in windows]
         return {**super().read_fields(theirs, tensors), "window": sides[0] if len(set(sides)) == 1 else sides}
 
     def check(self, config: LongformerConfig) -> None:  # type: ignore[override]

@@ -61,6 +61,12 @@ class MarianAdapter(Adapter):
         "attention_dropout": ("attention_dropout", 0.0),
         "tie_embeddings": ("tie_word_embeddings", True),
     }
+    aliases: ClassVar[dict[str, str]] = {
+        "hidden_size": "d_model",
+        "num_attention_heads": "encoder_attention_heads",
+        "num_hidden_layers": "encoder_layers",
+    }
+    unwritten: ClassVar[Settings] = {"is_causal": True}
     activation = ("activation_function", "gelu")
     only: ClassVar[Settings] = {
         **Adapter.only,
@@ -100,7 +106,7 @@ class MarianAdapter(Adapter):
             "is_encoder_decoder": True,
         }
 
-    def read(self, theirs: Settings, tensors: Tensors) -> Imported:
+    def convert(self, theirs: Settings, tensors: Tensors) -> Imported:
         """Refuse a bias of the output layer, and positions that are not sinusoidal."""
         self.check_final_bias(tensors)
         config = self.read_config(theirs, tensors)
@@ -108,7 +114,7 @@ class MarianAdapter(Adapter):
         for name in tensors:
             if name.endswith("embed_positions.weight") and not _close(tensors[name], table):
                 raise InputError(f"{name} is no table of sines and cosines: here positions are fixed")
-        return super().read(theirs, tensors)
+        return super().convert(theirs, tensors)
 
     def check_final_bias(self, tensors: Tensors) -> None:
         """Refuse a bias of the output layer."""

@@ -11,6 +11,7 @@ from src.extras.huggingface.adapter import ACTIVATIONS, UNGATED, Adapter, Settin
 from src.extras.huggingface.bert import BERTAdapter, BiEncoderAdapter, MaskedWordsAdapter
 from src.extras.huggingface.json_files import setting, shown
 from src.extras.huggingface.matches import Match, Tensors, head_by_head, layer, prelu
+from src.extras.huggingface.rope import rope_type
 from src.extras.huggingface.windows import FULL, SLIDING, pattern_of, read_kinds, windows_of
 from src.models import BERTConfig
 
@@ -173,7 +174,12 @@ def _read_windows(theirs: Settings, n_layers: int) -> Settings:
     kinds = read_kinds(theirs, _kinds(every, n_layers))
     if SLIDING not in kinds:
         return {}
-    both_sides = setting(theirs, "local_attention", int, 128)
+    one_side = setting(theirs, "sliding_window", int, None)
+    both_sides = setting(theirs, "local_attention", int, 128 if one_side is None else 2 * one_side)
+    if one_side not in (None, both_sides // 2):
+        raise InputError(
+            f"config.json has sliding_window {one_side} and local_attention {both_sides}, which is twice as long"
+        )
     if both_sides < 0:
         raise InputError(f"config.json has local_attention {both_sides}: it must be at least 0")
     found = {"window": both_sides // 2, "attention": "sliding_window"}
@@ -187,9 +193,13 @@ def _read_rope(theirs: Settings) -> Settings:
     if theirs.get("rope_scaling") is not None:
         raise InputError(f"config.json has rope_scaling {shown(theirs['rope_scaling'])}: here angles are not scaled")
     kinds, bases = setting(theirs, "rope_parameters", dict, {}), {}
+    if unknown := next(iter(kinds.keys() - ROPE_BASES.keys()), None):
+        raise InputError(
+            f"rope_parameters of config.json has {unknown!r}: it has an object for {FULL} and one for {SLIDING}"
+        )
     for kind, (key, default) in ROPE_BASES.items():
         found, where = setting(kinds, kind, dict, {}, "rope_parameters of config.json"), f"{kind} of rope_parameters"
-        if (name := setting(found, "rope_type", str, "default", where)) != "default":
+        if (name := rope_type(found, where)) != "default":
             raise InputError(f"config.json has {kind} with rope_type {name!r}: here it can only be 'default'")
         base = setting(theirs, key, float, default)
         bases[kind] = float(setting(found, "rope_theta", float, base, where))

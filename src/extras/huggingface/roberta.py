@@ -32,11 +32,11 @@ class RobertaPositions(BERTAdapter):
     def suits(self, config: BERTConfig) -> bool:
         return config.norm == self.norm
 
-    def read(self, theirs: Settings, tensors: Tensors) -> Imported:
+    def convert(self, theirs: Settings, tensors: Tensors) -> Imported:
         unused = setting(theirs, "pad_token_id", int, 1) + 1
         positions = setting(theirs, "max_position_embeddings", int, 512) - unused
-        cut = {name: t[unused:] if name.endswith(POSITIONS) else t for name, t in tensors.items()}
-        return super().read({**theirs, "max_position_embeddings": positions}, cut)
+        cut = {name: t[unused:] if name.endswith(POSITIONS) and t.dim() else t for name, t in tensors.items()}
+        return super().convert({**theirs, "max_position_embeddings": positions}, cut)
 
     def write(
         self, config: BERTConfig, weights: Tensors, tokens: Settings, untrained: tuple[str, ...] = ()

@@ -21,13 +21,13 @@ WITH_ORIGINAL_LEN = ("yarn", "llama3")
 
 def read_rope(theirs: Settings, max_seq_len: int) -> Settings:
     """Read the rotation: in the object ``rope_parameters``, or in the older ``rope_theta`` and ``rope_scaling``."""
-    key = "rope_scaling" if theirs.get("rope_scaling") else "rope_parameters"
-    rope, where = setting(theirs, key, dict, {}), f"{key} of {CONFIG}"
+    key, rope = rope_object(theirs)
+    where = f"{key} of {CONFIG}"
     # the older files have these outside
     rope = {name: theirs.get(name) for name in ("rope_theta", "partial_rotary_factor")} | rope
     if nested := next((name for name, value in rope.items() if isinstance(value, dict)), None):
         raise InputError(f"{where} has {nested!r}: the network here turns the queries of all blocks alike")
-    kind = setting(rope, "rope_type", str, setting(rope, "type", str, "default", where), where)
+    kind = rope_type(rope, where)
     if kind not in SCALINGS:
         raise InputError(f"{where} has rope_type {kind!r}: the network here can only have {', '.join(SCALINGS)}")
     scaling, fixed = SCALINGS[kind]
@@ -48,6 +48,17 @@ def read_rope(theirs: Settings, max_seq_len: int) -> Settings:
     if kind == "yarn":
         _check_temperature(rope, factor, where)
     return found
+
+
+def rope_object(theirs: Settings) -> tuple[str, Settings]:
+    """Find the object that describes the rotation, and its key: the older one, where both are there."""
+    key = "rope_scaling" if theirs.get("rope_scaling") else "rope_parameters"
+    return key, setting(theirs, key, dict, {})
+
+
+def rope_type(rope: Settings, where: str) -> str:
+    """Read the kind of a rotation, under its name of today or the older one."""
+    return setting(rope, "rope_type", str, setting(rope, "type", str, "default", where), where)
 
 
 def _check_temperature(rope: Settings, factor: float, where: str) -> None:

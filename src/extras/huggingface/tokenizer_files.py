@@ -1,5 +1,6 @@
 """Tokenizers in HuggingFace's format, in and out."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,22 @@ from src.tokenization import BERT_SPELLINGS, END_OF_TEXT, load_tokenizer, requir
 
 Settings = dict[str, Any]
 
-SETTINGS, SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
+SETTINGS, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 SENTENCEPIECE = ("*.spm", "tokenizer.model")
+# settings that a tokenizer.json holds, too -> in which part of it, of which type, and by which name
+HELD_TWICE = {
+    "do_lower_case": ("normalizer", "BertNormalizer", "lowercase"),
+    "tokenize_chinese_chars": ("normalizer", "BertNormalizer", "handle_chinese_chars"),
+    "add_prefix_space": ("pre_tokenizer", "ByteLevel", "add_prefix_space"),
+}
 
 
 def read_tokenizer(folder: Path, model_type: str) -> Tokenizer:
     """Read the tokenizer of a folder: its ``tokenizer.json``, or the older files of GPT-2, RoBERTa, BART or a BERT."""
     if (folder / "tokenizer.json").is_file():
-        return load_tokenizer(str(folder / "tokenizer.json"))
+        tokenizer = load_tokenizer(str(folder / "tokenizer.json"))
+        _check_beside(tokenizer, folder)
+        return tokenizer
     settings = read_json(folder / SETTINGS)
     if model_type == "gpt2" and (folder / "merges.txt").is_file():
         tokenizer = _from_merges(folder, settings)
@@ -33,13 +42,39 @@ def read_tokenizer(folder: Path, model_type: str) -> Tokenizer:
         )
     else:
         raise InputError(f"{folder} has no tokenizer: neither tokenizer.json nor the older files of a {model_type}")
-    added = read_json(folder / "added_tokens.json")
-    ids = {token: setting(added, token, int, 0, "added_tokens.json") for token in added if added[token] is not None}
+    added = read_json(folder / ADDED)
+    ids = {token: setting(added, token, int, 0, ADDED) for token in added if added[token] is not None}
     for token, i in sorted(ids.items(), key=lambda item: (item[1], item[0])):
         tokenizer.add_tokens([token])
         if tokenizer.token_to_id(token) != i:
             raise InputError(f"added_tokens.json of {folder} gives {token!r} the id {i}: it leaves a gap or is taken")
     return tokenizer
+
+
+def _check_beside(tokenizer: Tokenizer, folder: Path) -> None:
+    """Refuse files beside a ``tokenizer.json`` that contradict it: `transformers` goes by some of them."""
+    settings, parts = read_json(folder / SETTINGS), json.loads(tokenizer.to_str())
+    for key, (part, kind, name) in HELD_TWICE.items():
+        value, held = setting(settings, key, bool, None, SETTINGS), parts[part] or {}
+        if value is not None and held.get("type") == kind and held[name] != value:
+            raise InputError(
+                f"{SETTINGS} of {folder} has {key} {value}, but its tokenizer.json {name} {held[name]}: make them equal"
+            )
+    named: dict[str, tuple[str, int | None]] = {}  # token -> the file that names it, and its id there
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        for file in (SETTINGS, SPECIAL):
+            found = read_json(folder / file).get(key) or []
+            tokens = found if isinstance(found, list) else found.values() if isinstance(found, dict) else [found]
+            named |= {token: (file, None) for one in tokens if (token := token_setting({key: one}, key, file))}
+    for i, token in setting(settings, "added_tokens_decoder", dict, {}, SETTINGS).items():
+        content = token_setting({i: token}, i, f"added_tokens_decoder of {SETTINGS}")
+        named |= {content: (SETTINGS, int(i) if i.isdecimal() else None)} if content else {}
+    added = read_json(folder / ADDED)
+    named |= {token: (ADDED, setting(added, token, int, None, ADDED)) for token in added}
+    for token, (file, i) in named.items():
+        if (held_id := tokenizer.token_to_id(token)) is None or i not in (None, held_id):
+            which = "" if i is None else f" of the id {i}"
+            raise InputError(f"{file} of {folder} names a token {token!r}{which}, which its tokenizer.json has not")
 
 
 def _from_merges(folder: Path, settings: Settings) -> Tokenizer:
@@ -91,13 +126,20 @@ def _from_vocabulary(folder: Path, settings: Settings) -> Tokenizer:
     )
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
     tokenizer.add_special_tokens(list(special.values()))
-    return tokenizer
+    return with_bert_template(tokenizer, special)
 
 
 def special_token(folder: Path, name: str) -> str | None:
     """Find a special token that a folder names, by HuggingFace's name such as ``unk_token``; None without one."""
     named = [token_setting(read_json(folder / file), name, file) for file in (SETTINGS, SPECIAL)]
     return next((token for token in named if token is not None), None)
+
+
+def tokens_before(tokenizer: Tokenizer) -> list[str]:
+    """List the tokens that a tokenizer puts before a text."""
+    text = str(next(iter(tokenizer.get_vocab())))
+    framed, bare = (tokenizer.encode(text, add_special_tokens=with_them).tokens for with_them in (True, False))
+    return next((framed[:n] for n in range(len(framed)) if framed[n : n + len(bare)] == bare), [])
 
 
 def token_of(tokenizer: Tokenizer, theirs: Settings, key: str, default: int | None = None) -> str:

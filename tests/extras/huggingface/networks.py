@@ -43,7 +43,8 @@ from transformers import (
     RobertaPreLayerNormModel,
 )
 
-from src.tokenization import train_bpe
+from src.extras.huggingface.tokenizer_files import with_bert_template
+from src.tokenization import bert_tokens, train_bpe
 from tests.extras.huggingface.light_networks import (
     DISTILBERTS,
     JINAS,
@@ -264,6 +265,8 @@ def save(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path, target: Tok
     """The folder that HuggingFace's own ``save_pretrained`` writes."""
     model.save_pretrained(folder)
     end = tokenizer.id_to_token(0)
+    if tokenizer.token_to_id("[CLS]") is not None:
+        tokenizer = with_bert_template(tokenizer, bert_tokens(tokenizer))
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end).save_pretrained(folder)
     if target is not None:
         PreTrainedTokenizerFast(tokenizer_object=target, eos_token=end).save_pretrained(folder / "target_tokenizer")

@@ -14,7 +14,8 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 from src.extras.huggingface.adapter import ACTIVATIONS
 from src.extras.huggingface.exporting import export
 from src.extras.huggingface.importing import import_folder
-from src.tokenization import bert_ids, bert_row, pad_pairs, train_wordpiece
+from src.extras.huggingface.tokenizer_files import with_bert_template
+from src.tokenization import bert_ids, bert_row, bert_tokens, pad_pairs, train_wordpiece
 from tests.extras.huggingface.networks import DISTILBERTS, ENCODERS, JINAS, MODERNBERTS, ROBERTAS, inputs, save
 from tests.extras.huggingface.published_tokenizers import (
     MODERNBERT_TOKENS,
@@ -177,6 +178,7 @@ def test_the_older_keys_of_modernbert_say_the_same(tmp_path, every):
 def published(model_type: str, kind: str, folder: Path, **changes) -> PreTrainedModel:
     """A network with a tokenizer of its kind."""
     tokenizer, named = train_wordpiece([TEXT[0] + "."], 80), MODERNBERT_TOKENS
+    tokenizer = with_bert_template(tokenizer, bert_tokens(tokenizer))
     if model_type == "roberta":
         tokenizer, named = roberta_tokenizer(), ROBERTA_TOKENS
     elif model_type == "modernbert":
