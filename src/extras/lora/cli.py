@@ -4,7 +4,7 @@ from pathlib import Path
 
 from src.cli import help_text, run_verb
 from src.cli.messages import called_as
-from src.cli.verb import Verbs
+from src.cli.verb import Verbs, check_output
 from src.errors import InputError
 
 VERBS: Verbs = {
@@ -50,6 +50,7 @@ def merge(checkpoint: Path, adapter: Path, output: Path) -> None:
     from src.checkpoint import read_checkpoint, save_checkpoint, without_training
     from src.extras.lora.peft import merge_adapter
 
+    check_output(output, ".ckpt")
     content = read_checkpoint(checkpoint)
     merge_adapter(content, checkpoint, adapter)
     save_checkpoint(without_training(content), output)

@@ -11,14 +11,23 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from src.atomic import atomic_file, write_text
+from src.checkpoint import tied_names
 from src.errors import InputError
 from src.extras.lora.layers import PARTS
 from src.extras.lora.merging import adapted_layers, merge, unmerge
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 OURS, THEIRS = "model.", "base_model.model."  # what the names of a network's tensors begin with
-# settings of peft's by which an adapter is more than two matrices a layer
-MORE = ("use_dora", "lora_bias", "rank_pattern", "alpha_pattern", "layer_replication", "fan_in_fan_out")
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+LARGEST = torch.finfo(torch.float32).max
+# settings of peft's that a merge follows, or that have no part in it; any other may change what an adapter computes
+PLAIN = {
+    *("r", "lora_alpha", "use_rslora", "lora_dropout", "modules_to_save", "inference_mode"),
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+    *("peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision"),
+    *("megatron_core", "qalora_group_size"),  # which always have a value, and are read beside others only
+}
+PLAIN_VALUES = {"bias": ["none"], "init_lora_weights": [True, "gaussian", "orthogonal"]}  # others change the base too
 
 
 def write_adapter(checkpoint: dict[str, Any], path: Path, folder: Path) -> None:
@@ -35,6 +44,8 @@ def write_adapter(checkpoint: dict[str, Any], path: Path, folder: Path) -> None:
     state: dict[str, Tensor] = checkpoint["state_dict"]
     layers = adapted_layers(state)
     others = [f"{OURS}{name}" for name in checkpoint["trained"] if not name.endswith(PARTS)]
+    # peft's copies of tied modules are tied no more: each is given its own
+    others += [name for group in tied_names(checkpoint) if {*group} & {*others} for name in group if name not in others]
     names = [f"{layer}.{part}" for layer in layers for part in PARTS[:2]] + others
     rank = state[f"{layers[0]}.{PARTS[0]}"].shape[0]
     alpha = state[f"{layers[0]}.{PARTS[2]}"].item() * rank
@@ -48,7 +59,9 @@ def write_adapter(checkpoint: dict[str, Any], path: Path, folder: Path) -> None:
         "bias": "none",
         "inference_mode": True,
     }
-    tensors = {THEIRS + name.removeprefix(OURS): state[name].contiguous() for name in names}
+    tensors = {
+        THEIRS + name.removeprefix(OURS): state[name].clone(memory_format=torch.contiguous_format) for name in names
+    }
     folder.mkdir(parents=True, exist_ok=True)
     from safetensors.torch import save
 
@@ -70,6 +83,11 @@ def merge_adapter(checkpoint: dict[str, Any], path: Path, folder: Path) -> None:
         layer = next((own.removesuffix(f".{part}") for part in PARTS[:2] if own.endswith(f".{part}")), None)
         if (own if layer is None else f"{layer}.weight") not in state:
             raise InputError(f"{folder} has {name}, for which the network of {path} has no weight: name its own base")
+        if tensor.dtype not in DTYPES:
+            raise InputError(f"{folder} has {name} in {tensor.dtype}: save it in float32, float16 or bfloat16")
+        if layer is not None and own.endswith(PARTS[0]) and tensor.shape[:1] != (settings["r"],):
+            found = f"r {settings['r']}, but {name} is of shape {tuple(tensor.shape)}"
+            raise InputError(f"{folder / CONFIG} has {found}: use the configuration that it was trained with")
         if layer is None:
             others[own] = tensor
         else:
@@ -81,9 +99,25 @@ def merge_adapter(checkpoint: dict[str, Any], path: Path, folder: Path) -> None:
     for name, tensor in others.items():
         if tensor.shape != state[name].shape:
             raise InputError(f"{folder} has {tuple(tensor.shape)} for {name}, which is {tuple(state[name].shape)}")
-    state.update(adapter | others)
-    merge(checkpoint)
+    state.update(adapter | {name: tensor.to(state[name].dtype) for name, tensor in others.items()})
+    merge(checkpoint, str(folder))
     checkpoint.pop("unmerged", None)
+    _check_merged(checkpoint, path, folder, [*others, *(f"{layer}.weight" for layer in adapted_layers(adapter))])
+
+
+def _check_merged(checkpoint: dict[str, Any], path: Path, folder: Path, changed: Iterable[str]) -> None:
+    """Refuse weights that are not finite, and two values of a tied one, which peft can train."""
+    state = checkpoint["state_dict"]
+    for name in changed:
+        if not state[name].isfinite().all():
+            raise InputError(f"{folder} makes {name} of {path} infinite or NaN: use another one")
+    for first, *others in tied_names(checkpoint):
+        for name in others:
+            if not torch.equal(state[first], state[name]):
+                raise InputError(
+                    f"{folder} makes {first} and {name} differ, which are one tied weight in {path}: "
+                    "train it without them, or on a network that does not tie them"
+                )
 
 
 def fingerprint(weights: dict[str, Tensor], without: Iterable[str]) -> str:
@@ -103,11 +137,17 @@ def _settings(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} is no adapter: it has no {CONFIG}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / CONFIG} is not the configuration of an adapter: {error}") from error
-    if kind != "LORA" or not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
-        raise InputError(f"{folder / CONFIG} has peft_type {kind}, r {rank}, lora_alpha {alpha}: that is no LoRA")
-    more = [name for name in MORE if settings.get(name)] + (["bias"] if settings.get("bias", "none") != "none" else [])
-    if more:
-        raise InputError(f"{folder / CONFIG} has {more[0]} {settings[more[0]]}: only plain LoRA can be merged here")
+    numbers = type(rank) is int and type(alpha) in (int, float)  # a bool is none
+    if kind != "LORA" or not numbers or not 1 <= rank <= LARGEST or not abs(alpha) <= LARGEST:
+        found = f"peft_type {kind!r:.20}, r {rank!r:.20}, lora_alpha {alpha!r:.20}"
+        raise InputError(
+            f"{folder / CONFIG} has {found}: it must be LORA, with a whole r of at least 1 and a finite alpha"
+        )
+    for name, value in settings.items():
+        if value and name not in PLAIN and value not in PLAIN_VALUES.get(name, []):
+            raise InputError(
+                f"{folder / CONFIG} has {name} {value!r:.60}: only plain LoRA can be merged, train it without"
+            )
     return dict(settings)
 
 
