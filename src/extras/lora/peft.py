@@ -43,19 +43,20 @@ def write_adapter(checkpoint: dict[str, Any], path: Path, folder: Path) -> None:
     unmerge(checkpoint)
     state: dict[str, Tensor] = checkpoint["state_dict"]
     layers = adapted_layers(state)
-    others = [f"{OURS}{name}" for name in checkpoint["trained"] if not name.endswith(PARTS)]
-    # peft's copies of tied modules are tied no more: each is given its own
-    others += [name for group in tied_names(checkpoint) if {*group} & {*others} for name in group if name not in others]
+    trained = {f"{OURS}{name}" for name in checkpoint["trained"] if not name.endswith(PARTS)}
+    for group in tied_names(checkpoint):  # peft's copies of tied modules are tied no more: each is given its own
+        trained |= {*group} if trained & {*group} else set()
+    modules = {name.rpartition(".")[0] for name in trained} - {*layers}  # each of which peft reads as a whole
+    others = [name for name in state if name in trained or name.rpartition(".")[0] in modules]
     names = [f"{layer}.{part}" for layer in layers for part in PARTS[:2]] + others
     rank = state[f"{layers[0]}.{PARTS[0]}"].shape[0]
     alpha = state[f"{layers[0]}.{PARTS[2]}"].item() * rank
-    modules = dict.fromkeys(name.removeprefix(OURS).rpartition(".")[0] for name in others)
     settings = {
         "peft_type": "LORA",
         "r": rank,
         "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
         "target_modules": [layer.removeprefix(OURS) for layer in layers],
-        "modules_to_save": list(modules) or None,
+        "modules_to_save": sorted(module.removeprefix(OURS) for module in modules) or None,
         "bias": "none",
         "inference_mode": True,
     }
@@ -82,7 +83,9 @@ def merge_adapter(checkpoint: dict[str, Any], path: Path, folder: Path) -> None:
         own = OURS + name.removeprefix(THEIRS)
         layer = next((own.removesuffix(f".{part}") for part in PARTS[:2] if own.endswith(f".{part}")), None)
         if (own if layer is None else f"{layer}.weight") not in state:
-            raise InputError(f"{folder} has {name}, for which the network of {path} has no weight: name its own base")
+            raise InputError(
+                f"{folder} has {name}, for which the network of {path} has no weight: name its own base, and plain LoRA"
+            )
         if tensor.dtype not in DTYPES:
             raise InputError(f"{folder} has {name} in {tensor.dtype}: save it in float32, float16 or bfloat16")
         if layer is not None and own.endswith(PARTS[0]) and tensor.shape[:1] != (settings["r"],):

@@ -1,6 +1,8 @@
 """Adapters: what they compute, train, save, and what is merged; and files that HuggingFace's peft reads."""
 
 import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -8,15 +10,15 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from src.architectures import architectures
-from src.checkpoint import load_trained, read_checkpoint, save_checkpoint
+from src.checkpoint import load_trained, read_checkpoint, save_checkpoint, tied_names
 from src.errors import InputError
 from src.extras.lora.callbacks import LoRA
 from src.extras.lora.layers import PARTS, LoRALinear
 from src.extras.lora.merging import merge
-from src.models import BERTClassifier, BERTClassifierConfig, GPTConfig, LongformerConfig, TransformerConfig
+from src.models import BERTClassifier, BERTClassifierConfig, BERTConfig, GPTConfig, LongformerConfig, TransformerConfig
 from src.models.network import Network
 from tests.conftest import LACKS
 from tests.distributed.jobs import HALFWAY, STEPS, fit, losses, run_job, write_config
@@ -228,21 +230,219 @@ def test_peft_reads_what_is_written(tmp_path):
     torch.testing.assert_close(output(theirs.base_model.model), output(model), atol=1e-5, rtol=1e-5)
 
 
-def test_what_peft_writes_is_merged(tmp_path):
+def checkpoint_of(name: str, model: Network) -> dict:
+    """What a merge reads of a checkpoint, with tied weights tied."""
+    state = {f"model.{key}": weight.detach() for key, weight in model.state_dict().items()}
+    return {"architecture": name, "model_config": asdict(model.config), "state_dict": state}
+
+
+def merged_output(name: str, content: dict) -> torch.Tensor:
+    model = architectures()[name].network(architectures()[name].config(**content["model_config"])).eval()
+    model.load_state_dict({key.removeprefix("model."): weight for key, weight in content["state_dict"].items()})
+    return output(model)
+
+
+def written_by_peft(model: Network, folder: Path, seed: int | None = 0, **settings) -> torch.Tensor:
+    """Write an adapter that is not zero, and return what the network computes with it.
+
+    Args:
+        model: whose layers peft replaces.
+        folder: to write.
+        seed: of each tensor's values, alike for all; those of peft's initialization if None.
+        settings: of peft's.
+    """
     peft = pytest.importorskip("peft", reason=f"{LACKS} peft")
+    theirs = peft.get_peft_model(model, peft.LoraConfig(**{"r": 2, "lora_alpha": 3, **settings})).eval()
+    for key, parameter in theirs.named_parameters():
+        if seed is not None and ("lora_" in key or "modules_to_save" in key):
+            torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(seed))
+    theirs.save_pretrained(str(folder))
+    return output(theirs.base_model.model)
+
+
+def untied(name: str) -> Network:
+    config = replace(NETWORKS[name], **({"tie_embeddings": False} if name in ("gpt", "transformer") else {}))
+    torch.manual_seed(0)
+    return architectures()[name].network(config).eval()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": ["qkv", "down"], "use_rslora": True, "lora_dropout": 0.1},
+        {
+            "target_modules": ["qkv", "down"],
+            "init_lora_weights": "gaussian",
+            "exclude_modules": ["blocks.0.attention.qkv"],
+        },
+        {"target_modules": ["qkv", "down"], "init_lora_weights": "orthogonal"},
+        {"target_modules": ["qkv"], "modules_to_save": ["final_norm"]},
+        {"target_modules": ["head"], "modules_to_save": ["token_embedding"]},
+    ],
+    ids=["rslora", "gaussian", "orthogonal", "norm", "untied"],
+)
+def test_what_peft_writes_is_merged(tmp_path, settings):
     from src.extras.lora.peft import merge_adapter
 
-    base = network("gpt")
-    content = {"state_dict": {f"model.{name}": weight.clone() for name, weight in base.state_dict().items()}}
-    settings = peft.LoraConfig(
-        r=2, lora_alpha=3, target_modules=["qkv", "down"], use_rslora=True, init_lora_weights=False
-    )
-    theirs = peft.get_peft_model(base, settings).eval()
-    theirs.save_pretrained(str(tmp_path))
+    content = checkpoint_of("gpt", untied("gpt"))
+    expected = written_by_peft(untied("gpt"), tmp_path, **settings)
     merge_adapter(content, Path("some.ckpt"), tmp_path)
-    merged = network("gpt")
-    merged.load_state_dict({name.removeprefix("model."): weight for name, weight in content["state_dict"].items()})
-    torch.testing.assert_close(output(merged), output(theirs.base_model.model), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(merged_output("gpt", content), expected, atol=1e-5, rtol=1e-5)
+
+
+# ---- tied weights
+
+TIED = {
+    "gpt": (replace(NETWORKS["gpt"], tie_embeddings=True), ["token_embedding", "head"]),
+    "bert": (BERTConfig(**SHAPE, n_layers=1), ["encoder.token_embedding", "masked_words.decoder"]),
+    "longformer": (NETWORKS["longformer"], ["encoder.token_embedding", "masked_words.decoder"]),
+    "transformer": (
+        replace(NETWORKS["transformer"], tie_embeddings=True),
+        ["target_embedding", "source_embedding", "head"],
+    ),
+}
+
+
+def tied(name: str) -> Network:
+    torch.manual_seed(0)
+    return architectures()[name].network(TIED[name][0]).eval()
+
+
+@pytest.mark.parametrize("where", ["target_modules", "modules_to_save"])
+@pytest.mark.parametrize("name", TIED)
+def test_one_of_two_tied_weights_is_not_merged(tmp_path, name, where):
+    from src.extras.lora.peft import merge_adapter
+
+    layer = TIED[name][1][-1].rpartition(".")[2]
+    settings = {"target_modules": ["out"], where: [layer]}
+    written_by_peft(tied(name), tmp_path, **settings)
+    with pytest.raises(InputError, match=r"differ, which are one tied weight in some\.ckpt: train it without them"):
+        merge_adapter(checkpoint_of(name, tied(name)), Path("some.ckpt"), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gpt", "transformer"])
+def test_tied_weights_that_change_alike_are_merged(tmp_path, name):
+    from src.extras.lora.peft import merge_adapter
+
+    content = checkpoint_of(name, tied(name))
+    expected = written_by_peft(tied(name), tmp_path, target_modules=["out"], modules_to_save=TIED[name][1])
+    merge_adapter(content, Path("some.ckpt"), tmp_path)
+    torch.testing.assert_close(merged_output(name, content), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", TIED)
+def test_a_tied_weight_trained_beside_adapters_is_taken_out_and_merged(tmp_path, name):
+    """By any of its names, to what peft and a merge give all of them."""
+    peft = pytest.importorskip("peft", reason=f"{LACKS} peft")
+    from src.extras.lora.peft import merge_adapter, write_adapter
+
+    model = tied(name)
+    LoRA(rank=2, alpha=3.0, also_train=[f"{TIED[name][1][-1]}.weight"]).adapt(model)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    content = checkpoint_of(name, model)
+    content["trained"] = {key: p.numel() for key, p in model.named_parameters() if p.requires_grad}
+    groups = {key.removeprefix("model.") for group in tied_names(content) for key in group}
+    assert groups == {f"{layer}.weight" for layer in TIED[name][1]}
+    assert not any(f"{layer}.{PARTS[0]}" in model.state_dict() for layer in TIED[name][1])
+    merge(content)
+    write_adapter(content, Path("run.ckpt"), tmp_path)
+    theirs = peft.PeftModel.from_pretrained(tied(name), str(tmp_path)).eval()
+    torch.testing.assert_close(output(theirs.base_model.model), output(model), atol=1e-5, rtol=1e-5)
+    base = checkpoint_of(name, tied(name))
+    merge_adapter(base, Path("base.ckpt"), tmp_path)
+    torch.testing.assert_close(merged_output(name, base), output(model), atol=1e-5, rtol=1e-5)
+
+
+# ---- what is not merged
+
+LAYER = "base_model.model.blocks.0.attention.qkv"
+NORM = "base_model.model.final_norm"
+OTHER_DTYPES = (torch.int8, torch.float8_e4m3fn, torch.complex64)
+PLAIN = {"peft_type": "LORA", "r": 2, "lora_alpha": 3, "target_modules": ["qkv"], "bias": "none"}
+
+
+def refusal(folder: Path, settings: dict, change=lambda tensors: tensors) -> str:
+    """Write an adapter of one layer as it is changed, and return why it is not merged."""
+    from src.extras.lora.peft import merge_adapter
+
+    n_out, n_in = untied("gpt").blocks[0].attention.qkv.weight.shape
+    tensors = {f"{LAYER}.lora_A.weight": torch.ones(2, n_in), f"{LAYER}.lora_B.weight": torch.ones(n_out, 2)}
+    save_file(change(tensors), folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({**PLAIN, **settings}))
+    with pytest.raises(InputError) as error:
+        merge_adapter(checkpoint_of("gpt", untied("gpt")), Path("some.ckpt"), folder)
+    assert "\n" not in str(error.value)
+    assert str(folder) in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"use_dora": True},
+        {"use_qalora": True},
+        {"lora_bias": True},
+        {"fan_in_fan_out": True},
+        {"bias": "lora_only"},
+        {"init_lora_weights": "pissa_niter_16"},
+        {"rank_pattern": {"qkv": 4}},
+        {"alpha_pattern": {"qkv": 4}},
+        {"alora_invocation_tokens": [1, 2]},
+        {"trainable_token_indices": [1]},
+        {"layer_replication": [[0, 2], [1, 2]]},
+        {"target_parameters": ["qkv.weight"]},
+        {"use_bdlora": {"nblocks": 2}},
+        {"arrow_config": {"top_k": 2}},
+        {"setting_of_a_later_peft": True},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_what_is_more_than_plain_lora_is_not_merged(tmp_path, settings):
+    assert f"has {next(iter(settings))} {next(iter(settings.values()))!r}"[:60] in refusal(tmp_path, settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"r": value} for value in (True, 0, 2.0, "2", 10**500)]
+    + [{"lora_alpha": value} for value in (True, float("nan"), float("inf"), "3", 10**500)],
+    ids=lambda settings: f"{next(iter(settings.items()))}"[:30],
+)
+def test_a_rank_and_alpha_that_are_no_numbers_are_refused(tmp_path, settings):
+    assert "a whole r of at least 1 and a finite alpha" in refusal(tmp_path, settings)
+
+
+def of(part: str, change) -> Callable[[dict], dict]:
+    """Change one of the matrices."""
+    return lambda tensors: tensors | {f"{LAYER}.{part}.weight": change(tensors[f"{LAYER}.{part}.weight"])}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: {key: tensors[key] for key in tensors if "lora_A" not in key}, "qkv.lora_A.weight: use"),
+        (lambda tensors: {key: tensors[key] for key in tensors if "lora_B" not in key}, "qkv.lora_B.weight: use"),
+        (of("lora_A", lambda a: a[:1].clone()), "has r 2, but"),
+        (of("lora_A", torch.Tensor.mean), "has r 2, but"),
+        (of("lora_A", lambda a: a[:, :-1].contiguous()), "whose weight is"),
+        (of("lora_B", lambda b: b[:-1].clone()), "whose weight is"),
+        (of("lora_B", torch.Tensor.flatten), "whose weight is"),
+        (lambda _: {f"{NORM}.lora_A.weight": torch.ones(2, 16), f"{NORM}.lora_B.weight": torch.ones(16, 2)}, "(16,)"),
+        (of("lora_A", lambda a: a * float("nan")), "infinite or NaN"),
+        *((of("lora_A", lambda a, dtype=dtype: a.to(dtype)), f"in {dtype}") for dtype in OTHER_DTYPES),
+    ],
+    ids=["no A", "no B", "rank", "scalar", "A", "B", "flat B", "norm", "nan", "int8", "float8", "complex"],
+)
+def test_matrices_that_do_not_fit_are_refused(tmp_path, change, message):
+    assert message in refusal(tmp_path, {}, change)
+
+
+def test_a_merge_into_no_checkpoint_file_is_refused(run, tmp_path):
+    """Before anything is read."""
+    options = ["--checkpoint", tmp_path / "none.ckpt", "--adapter", tmp_path, "--output", tmp_path / "merged"]
+    status, _, err = run("lora", "merge", *options)
+    assert (status, f"{tmp_path / 'merged'} must be a .ckpt file" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
