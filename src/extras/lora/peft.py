@@ -27,7 +27,11 @@ PLAIN = {
     *("peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision"),
     *("megatron_core", "qalora_group_size"),  # which always have a value, and are read beside others only
 }
-PLAIN_VALUES = {"bias": ["none"], "init_lora_weights": [True, "gaussian", "orthogonal"]}  # others change the base too
+# others train biases of the base, or change its weights
+PLAIN_VALUES: dict[str, list[Any]] = {
+    "bias": ["none"],
+    "init_lora_weights": [True, "gaussian", "orthogonal"],
+}
 
 
 def write_adapter(checkpoint: dict[str, Any], path: Path, folder: Path) -> None:
