@@ -51,7 +51,7 @@ def attention_maps(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Ten
             hook.remove()
         model.train(training)
     # the last argument is the cache: none here
-    return {name: layers[name].weights(*inputs_of[name][:-1])[0].float().cpu() for name in layers}
+    return {name: layers[name].weights(*read[:-1])[0].float().cpu() for name, read in inputs_of.items()}
 
 
 class AttentionMaps(L.Callback):

@@ -58,11 +58,6 @@ class BERTConfig(BlockConfig):
     norm_eps: float = 1e-12  # of the paper's code
     init_std: float = 0.02
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.n_segments < 0:
-            raise ValueError(f"n_segments is {self.n_segments}: it must be at least 0")
-
 
 @dataclass(frozen=True)
 class BERTClassifierConfig(BERTConfig):

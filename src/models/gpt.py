@@ -104,8 +104,8 @@ class GPT(Network):
         )
         # the last block of a post-norm stack has normed its output already
         self.final_norm = make_norm(config) if config.norm == "pre" else nn.Identity()
-        self.head = Head(config.d_model, config.vocab_size, bias=False, softcap=config.logit_softcap)
-        self.logit_scale = self.matrix_lr_scale = (config.mup_width or config.d_model) / config.d_model
+        self.matrix_lr_scale = (config.mup_width or config.d_model) / config.d_model  # as well as the logits'
+        self.head = Head(config.d_model, config.vocab_size, False, config.logit_softcap, self.matrix_lr_scale)
         self._init_weights()
         if config.tie_embeddings:
             self.head.weight = self.token_embedding.weight
@@ -198,20 +198,17 @@ class GPT(Network):
     def _predict(self, x: Tensor, mask: Mask, labels: Tensor | None, future: bool) -> Tensor | tuple[Tensor, Tensor]:
         """Compute the logits, or given labels the losses, of what :meth:`hidden` gives: see :meth:`steps`."""
         if labels is None:
-            return self.tokens.gather(self.head(self._scaled(x)))
+            return self.tokens.gather(self.head(x))
         loss = self._loss(x, labels)
         if not future:
             return loss
         further = []
         for i, block in enumerate(self.future_blocks, 1):
-            ahead = pad(labels[:, i:], (0, i), value=IGNORED)
+            ahead = pad(labels, (0, i), value=IGNORED)[:, i:]
             if mask.documents is not None:  # each is read as if it stood alone
-                ahead = ahead.masked_fill(pad(mask.documents[:, i:], (0, i)) != mask.documents, IGNORED)
+                ahead = ahead.masked_fill(pad(mask.documents, (0, i))[:, i:] != mask.documents, IGNORED)
             further.append(self._loss(self.final_norm(block(x, mask)), ahead))
         return loss, torch.stack(further).sum()
 
     def _loss(self, x: Tensor, labels: Tensor) -> Tensor:
-        return self.tokens.sum(self.head(self._scaled(x), labels=self.tokens.part(labels)))
-
-    def _scaled(self, x: Tensor) -> Tensor:
-        return x * self.logit_scale if self.config.mup_width else x
+        return self.tokens.sum(self.head(x, labels=self.tokens.part(labels)))

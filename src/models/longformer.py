@@ -45,6 +45,8 @@ class LongformerConfig(BERTConfig):
             )
         if self.attention_softcap is not None:
             raise ValueError(f"attention_softcap is {self.attention_softcap}: a Longformer's global tokens have none")
+        if self.value_residual:
+            raise ValueError("value_residual is true: a Longformer's global tokens have values of their own")
         outside = [p for p in self.global_tokens if not 0 <= p < self.max_seq_len]
         if outside or len(set(self.global_tokens)) < len(self.global_tokens):
             raise ValueError(

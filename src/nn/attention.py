@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 from src.nn.cache import KeyPositions, KVCache
 from src.nn.config import BlockConfig
-from src.nn.cpu import attend, repeat_heads
+from src.nn.cpu import attend, capped_attention, repeat_heads
 from src.nn.kernels import KERNELS
 from src.nn.masks import Mask, padding_mask
 from src.nn.positions import Rope, rotate
@@ -24,7 +24,8 @@ class HeadNorm(nn.RMSNorm):
     """Bring each head's queries or keys (B, H, T, D) to a root mean square of 1, times a weight (D)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).to(x.dtype)  # float32 weights make float32 of bfloat16, which the values have
+        weight = self.weight.to(x.dtype)  # which is that of the values; float32 beside bfloat16 has no fast kernel
+        return rms_norm(x, self.normalized_shape, weight, self.eps)
 
 
 class ValueEmbedding(nn.Embedding):
@@ -193,6 +194,7 @@ class CrossAttention(_Attention):
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__(config)
+        self.softcap = config.attention_softcap
         self.q = nn.Linear(config.d_model, config.n_heads * self.head_dim, bias=config.bias)
         self.kv = nn.Linear(config.d_model, 2 * self.n_kv_heads * self.head_dim, bias=config.bias)
 
@@ -226,12 +228,15 @@ class CrossAttention(_Attention):
             k, v = self._keys_values(memory)
             if cache is not None:
                 k, v, _ = cache.append(k, v)
-        y = attend(q, k, v, attn_mask=mask, dropout_p=self._dropout_now)
+        if self.softcap is None:
+            y = attend(q, k, v, attn_mask=mask, dropout_p=self._dropout_now)
+        else:
+            y = capped_attention(q, k, v, mask, self._dropout_now, False, self.softcap)
         return self._merge(y).view(shape)
 
     def weights(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
         """As :meth:`SelfAttention.weights`, (B, H, T, S)."""
-        return self._softmax(self._queries(x), self._keys_values(memory)[0], mask)
+        return self._softmax(self._queries(x), self._keys_values(memory)[0], mask, self.softcap)
 
 
 class GlobalSelfAttention(SelfAttention):

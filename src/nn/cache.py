@@ -97,7 +97,7 @@ class KVCache:
     def last_before(self, name: str, x: Tensor) -> Tensor:
         """Keep the last token of ``x`` (batch, new, d_model) by a name, and return the one before: at first zeros."""
         before = self._last.get(name, torch.zeros_like(x[:, :1]))
-        self._last[name] = x[:, -1:]
+        self._last[name] = x[:, -1:].clone()  # not a view, which would keep all of a prompt
         return before
 
     def reorder(self, rows: Tensor) -> None:

@@ -1,5 +1,6 @@
 """The choices in a block, which every network's configuration has: their defaults, and what cannot work."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -145,13 +146,15 @@ class BlockConfig:
 
     def _check_sizes(self) -> None:
         for name, value in vars(self).items():
-            if name not in ("window", "n_segments", "n_value_embeddings") and type(value) is int and value < 1:
-                raise ValueError(f"{name} is {value}: it must be at least 1")
+            least = 0 if name in ("window", "n_segments", "n_value_embeddings") else 1
+            if type(value) is int and not least <= value < 1 << 31:
+                raise ValueError(f"{name} is {value}: it must be at least {least} and below 2^31")
             if "dropout" in name and not 0 <= value < 1:
                 raise ValueError(f"{name} is {value}: it must be at least 0 and less than 1")
-            above_0 = "softcap" in name or name in ("norm_eps", "rope_base", "rope_local_base", "init_std")
-            if above_0 and value is not None and value <= 0:
-                raise ValueError(f"{name} is {value}: it must be above 0")
+            least = 1 if name in ("rope_base", "rope_local_base") else 0
+            is_above = least or "softcap" in name or name in ("norm_eps", "init_std")
+            if is_above and value is not None and not least < value < math.inf:
+                raise ValueError(f"{name} is {value}: it must be above {least} and finite")
 
     def _check_norms(self) -> None:
         for name, choices in (("norm", NormPlacement), ("norm_type", NormType)):
@@ -192,8 +195,10 @@ class BlockConfig:
         if self.rope_scaling not in (None, *get_args(RopeScaling)):
             allowed = ", ".join(get_args(RopeScaling))
             raise ValueError(f"rope_scaling is {self.rope_scaling!r}: choose one of {allowed}, or null")
-        if self.rope_factor < 1 or (self.rope_factor > 1 and self.rope_scaling is None):
-            raise ValueError(f"rope_factor is {self.rope_factor}: it must be at least 1, and more needs a rope_scaling")
+        if not 1 <= self.rope_factor <= 1e6 or (self.rope_factor > 1 and self.rope_scaling is None):
+            raise ValueError(
+                f"rope_factor is {self.rope_factor}: it must be from 1 to 1,000,000, and above 1 needs a rope_scaling"
+            )
         if self.rope_scaling in ("yarn", "llama3") and self.rope_original_len is None:
             raise ValueError(f"rope_scaling {self.rope_scaling!r} needs rope_original_len, the context of the training")
         if self.rope_scaling == "ntk" and dims == 2:
@@ -203,8 +208,8 @@ class BlockConfig:
         window, dilation, pattern = self.window, self.dilation, self.window_pattern
         if isinstance(window, list) and len(window) != getattr(self, "n_layers", None):
             raise ValueError(f"window is {window}: it must be one number, or one for each of the n_layers blocks")
-        if window is not None and min(_listed(window), default=0) < 0:
-            raise ValueError(f"window is {window}: it must be at least 0")
+        if window is not None and not all(type(n) is int and 0 <= n < 1 << 31 for n in _listed(window)):
+            raise ValueError(f"window is {window}: it must be of whole numbers of at least 0 and below 2^31")
         if pattern is not None and (not pattern or set(pattern) - {"L", "G"} or not isinstance(window, int)):
             raise ValueError(f"window_pattern is {pattern!r}: it must be of L and G, as LLG, and window one number")
         if isinstance(dilation, list) and len(dilation) != self.n_heads:

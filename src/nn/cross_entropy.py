@@ -26,12 +26,17 @@ class Head(nn.Linear):
     tensor parallelism cuts both by the vocabulary.
     """
 
-    def __init__(self, d_model: int, vocab_size: int, bias: bool = True, softcap: float | None = None) -> None:
+    def __init__(
+        self, d_model: int, vocab_size: int, bias: bool = True, softcap: float | None = None, scale: float = 1.0
+    ) -> None:
         super().__init__(d_model, vocab_size, bias)
         self.softcap = softcap  # each logit is ``c · tanh(logit / c)``
+        self.scale = scale  # of the vectors, before they are multiplied
 
     def forward(self, x: Tensor, labels: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:
         """Return logits, or the cross-entropy in nats, summed over the labels (...) that are not -100."""
+        if self.scale != 1:
+            x = x * self.scale
         if labels is not None:
             return summed_cross_entropy(x, self.weight, labels, label_smoothing, self.bias, self.softcap)
         logits = super().forward(x)

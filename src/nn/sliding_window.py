@@ -45,9 +45,9 @@ def _same_dilation(
     b = (
         128 if window > 64 else 64
     )  # in larger blocks more keys are hidden, with smaller ones keys are copied more often
-    before = -(-window // b)
-    after = 0 if mask.causal else before
     n = -(-q.shape[2] // (b * dilation))
+    before = min(-(-window // b), n - 1)
+    after = 0 if mask.causal else before
     visible = mask.cached(_visible, span, dilation, (n, b, before, after), q.shape[0], q.dtype, q.device)
     queries, keys, values = (_blocks(x, n, b, dilation) for x in (q, k, v))
     shape = queries.shape[:3]

@@ -182,6 +182,12 @@ def test_maps_are_of_every_attention_and_leave_no_trace(kind, state):
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
+def test_maps_are_of_the_attentions_that_evaluation_calls():
+    """Not of the blocks that predict further tokens in training."""
+    model = GPT(GPTConfig(vocab_size=20, n_layers=2, n_future_tokens=3, **SHAPE))
+    assert list(attention_maps(model, {"input_ids": torch.arange(7)[None]})) == MAPS["gpt"]
+
+
 def test_labels_stand_at_their_rows_and_columns():
     """Of four columns the second has the long name, of three rows the last: nowhere else is ink."""
     picture = heat_map(np.zeros((3, 4)), ["", "wwwwww", "", "i"], ["", "", "mmm"])

@@ -1,5 +1,6 @@
 """The choices in a block: against HuggingFace's networks that have them, and what holds for any of them together."""
 
+import math
 from itertools import pairwise, product
 from typing import Any
 
@@ -234,6 +235,7 @@ def test_any_choices_of_a_gpt_keep_what_a_gpt_is(changes):
     row = ids(2, 20)
     with torch.no_grad():
         logits = model(row)
+        near(model.head(model.hidden(row)), logits)  # as decoding and scoring compute them
         changed = row.clone()
         changed[:, 11] = (changed[:, 11] + 1) % 61
         after = model(changed)
@@ -273,6 +275,14 @@ def test_further_tokens_are_predicted_where_they_are_asked_for(documents):
         next_tokens, further = model(row, documents=documents, labels=labels, future=True)
     near(next_tokens, alone)
     near(further, expected)
+
+
+def test_rows_that_are_shorter_than_what_is_predicted():
+    model = drawn(GPT(GPTConfig(**SHAPE, n_layers=2, n_future_tokens=8)))
+    row, labels = ids(2, 3), ids(2, 3, seed=1)
+    found, expected = model(row, labels=labels, future=True), model(row, labels=labels)
+    near(found[0], expected)
+    assert found[1].isfinite()
 
 
 @torch.no_grad()
@@ -475,7 +485,10 @@ def test_grouped_queries_read_the_key_of_their_group():
             "positions 'rotary' turns pairs: what is turned of a head is 3",
         ),
         ({"positions": "rotary", "head_dim": 7}, "positions 'rotary' turns pairs: what is turned of a head is 7, odd"),
-        ({"positions": "rotary", "rope_factor": 2.0}, "rope_factor is 2.0: it must be at least 1, and more needs a"),
+        (
+            {"positions": "rotary", "rope_factor": 2.0},
+            "rope_factor is 2.0: it must be from 1 to 1,000,000, and above 1",
+        ),
         ({"positions": "rotary", "rope_scaling": "dynamic"}, "rope_scaling is 'dynamic': choose one of linear, ntk"),
         ({"positions": "rotary", "rope_scaling": "yarn"}, "rope_scaling 'yarn' needs rope_original_len"),
         ({"window_pattern": "LG"}, "window_pattern is 'LG': it must be of L and G, as LLG, and window one number"),
@@ -489,6 +502,15 @@ def test_grouped_queries_read_the_key_of_their_group():
         ({"logit_softcap": -1.0}, "logit_softcap is -1.0: it must be above 0"),
         ({"init": "xavier"}, "init is 'xavier': choose 'normal' or 'width'"),
         ({"mup_width": 0}, "mup_width is 0: it must be at least 1"),
+        ({"norm_eps": math.nan}, "norm_eps is nan: it must be above 0 and finite"),
+        ({"attention_softcap": math.inf}, "attention_softcap is inf: it must be above 0 and finite"),
+        ({"positions": "rotary", "rope_base": math.nan}, "rope_base is nan: it must be above 1 and finite"),
+        ({"positions": "rotary", "rope_base": 1.0}, "rope_base is 1.0: it must be above 1"),
+        ({"positions": "rotary", "rope_scaling": "ntk", "rope_factor": 1e300}, "rope_factor is 1e[+]300: it must be"),
+        ({"positions": "rotary", "rope_scaling": "linear", "rope_factor": math.nan}, "rope_factor is nan: it must be"),
+        ({"window": 10**23}, "window is 1000.*: it must be at least 0 and below 2"),
+        ({"n_layers": 2, "window": [1, None]}, "window is .1, None.: it must be of whole numbers"),
+        ({"d_ff": 2**31}, "d_ff is 2147483648: it must be at least 1 and below 2"),
     ],
 )
 def test_what_cannot_work_is_refused(changes, message):
@@ -507,6 +529,13 @@ def test_each_side_has_its_own_positions_where_they_are_learned_alone():
         TransformerConfig(shared_positions=False)
 
 
-def test_a_longformers_global_tokens_have_no_bias():
-    with pytest.raises(ValueError, match="positions is 'alibi': a Longformer's attention, which has global tokens"):
-        LongformerConfig(positions="alibi")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"positions": "alibi"}, "positions is 'alibi': a Longformer's attention, which has global tokens"),
+        ({"value_residual": True}, "value_residual is true: a Longformer's global tokens have values of their own"),
+    ],
+)
+def test_what_global_tokens_have_not(changes, message):
+    with pytest.raises(ValueError, match=message):
+        LongformerConfig(**changes)

@@ -204,6 +204,19 @@ def test_the_weights_of_global_tokens_are_by_their_own_projections():
     torch.testing.assert_close(expected, layer(x, mask))
 
 
+@torch.no_grad()
+def test_the_scores_of_cross_attention_are_capped():
+    torch.manual_seed(0)
+    layer = attention(12, 3, kind=CrossAttention, attention_softcap=0.5).double()
+    x, memory = (5 * torch.randn(2, length, 12, dtype=torch.float64) for length in (4, 6))
+    mask = padding_mask(torch.tensor([[1] * 6, [1] * 2 + [0] * 4]))
+    q, (k, v) = layer._queries(x), layer._keys_values(memory)
+    scores = 0.5 * torch.tanh(q @ k.transpose(2, 3) / 2 / 0.5)
+    weights = scores.masked_fill(~mask, -torch.inf).softmax(-1)
+    torch.testing.assert_close(layer.weights(x, memory, mask), weights)
+    torch.testing.assert_close(layer(x, memory, mask), layer.out((weights @ v).transpose(1, 2).flatten(2)))
+
+
 def test_the_weights_of_cross_attention():
     torch.manual_seed(0)
     layer, x = attention(12, 3, kind=CrossAttention).double(), torch.randn(2, 4, 12, dtype=torch.float64)

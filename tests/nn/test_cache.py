@@ -44,6 +44,14 @@ def test_rows_follow_their_order():
     assert sorted(keys[0].flatten().tolist()) == [200, 2000, 20000]
 
 
+def test_the_last_token_is_kept_alone():
+    cache, prompt = KVCache(100), torch.randn(2, 90, 8)
+    assert torch.equal(cache.last_before("attention", prompt), torch.zeros(2, 1, 8))
+    last = cache.last_before("attention", prompt[:, :1])
+    assert torch.equal(last, prompt[:, -1:])
+    assert last.untyped_storage().nbytes() == cache.bytes == 2 * 8 * 4
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_attention_in_steps_is_the_whole_at_once(data):
