@@ -1,22 +1,33 @@
 """Files and folders that are complete or not there at all, whatever happens while they are written; their checksums."""
 
 import os
+import secrets
 import shutil
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from src.errors import InputError
 
 
+def _unused(path: Path) -> Path:
+    """Make a name beside a path that nothing has."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
+
+
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to write that takes its name when it is complete and on the disk; until then what was there stays."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: name a file")
-    aside = path.with_name(f"{path.name}.part")
+def atomic_file(path: Path, aside: Path | None = None) -> Iterator[BinaryIO]:
+    """Open a file to write that takes its name when it is complete and on the disk; until then what was there stays.
+
+    Args:
+        path: of the file.
+        aside: where it is written, over what a killed process left there; None for a name that nothing has.
+    """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is a folder or a device: name a file")
+    aside = aside or _unused(path)
     try:
         with aside.open("wb") as file:
             yield file
@@ -24,16 +35,40 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         aside.replace(path)
         _sync(path.parent)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+    except (OSError, RuntimeError) as error:
+        # after a failed write torch.save fails once more, in ending its archive
+        fault = error.__context__ if isinstance(error, RuntimeError) else error
+        if not isinstance(fault, OSError):
+            raise
+        raise InputError(f"{path} cannot be written: {fault.strerror or fault}") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_file(path) as file:
         file.write(text.encode())
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Make a folder, or fill an empty one, which takes its name when all that is written into it is on the disk."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{path} is there already and not empty: name another folder, or remove it")
+    target = Path(os.path.realpath(path))  # a link to an empty folder stays one
+    aside = _unused(target)
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        sync_folder(aside)
+        aside.rename(target)
+        _sync(target.parent)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def replace_folder(aside: Path, path: Path) -> None:
@@ -80,7 +115,7 @@ def _link(path: str | Path, name: str | Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file or a folder, if there is one."""
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -303,11 +303,11 @@ def restore(checkpoint: dict[str, Any], path: str | Path, names: list[str]) -> T
     return Trained(model.eval(), Tokenizer.from_str(checkpoint["tokenizer"]), checkpoint["special_tokens"])
 
 
-def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint atomically."""
+def save_checkpoint(checkpoint: dict[str, Any], path: Path, aside: Path | None = None) -> None:
+    """Write a checkpoint atomically, by way of ``aside`` as :func:`atomic_file` has it."""
     check_folder_of(path)
     check_tied(checkpoint, path)
-    with atomic_file(path) as file:
+    with atomic_file(path, aside) as file:
         torch.save(checkpoint, file)
 
 

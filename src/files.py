@@ -33,6 +33,14 @@ def check_folder_of(path: Path) -> None:
         raise InputError(f"{path} is a folder: name a file")
 
 
+def check_new(*paths: Path) -> None:
+    """Refuse to write over a file that is there already, or into a folder that is not there."""
+    for path in paths:
+        check_folder_of(path)
+        if path.exists() or path.is_symlink():
+            raise InputError(f"{path} is there already: name another --output, or remove it")
+
+
 def check_file(path: Path, is_text: bool, encoding: str = UTF8) -> None:
     """Refuse a file that is missing, empty, or (where it should be text) not in its encoding."""
     if not path.is_file():

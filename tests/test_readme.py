@@ -226,8 +226,10 @@ def prepare(in_folder, command):
             maker = next(c for c in COMMANDS if c.startswith(verb))
             prepare(in_folder, maker)
             assert in_folder(*short(maker))[0] == 0
-    if command.startswith("export"):
-        shutil.rmtree("gpt-hf", ignore_errors=True)
+    if made := re.search(r"--output (gpt-hf|adapter|\S+\.ckpt)", command):  # by the test before, and never replaced
+        shutil.rmtree(made[1], ignore_errors=True)
+        for path in Path().glob(f"{Path(made[1]).stem}.*"):
+            path.unlink()
 
 
 @pytest.mark.parametrize(

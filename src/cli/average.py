@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import InputError
+from src.files import check_new
 
 
 def average(checkpoints: tuple[str, ...], output: Path) -> None:
@@ -11,11 +12,12 @@ def average(checkpoints: tuple[str, ...], output: Path) -> None:
 
     Args:
         checkpoints: two or more, of one network
-        output: where to write the averaged checkpoint
+        output: a new checkpoint
     """
     # with torch, for which help does not wait
     from src.checkpoint import check_compatible, read_checkpoint, save_checkpoint, without_training
 
+    check_new(output)
     if len(checkpoints) < 2:
         raise InputError("one checkpoint has no average: name two or more")
     first = newest = read_checkpoint(checkpoints[0])

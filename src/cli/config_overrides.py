@@ -1,11 +1,15 @@
 """Config overrides: a checkpoint's own configuration, what changes it, and what starts from it."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from src.atomic import atomic_file
 from src.checkpoint import read_header, save_checkpoint, weights_alone
+from src.cli.verb import check_output
+from src.files import check_new
 
 # in a checkpoint's configuration, what belongs to the verb that wrote it and not to the run
 OF_THE_VERB = ("ckpt_path", "weights_only", "verbose", "return_predictions")
@@ -32,22 +36,34 @@ def changes(old: Any, new: Any, key: str = "") -> list[str]:
     return [] if old == new else [f"{key}: {old} -> {new}"]
 
 
+def check_starting_point(output: Path) -> None:
+    """Refuse an ``--output`` that :func:`save_starting_point` cannot write, or only over a file that is there."""
+    check_output(output, ".ckpt")
+    check_new(*map(output.with_suffix, (".ckpt", ".yaml", ".tokenizer.json", ".source_tokenizer.json")))
+
+
 def save_starting_point(content: dict[str, Any], overrides: dict[str, Any], output: Path) -> None:
     """Write a checkpoint ``x.ckpt`` that training starts from, its tokenizers, and the overrides for it as ``x.yaml``.
+
+    All of them or none: a failed write leaves nothing.
 
     Args:
         content: of the checkpoint.
         overrides: of a configuration, without the paths of the files.
         output: of the checkpoint.
     """
-    data = overrides["data"]["init_args"]
+    data, texts = overrides["data"]["init_args"], {}
     for key in ("tokenizer", "source_tokenizer"):
         if key in content:
             path = output.with_suffix(f".{key}.json")
-            path.write_text(content[key], encoding="utf-8")
-            data[key] = str(path)
+            texts[path], data[key] = content[key], str(path)
     if content.get("source_tokenizer") == content["tokenizer"]:
         data |= {"source_tokenizer": None, "joint_vocabulary": True}
     overrides["model"]["init_args"]["pretrained"] = str(output)
-    output.with_suffix(".yaml").write_text(yaml.safe_dump(overrides, sort_keys=False), encoding="utf-8")
-    save_checkpoint(content, output)
+    texts[output.with_suffix(".yaml")] = yaml.safe_dump(overrides, sort_keys=False)
+    with ExitStack() as stack:
+        for path, text in texts.items():
+            file = stack.enter_context(atomic_file(path))
+            file.write(text.encode())
+            file.flush()  # so that a full disk is met before the checkpoint has its name
+        save_checkpoint(content, output)

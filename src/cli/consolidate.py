@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.errors import InputError
+from src.files import check_new
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,13 +15,14 @@ def consolidate(checkpoint: Path, output: Path) -> None:
 
     Args:
         checkpoint: a folder, as FSDP or ZeRO saved it
-        output: the file to write
+        output: a new checkpoint
     """
     # with torch, for which help does not wait
     import torch
 
     from src.checkpoint import AVERAGED, check_bytes, read_header, save_checkpoint, without_training
 
+    check_new(output)
     if not checkpoint.is_dir():
         raise InputError(f"{checkpoint} is no folder: only sharded checkpoints are consolidated")
     from src.distributed.shards import read_weights  # with Lightning, which nothing else here needs

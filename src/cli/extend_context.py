@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from src.cli.verb import Positive, check_output
+from src.cli.verb import Positive
 from src.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,15 +23,15 @@ def extend_context(checkpoint: str, max_seq_len: Positive, output: Path, window:
     Args:
         checkpoint: of a BERT, a Longformer or a GPT
         max_seq_len: the new longest context
-        output: the checkpoint to write: x.ckpt
+        output: a new checkpoint: x.ckpt
         window: tokens a side; of a BERT by default half its old context
     """
     # with torch, for which help does not wait
     from src.architectures import architectures
     from src.checkpoint import read_checkpoint
-    from src.cli.config_overrides import save_starting_point
+    from src.cli.config_overrides import check_starting_point, save_starting_point
 
-    check_output(output, ".ckpt")
+    check_starting_point(output)
     content = extend(read_checkpoint(checkpoint), max_seq_len, window)
     config, entry = content["model_config"], architectures()[content["architecture"]]
     data = {"seq_len": max_seq_len}

@@ -153,7 +153,7 @@ def clean_copy(
         if copy.exists():
             deque(kept(), maxlen=0)
         else:
-            with atomic_file(copy) as written:
+            with atomic_file(copy, copy.with_name(f"{copy.name}.part")) as written:
                 write(written, kept())
     malformed.announce(of=count)
     return copy

@@ -106,7 +106,7 @@ def _write(checkpoint: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if (path / CHECKSUMS).is_file():  # a sharded one of that name, of a run that goes on under another strategy
         path.rename(path.with_name(f"{path.name}.old"))
-    save_checkpoint(checkpoint, path)
+    save_checkpoint(checkpoint, path, path.with_name(f"{path.name}.part"))
     remove(path.with_name(f"{path.name}.old"))
 
 

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from src.atomic import write_text
 from src.errors import InputError
 from src.hardware import cpu_name, matmul_rates
 
@@ -232,8 +233,9 @@ def check_output(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output {folder} cannot be made: {error}") from error
-    if (folder / "bench.json").exists():
-        raise InputError(f"--output {folder} holds a bench.json already: name another folder")
+    for name in ("bench.json", "bench.md"):
+        if (folder / name).exists():
+            raise InputError(f"--output {folder} holds a {name} already: name another folder")
 
 
 def write(record: Record, folder: Path) -> None:
@@ -241,6 +243,6 @@ def write(record: Record, folder: Path) -> None:
     cells = [(name.strip(), value.replace("|", "\\|").replace("\n", " ")) for name, value in record.rows()]
     lines = [f"| {name} | {value} |" for name, value in cells]
     markdown = "\n".join(["```bash", record.command, "```", "", "| | |", "| --- | --- |", *lines, ""])
-    (folder / "bench.json").write_text(json.dumps(record.as_dict(), indent=2) + "\n", encoding="utf-8")
-    (folder / "bench.md").write_text(markdown, encoding="utf-8")
+    write_text(folder / "bench.json", json.dumps(record.as_dict(), indent=2) + "\n")
+    write_text(folder / "bench.md", markdown)
     print(f"wrote {folder}/bench.json and {folder}/bench.md")

@@ -2,23 +2,21 @@
 
 from pathlib import Path
 
-from src.cli.verb import check_output
-
 
 def import_(from_: str, output: Path, revision: str | None = None) -> None:
     """Make a checkpoint of a model in HuggingFace's format, with its tokenizer, and config overrides to train from it.
 
     Args:
         from_: a folder, or a model on the HuggingFace hub
-        output: the checkpoint to write: x.ckpt
+        output: a new checkpoint: x.ckpt
         revision: branch, tag or commit of a model on the hub
     """
     # with torch, for which help does not wait
-    from src.cli.config_overrides import save_starting_point
+    from src.cli.config_overrides import check_starting_point, save_starting_point
     from src.extras.huggingface import hub
     from src.extras.huggingface.importing import import_folder
 
-    check_output(output, ".ckpt")
+    check_starting_point(output)
     content, overrides, notes = import_folder(hub.locate(from_, revision), from_)
     save_starting_point(content, overrides, output)
     n = sum(tensor.numel() for tensor in {id(tensor): tensor for tensor in content["state_dict"].values()}.values())

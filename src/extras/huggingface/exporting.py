@@ -1,16 +1,15 @@
 """A checkpoint of this project, as a folder in HuggingFace's format with a model card."""
 
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from src.architectures import architectures
-from src.atomic import remove, replace_folder
-from src.errors import InputError
+from src.atomic import new_folder
 from src.extras.huggingface.adapter import Adapter, Exported
 from src.extras.huggingface.adapters import adapter_of
 from src.extras.huggingface.json_files import CONFIG, write_json
@@ -69,8 +68,6 @@ def export(checkpoint: dict[str, Any], folder: Path) -> Exported:
         checkpoint: as it was read.
         folder: new, or empty.
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"{folder} is there already and not empty: name another folder, or remove it")
     architecture = checkpoint["architecture"]
     config = architectures()[architecture].config(**checkpoint["model_config"])
     adapter = adapter_of(architecture, config)
@@ -78,23 +75,18 @@ def export(checkpoint: dict[str, Any], folder: Path) -> Exported:
     tokens = adapter.config_tokens(checkpoint)
     exported = adapter.write(config, weights, tokens, tuple(checkpoint.get("untrained", ())))
     card = model_card(checkpoint, exported, adapter)
-    aside = folder.with_name(f"{folder.name}.part")
-    try:
-        remove(aside)  # of a process that was killed
-        aside.mkdir(parents=True)
+    with new_folder(folder) as aside:
         write_json(aside / CONFIG, exported.config)
-        save_file(exported.tensors, aside / "model.safetensors", metadata={"format": "pt"})
+        try:
+            save_file(exported.tensors, aside / "model.safetensors", metadata={"format": "pt"})
+        except SafetensorError as error:  # also of a full disk
+            raise OSError(error) from error
         adapter.write_tokenizers(checkpoint, config.max_seq_len, aside)
         if pooling := adapter.pooling(checkpoint):
             write_pooling(pooling, config.d_model, config.max_seq_len, aside)
         if generation := adapter.generation(config, tokens):
             write_json(aside / "generation_config.json", tokens | generation)
         (aside / "README.md").write_text(card, encoding="utf-8")
-        replace_folder(aside, folder)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return exported
 
 

@@ -110,8 +110,11 @@ def _read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
+        path.open("rb").close()  # of a file that may not be read safetensors says that there is none
         return load_file(path)
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
         raise InputError(f"{path} is truncated or damaged: {error}") from error
 
 
@@ -120,7 +123,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(f"{path} holds more than tensors, or is damaged: it is not loaded") from error
-    except (EOFError, OSError, RuntimeError) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (EOFError, RuntimeError) as error:
         raise InputError(f"{path} is truncated or damaged") from error
     if not isinstance(found, dict) or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in found.items()):
         raise InputError(f"{path} holds more than tensors by name")

@@ -177,7 +177,7 @@ def write_tokenizer(
     tokenizer = Tokenizer.from_str(tokenizer.to_str())
     marked = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
     tokenizer.add_special_tokens([token for token in dict.fromkeys(special.values()) if token not in marked])
-    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     common = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     write_json(folder / SETTINGS, common | special | {"model_max_length": length} | settings)
     write_json(folder / SPECIAL, special)

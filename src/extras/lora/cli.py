@@ -6,6 +6,7 @@ from src.cli import help_text, run_verb
 from src.cli.messages import called_as
 from src.cli.verb import Verbs, check_output
 from src.errors import InputError
+from src.files import check_new
 
 VERBS: Verbs = {
     "extract": ("src.extras.lora.cli:extract", "write the adapter of a run's checkpoint, as peft has it"),
@@ -29,7 +30,7 @@ def extract(checkpoint: Path, output: Path) -> None:
 
     Args:
         checkpoint: of a run with the callback LoRA
-        output: the folder to write
+        output: where to write: a new folder
     """
     # with torch, for which help does not wait
     from src.checkpoint import read_checkpoint
@@ -45,12 +46,13 @@ def merge(checkpoint: Path, adapter: Path, output: Path) -> None:
     Args:
         checkpoint: that its run began from, by --model.pretrained
         adapter: the folder, of `lora extract` or of peft
-        output: the checkpoint to write
+        output: a new checkpoint
     """
     from src.checkpoint import read_checkpoint, save_checkpoint, without_training
     from src.extras.lora.peft import merge_adapter
 
     check_output(output, ".ckpt")
+    check_new(output)
     content = read_checkpoint(checkpoint)
     merge_adapter(content, checkpoint, adapter)
     save_checkpoint(without_training(content), output)

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from src.atomic import atomic_file, write_text
+from src.atomic import new_folder
 from src.checkpoint import tied_names
 from src.errors import InputError
 from src.extras.lora.layers import PARTS
@@ -40,7 +40,7 @@ def write_adapter(checkpoint: dict[str, Any], path: Path, folder: Path) -> None:
     Args:
         checkpoint: as it was read from ``path``.
         path: which the errors name.
-        folder: made if it is not there.
+        folder: new, or empty.
     """
     if "unmerged" not in checkpoint:
         raise InputError(f"checkpoint {path} has no adapter: its run was not given the callback LoRA")
@@ -67,13 +67,12 @@ def write_adapter(checkpoint: dict[str, Any], path: Path, folder: Path) -> None:
     tensors = {
         THEIRS + name.removeprefix(OURS): state[name].clone(memory_format=torch.contiguous_format) for name in names
     }
-    folder.mkdir(parents=True, exist_ok=True)
     from safetensors.torch import save
 
     base = {name: weight for name, weight in state.items() if not name.endswith(PARTS)}
-    with atomic_file(folder / WEIGHTS) as file:
-        file.write(save(tensors, {"format": "pt", "base": fingerprint(base, others)}))
-    write_text(folder / CONFIG, json.dumps(settings, indent=2) + "\n")
+    with new_folder(folder) as aside:
+        (aside / WEIGHTS).write_bytes(save(tensors, {"format": "pt", "base": fingerprint(base, others)}))
+        (aside / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def merge_adapter(checkpoint: dict[str, Any], path: Path, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The one file of an index that says what belongs to it; replacing it is what makes a change happen."""
 
 import json
+import re
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -11,15 +12,15 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from src.atomic import write_text
+from src.atomic import atomic_file
 from src.errors import InputError
 
 Kind = Literal["flat", "hnsw", "ivf"]  # of a search for vectors: exact, by a graph, by cells
 Mode = Literal["bm25", "dense", "hybrid"]  # of a search: by words, by vectors, by both
 
 FORMAT = 2
-MANIFEST, LOCK = "manifest.json", ".lock"
-PARTS = ("segment-*", "bm25-*")  # folders of an index
+MANIFEST, NEW_MANIFEST, LOCK = "manifest.json", "manifest.json.part", ".lock"
+PARTS = r"segment-\d+-\d+|bm25-\d+"  # folders of an index
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Manifest:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Make a change happen, atomically."""
     content = {"format": FORMAT, **asdict(manifest)}
-    write_text(folder / MANIFEST, json.dumps({"content": content, "crc32": _crc32(content)}, indent=1))
+    with atomic_file(folder / MANIFEST, folder / NEW_MANIFEST) as file:
+        file.write(json.dumps({"content": content, "crc32": _crc32(content)}, indent=1).encode())
 
 
 def _crc32(content: dict[str, Any]) -> int:
@@ -116,9 +118,8 @@ def writing(folder: Path) -> Iterator[None]:
     What a killed process has left there is removed, before and after.
     """
     if folder.exists() and not (folder / MANIFEST).is_file():
-        ours = {LOCK, f"{MANIFEST}.part", *(path.name for pattern in PARTS for path in folder.glob(pattern))}
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name]
-        if foreign := [name for name in names if name not in ours]:
+        if foreign := [name for name in names if name not in (LOCK, NEW_MANIFEST) and not re.fullmatch(PARTS, name)]:
             raise InputError(f"{folder} holds {foreign[0]} and no index: name another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +135,6 @@ def writing(folder: Path) -> Iterator[None]:
 
 def _clean(folder: Path) -> None:
     kept = {part.name for part in read_manifest(folder).parts} if (folder / MANIFEST).is_file() else set()
-    for pattern in PARTS:
-        for path in folder.glob(pattern):
-            if path.name not in kept:
-                shutil.rmtree(path)
+    for path in folder.iterdir():
+        if re.fullmatch(PARTS, path.name) and path.name not in kept:
+            shutil.rmtree(path)
