@@ -26,7 +26,7 @@ def atomic_file(path: Path, aside: Path | None = None) -> Iterator[BinaryIO]:
         aside: where it is written, over what a killed process left there; None for a name that nothing has.
     """
     if path.exists() and not path.is_file():
-        raise InputError(f"{path} is a folder or a device: name a file")
+        raise InputError(f"{path} is no file but a folder or a device: name a file")
     aside = aside or _unused(path)
     try:
         with aside.open("wb") as file:

@@ -241,6 +241,9 @@ BAD = [
     ("extend-context", *GPT, "--max-seq-len", "1", "--output", "x.ckpt"),
     ("extend-context", *GPT, "--max-seq-len", "9" * 14, "--output", "x.ckpt"),  # more memory than there is
     ("extend-context", *GPT, "--max-seq-len", "99", "--output", "beside.ckpt"),
+    ("extend-context", *GPT, "--max-seq-len", "99", "--output", "gpt.ckpt"),  # whose gpt.yaml is there, too
+    ("average", "--checkpoints", "gpt.ckpt", "gpt.ckpt", "--output", "gpt.ckpt"),
+    ("consolidate", "--checkpoint", "taken", "--output", "gpt.ckpt"),
     ("average", "--checkpoints", "gpt.ckpt", "weightless.ckpt", "--output", "x.ckpt"),
     ("average", "--checkpoints", "gpt.ckpt", "gpt.ckpt", "--output", "nowhere/x.ckpt"),
     ("average", "--checkpoints", "gpt.ckpt", "gpt.ckpt", "--output", "taken"),

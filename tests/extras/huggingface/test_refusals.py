@@ -16,6 +16,8 @@ BAD = [
     )],
     ("import", "--from", "hf", "--output", "x.bin"),
     ("import", "--from", "hf", "--output", "beside.ckpt"),
+    ("import", "--from", "hf", "--output", "mine.ckpt"),
+    ("import", "--from", "hf", "--output", "gpt.ckpt"),
     ("import", "--from", "three.txt/hf", "--output", "x.ckpt"),
     ("import", "--from", "hf", "--output", "nowhere/x.ckpt"),
     ("import", "--from", "taken", "--output", "x.ckpt"),
@@ -49,6 +51,7 @@ def root(tmp_path_factory):
     (root / "hf-unknown/config.json").write_text(json.dumps({**described, "model_type": "rnn"}))
     (root / "three.txt").write_text("one\ntwo\nthree\n")
     (root / "beside.tokenizer.json").mkdir()
+    (root / "mine.yaml").write_text("not: ours")
     (root / "taken").mkdir()
     (root / "taken/file").touch()
     return root

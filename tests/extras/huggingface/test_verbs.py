@@ -1,6 +1,7 @@
 """`import` and `export` as commands: what they write works with every other verb, and what cannot be is refused."""
 
 import json
+import os
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +13,9 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from src.architectures import architectures
+from src.errors import InputError
 from src.extras.huggingface import plan
+from src.extras.huggingface.hub import read_tensors
 from src.models import BERTConfig, GPTConfig, LongformerConfig, TransformerConfig
 from src.nn import BlockConfig
 from tests.extras.huggingface.networks import network
@@ -107,6 +110,50 @@ def test_translate_and_fill_mask(run, tmp_path):
     assert run("embed", "--checkpoint", tmp_path / "encoder.ckpt", *arguments)[0] == 0
 
 
+def test_nothing_is_removed_that_was_there(run, folder, tmp_path):
+    """Of names like those that are written for a moment, and the target of a link."""
+    before = {f"{name}.{suffix}": name for name in ("x.ckpt", "x.yaml", "out") for suffix in ("part", "old")}
+    for name, content in before.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text(content)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to("disk")
+    for command in (
+        ("import", "--from", folder, "--output", tmp_path / "x.ckpt"),
+        ("export", "--checkpoint", tmp_path / "x.ckpt", "--output", tmp_path / "out"),
+    ):
+        status, _, err = run(*command)
+        assert (status, err) == (0, "")
+    assert {name: (tmp_path / name / "thesis.txt").read_text() for name in before} == before
+    assert (tmp_path / "out").is_symlink()
+    assert transformers.AutoConfig.from_pretrained(tmp_path / "disk").model_type == "gpt2"
+    made = {"x.ckpt", "x.yaml", "x.tokenizer.json", "out", "disk", "hf"}
+    assert {path.name for path in tmp_path.iterdir()} == made | before.keys()
+
+
+@pytest.mark.parametrize("verb", ["import", "export"])
+def test_a_full_disk_is_said_in_one_line_and_nothing_is_left_on_it(run, folder, tmp_path, small_disk, verb):
+    """Wherever in the writing it is full."""
+    command = ("import", "--from", folder, "--output", tmp_path / "x.ckpt")
+    if verb == "export":
+        assert run(*command)[0] == 0
+    command = {
+        "import": ("import", "--from", folder, "--output", small_disk / "x.ckpt"),
+        "export": ("export", "--checkpoint", tmp_path / "x.ckpt", "--output", small_disk / "out"),
+    }[verb]
+    for free in range(0, 1 << 20, 16 << 10):
+        (small_disk / "filler").write_bytes(bytes((4 << 20) - free))
+        status, _, err = run(*command)
+        if status == 0:
+            break
+        assert "cannot be written" in err
+        assert "No space left on device" in err
+        assert err.count("\n") == 1
+        assert [path.name for path in small_disk.iterdir()] == ["filler"]
+    assert status == 0
+    assert free > 32 << 10
+
+
 def change(folder, **keys):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **keys}))
@@ -151,6 +198,21 @@ def test_what_cannot_be_imported_is_named(run, folder, tmp_path, what):
     assert what in err
     assert err.count("\n") == 1
     assert not list(tmp_path.glob("x*"))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_that_may_not_be_read(tmp_path, monkeypatch, name):
+    (tmp_path / name).write_bytes(b"x")
+    (tmp_path / name).chmod(0)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    user = os.geteuid()
+    os.seteuid(user or 65534)  # not the superuser, who may read all
+    try:
+        with pytest.raises(InputError, match=f"{name} cannot be read: Permission denied"):
+            read_tensors(Path())
+    finally:
+        os.seteuid(user)
 
 
 def test_code_in_a_pickle_does_not_run(run, folder, tmp_path):

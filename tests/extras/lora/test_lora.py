@@ -204,6 +204,14 @@ def test_an_adapter_is_taken_out_and_merged(run, config, base, tmp_path):
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert run("generate", "--checkpoint", tmp_path / "merged.ckpt", "--prompt", "the", "--max-new-tokens", 3)[0] == 0
 
+    # neither is replaced
+    for verb, more, output in (
+        ("extract", ("--checkpoint", path), folder),
+        ("merge", ("--checkpoint", base, "--adapter", folder), tmp_path / "merged.ckpt"),
+    ):
+        status, _, err = run("lora", verb, *more, "--output", output)
+        assert (status, f"{output} is there already" in err, err.count("\n")) == (2, True, 1)
+
     # into other weights, or with settings that are more than LoRA: one line, and nothing written
     for of, what in ((path, "on other weights"), (base, "use_dora")):
         status, _, err = run("lora", "merge", "--checkpoint", of, "--adapter", folder, "--output", tmp_path / "x.ckpt")

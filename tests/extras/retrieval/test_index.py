@@ -216,8 +216,10 @@ def test_what_cannot_be_is_refused(tmp_path):
     made = settings()
     (tmp_path / "full").mkdir()
     (tmp_path / "full/thesis.txt").write_text("years of work")
+    (tmp_path / "photos/segment-2024").mkdir(parents=True)
     for call, message in [
         (lambda: add(tmp_path / "full", documents(2), made, None), "holds thesis.txt and no index"),
+        (lambda: add(tmp_path / "photos", documents(2), made, None), "holds segment-2024 and no index"),
         (lambda: add(tmp_path / "new", [Document("a", " \n ")], made, None), "no document with any words"),
         (
             lambda: add(tmp_path / "new", [Document("a", "x"), Document("a", "y")], made, None),
