@@ -160,7 +160,7 @@ def test_a_file_that_cannot_be_finished_leaves_what_was_there(tmp_path):
 def test_a_checkpoint_larger_than_the_disk_is_refused_and_leaves_the_one_before(small_disk):
     """Where PyTorch, which ends its archive all the same, raises an error of its own."""
     save_checkpoint({"weights": torch.zeros(10)}, small_disk / "last.ckpt")
-    for size in (1_047_000, 1_200_000):  # numbers of 4 bytes
+    for size in (1_048_000, 1_200_000):  # numbers of 4 bytes
         with pytest.raises(InputError, match=r"last\.ckpt cannot be written: No space left on device"):
             save_checkpoint({"weights": torch.zeros(size)}, small_disk / "last.ckpt")
     assert len(torch.load(small_disk / "last.ckpt")["weights"]) == 10
