@@ -1,4 +1,7 @@
-"""The exceptions that end a command with one line instead of a traceback."""
+"""The exceptions that end a command with one line instead of a traceback, and the commands that such a line names."""
+
+import os
+import shlex
 
 
 class InputError(ValueError):
@@ -31,3 +34,8 @@ class Interrupted(Preempted):
     """Ctrl-C asked the run to end; it has saved a checkpoint as well."""
 
     status = 130  # as a shell has it for a command that SIGINT ended
+
+
+def run_sh(*arguments: object) -> str:
+    """Write a command of ``run.sh`` that a shell takes as it stands, by the name that it was called by."""
+    return shlex.join([os.environ.get("RUN_SH", "./run.sh"), *map(str, arguments)])

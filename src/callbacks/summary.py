@@ -1,6 +1,7 @@
 """What a run prints: its plan before the first step, and its result at the end."""
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import lightning as L
@@ -8,10 +9,12 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from src.callbacks.text_examples import TextSamples
 from src.data import Baselines
 from src.discovery import parts
+from src.errors import run_sh
 from src.tasks import Task
 from src.tasks.trained import trained_sizes
 
@@ -19,11 +22,15 @@ from src.tasks.trained import trained_sizes
 DECISIVE = {"perplexity": True, "mlm_perplexity": True, "nsp_accuracy": False, "accuracy": False, "bleu": False}
 
 
-def _table(title: str | None = None) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
-    table.add_column(style="cyan", no_wrap=True)
-    table.add_column(overflow="fold")
-    return table
+def print_rows(rows: Iterable[tuple[str, str]], title: str = "") -> None:
+    """Print names and what they are, a line each, which is not broken: a path or a command in it is copied whole."""
+    console, rows = Console(), list(rows)
+    if title:
+        console.print(title, style="bold")
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, text in rows:
+        text = text.replace("\n", "\n" + " " * (width + 6))
+        console.print(Text.assemble("  ", (f"{name:<{width}}", "cyan"), "    ", text), soft_wrap=True)
 
 
 class RunSummary(L.Callback):
@@ -40,33 +47,32 @@ class RunSummary(L.Callback):
         assert isinstance(pl_module, Task)
         data = pl_module.data
         accumulate = trainer.accumulate_grad_batches
-        table = _table("Plan")
+        rows = []
         network = pl_module.meta_model()
         n, trained = sum(p.numel() for p in network.parameters()), sum(trained_sizes(network).values())
         of_them = f", {trained:,} of them trained ({trained / n:.2%})" if trained < n else ""
-        table.add_row("network", f"{type(pl_module.model).__name__}, {n:,} parameters{of_them}")
+        rows.append(("network", f"{type(pl_module.model).__name__}, {n:,} parameters{of_them}"))
         for part in parts("plan"):
-            for name, text in part.rows(pl_module.architecture, pl_module.config).items():
-                table.add_row(name, text)
+            rows.extend(part.rows(pl_module.architecture, pl_module.config).items())
         for split, counts in data.summary().items():
-            table.add_row(split, ", ".join(f"{count:,} {what}" for what, count in counts.items()))
+            rows.append((split, ", ".join(f"{count:,} {what}" for what, count in counts.items())))
         steps = pl_module.total_steps()
         plan = f"{steps:,} optimizer steps" if steps >= 0 else "as many optimizer steps as the time allows"
         if "train" in data.summary() and steps >= 0:  # a stream does not know how much there is
             per_epoch = math.ceil(len(data.train_dataloader()) / accumulate)
             tokens = data.summary()["train"]["tokens"] / per_epoch
             plan += f" of {tokens:,.0f} tokens: {steps / per_epoch:.2f} epochs"
-        table.add_row("steps", plan)
+        rows.append(("steps", plan))
         if accumulate > 1:
-            table.add_row("", f"each of {accumulate} accumulated batches")
-        table.add_row("precision", f"{trainer.precision} on {trainer.world_size} x {trainer.strategy.root_device.type}")
+            rows.append(("", f"each of {accumulate} accumulated batches"))
+        rows.append(("precision", f"{trainer.precision} on {trainer.world_size} x {trainer.strategy.root_device.type}"))
         if trainer.world_size > 1:
-            table.add_row("strategy", type(trainer.strategy).__name__)
+            rows.append(("strategy", type(trainer.strategy).__name__))
         every = trainer.val_check_interval
-        table.add_row("validation", f"every {every:,} batches" if isinstance(every, int) else f"{1 / every:g} an epoch")
+        rows.append(("validation", f"every {every:,} batches" if isinstance(every, int) else f"{1 / every:g} an epoch"))
         trial = trainer.fast_dev_run  # type: ignore[attr-defined]
-        table.add_row("run", "a trial, of which nothing is kept" if trial else trainer.default_root_dir)
-        Console().print(table)
+        rows.append(("run", "a trial, of which nothing is kept" if trial else trainer.default_root_dir))
+        print_rows(rows, "Plan")
         self.baselines = pl_module.baselines()
 
 
@@ -116,21 +122,21 @@ def print_results(trainer: L.Trainer) -> None:
         notes.append("the baselines are of the whole validation split, this run's metrics of its first batches")
     for line in filter(None, notes):
         console.print(f"  {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    table = _table()
+    rows = []
     # not trainer.log_dir: that is a broadcast, and the other ranks are not here
     run, last = trainer.default_root_dir, Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        table.add_row("run", run)
+        rows.append(("run", run))
         if last.exists():  # not where no step was left to be done
-            table.add_row("checkpoint", str(last))
+            rows.append(("checkpoint", str(last)))
         kept = trainer.checkpoint_callback
         if isinstance(kept, ModelCheckpoint) and kept.best_model_score is not None:
-            table.add_row("best checkpoint", f"{kept.best_model_path} ({kept.monitor} {kept.best_model_score:.4f})")
+            rows.append(("best checkpoint", f"{kept.best_model_path} ({kept.monitor} {kept.best_model_score:.4f})"))
         # one folder up: there the run has a name, and others beside it
-        table.add_row("look at it", f"./run.sh tensorboard --logdir {Path(run).parent}")
+        rows.append(("look at it", run_sh("tensorboard", "--logdir", Path(run).parent)))
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
-            table.add_row("stopped", callback.stopping_reason_message.removesuffix(" Signaling Trainer to stop."))
+            rows.append(("stopped", callback.stopping_reason_message.removesuffix(" Signaling Trainer to stop.")))
         if isinstance(callback, TextSamples) and callback.latest:
-            table.add_row("sample", callback.latest[-1])
-    console.print(table, markup=False)
+            rows.append(("sample", callback.latest[-1]))
+    print_rows(rows)

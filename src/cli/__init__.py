@@ -7,7 +7,7 @@ from importlib import import_module
 from src.cli.messages import called_as, did_you_mean
 from src.cli.verb import Verbs, call
 from src.discovery import verbs
-from src.errors import InputError, Preempted, RunEnded
+from src.errors import InputError, Preempted, RunEnded, run_sh
 
 # verb -> (its function, what it does); the extras add theirs
 VERBS: Verbs = {
@@ -92,7 +92,7 @@ def run_verb(arguments: list[str], verbs: Verbs = VERBS, program: str | None = N
         if error.name is None or error.name.partition(".")[0] == "src":
             raise
         raise InputError(
-            f"the package {error.name} is not installed: EXTRAS=dev ./run.sh {verb} installs all there is"
+            f"the package {error.name} is not installed: EXTRAS=dev {run_sh(verb)} installs all there is"
         ) from error
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from src.checkpoint import AVERAGED, HEADER
 from src.distributed.saving import atomic_folder, checked, plain_deepspeed
-from src.errors import InputError
+from src.errors import InputError, run_sh
 
 # these look at matrices, or at all parameters together: ZeRO gives an optimizer flat partitions of them
 NOT_ELEMENTWISE = ("Muon", "Adafactor", "LBFGS", "SparseAdam", "Shampoo", "SOAP")
@@ -50,7 +50,9 @@ class ZeroStrategy(DeepSpeedStrategy):
         if offload_parameters and stage != 3:
             raise InputError(f"offload_parameters needs stage 3, where parameters are sharded, not stage {stage}")
         if find_spec("deepspeed") is None:
-            raise InputError("ZeRO needs DeepSpeed, which is not installed: EXTRAS=deepspeed ./run.sh fit installs it")
+            raise InputError(
+                f"ZeRO needs DeepSpeed, which is not installed: EXTRAS=deepspeed {run_sh('fit')} installs it"
+            )
         if not torch.cuda.is_available():  # else DeepSpeed guesses the accelerator, with a warning
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         super().__init__(

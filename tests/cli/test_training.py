@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shlex
 from itertools import pairwise
 from pathlib import Path
 
@@ -40,6 +41,18 @@ def test_a_run_leaves_all_that_belongs_to_it(run, config, text_file, tmp_path):
     assert f"{float(validations[-1]['val/loss']):.4f}" in out
     assert "./run.sh tensorboard --logdir" in out
     assert "12 optimizer steps of" in out
+
+
+def test_paths_and_commands_are_printed_whole_and_can_be_pasted(run, config, tmp_path, monkeypatch):
+    monkeypatch.setenv("RUN_SH", "/tmp/x y/run.sh")
+    logs = tmp_path / f"a folder {'of a long name ' * 8}é [1]"
+    status, out, err = run("fit", "--config", config, "--trainer.max_steps", 1, "--trainer.default_root_dir", logs)
+    assert status == 0, err
+    folder = logs / "tiny/version_0"
+    assert re.findall(r"^  run +(.*)$", out, re.M) == [str(folder)] * 2
+    assert f" {folder / 'checkpoints/last.ckpt'}\n" in out
+    (command,) = re.findall(r"look at it +(.*)\n", out)
+    assert shlex.split(command) == ["/tmp/x y/run.sh", "tensorboard", "--logdir", str(logs / "tiny")]
 
 
 def test_the_logged_loss_of_an_epochs_last_step_is_a_mean_as_the_others_are(run, config, tmp_path):

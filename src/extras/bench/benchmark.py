@@ -10,10 +10,9 @@ from statistics import median
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from src.atomic import write_text
+from src.callbacks.summary import print_rows
 from src.errors import InputError
 from src.hardware import cpu_name, matmul_rates
 
@@ -219,12 +218,7 @@ def _median(values: list[float], form: str) -> str:
 
 def show(record: Record) -> None:
     """Print a benchmark as one table."""
-    table = Table(show_header=False, box=None, padding=(0, 2))
-    table.add_column(style="cyan")
-    table.add_column(overflow="fold")
-    for name, value in record.rows():
-        table.add_row(name, value)
-    Console().print(table, markup=False, highlight=False)
+    print_rows(record.rows())
 
 
 def check_output(folder: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from src.distributed import MeshStrategy
-from src.errors import InputError
+from src.errors import InputError, run_sh
 from src.nn import Block
 from src.tasks.trained import NetworkCallback
 
@@ -78,7 +78,7 @@ def _is_taken(module: nn.Module) -> bool:
 
 def _check_installed() -> None:
     if find_spec("torchao") is None:
-        raise InputError("Float8 needs torchao: EXTRAS=float8 ./run.sh fit installs it")
+        raise InputError(f"Float8 needs torchao: EXTRAS=float8 {run_sh('fit')} installs it")
 
 
 def _torchao() -> Any:

@@ -1,15 +1,18 @@
 """What a plan prints: the network, a table of memory, one of time and cost, and what is poor about a choice."""
 
+import sys
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
+from src.callbacks.summary import print_rows
 from src.extras.plan.devices import Device, device_named
 from src.extras.plan.run import Run
 from src.extras.plan.strategies import USABLE, Estimate, estimate, layouts
 
 GB = 1e9
+WIDTH = 160  # columns, where there is no terminal that has a width
 CHINCHILLA = 20  # tokens for each parameter (Hoffmann et al. 2022, table 3)
 
 
@@ -97,13 +100,10 @@ def show(
     chosen = run.layout(devices)
     found = [estimate(facts, layout, memory) for layout in layouts(facts, devices, machine, chosen)]
     made = [outcome(run, one, device, machine, tokens, assumed) for one in found]
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     peak = device.bf16 if facts.compute_itemsize < 4 else device.fp32
-    about = Table(show_header=False, box=None, padding=(0, 2))
-    about.add_column(style="cyan", no_wrap=True)
-    about.add_column(overflow="fold")
     of_these = f", {facts.trained:.2%} of them trained" if facts.trained < 1 else ""
-    for key, text in {
+    about = {
         "network": f"{type(facts.model).__name__}, {facts.n_parameters:,} parameters{of_these}, "
         f"{facts.vocabulary:,} tokens",
         "work": f"{facts.flops / 1e9:,.3f} GFLOP a token, forward and backward, at {facts.seq_len:,} tokens a row",
@@ -112,9 +112,8 @@ def show(
         "utilisation": f"{assumed:.0%} MFU, {'as given' if mfu else 'assumed: ' + device.measured}",
         "tokens": f"{tokens:,.0f}, {tokens / facts.n_parameters:,.1f} for each parameter",
         "precision": run.precision,
-    }.items():
-        about.add_row(key, text)
-    console.print(about, markup=False, highlight=False)
+    }
+    print_rows(about.items())
     columns: tuple[str, ...] = (
         "GB a device",
         "parameters",
