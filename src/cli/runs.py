@@ -4,10 +4,12 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from src.checkpoint import check_bytes, read_header
@@ -36,6 +38,33 @@ def run_folder(logs: Path, experiment: str) -> Path:
             return parent / f"version_{version}"
         except FileExistsError:
             version += 1
+
+
+@contextmanager
+def lock_run(run: Path | None) -> Iterator[None]:
+    """Hold the folder of a run, if there is one, so that no other process goes on with the run meanwhile.
+
+    The system releases it however this process ends. Of several processes the first one alone holds it; on a file
+    system without locks, none does.
+    """
+    if run is None or rank_zero_only.rank:  # type: ignore[attr-defined]
+        yield
+        return
+    # a marker of its own, which is its fallback, would outlive a process that is killed
+    lock = FileLock(run / ".lock", timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"another process is training {run}: wait for it, or leave out --resume auto") from error
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            with suppress(OSError):
+                Path(lock.lock_file).unlink(missing_ok=True)  # while it is held: who waits for it opens another one
+            lock.release()
 
 
 def is_to_resume(arguments: list[str]) -> bool:

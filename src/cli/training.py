@@ -46,7 +46,7 @@ from src.cli.config_overrides import OF_THE_VERB, changes, config_of, header_of
 from src.cli.loggers import as_list, complete, open_loggers, own_loggers
 from src.cli.messages import called_as, one_line, quieten, values_of
 from src.cli.records import SaveConfig
-from src.cli.runs import is_to_resume, newest_checkpoint, run_folder
+from src.cli.runs import is_to_resume, lock_run, newest_checkpoint, run_folder
 from src.discovery import parts
 from src.distributed import with_checkpoint_io
 from src.errors import InputError
@@ -243,7 +243,8 @@ class TrainingCLI(LightningCLI):
             # until training begins: Python's handler waits while a process waits for another, which may have ended
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         try:
-            super()._run_subcommand(subcommand)
+            with lock_run(self._new_run):  # that of a run which goes on is held since its checkpoint was chosen
+                super()._run_subcommand(subcommand)
         except SystemExit as end:
             if self.trainer.interrupted:  # by Ctrl-C, before or after the steps: Lightning ends with status 1
                 raise KeyboardInterrupt from end
@@ -342,7 +343,8 @@ def main(
     run, checkpoint = None, None
     if verb == "fit" and is_to_resume(rest) and (path := newest_checkpoint(rest)):
         run, rest = path.parent.parent, [*rest, "--ckpt_path", str(path)]
-    if (paths := values_of(("--ckpt_path",), rest)) and Path(paths[-1]).suffix:
-        checkpoint = header_of(paths[-1], to_go_on=verb == "fit")
-        rest = ["--config", yaml.safe_dump(config_of(checkpoint)), *rest]
-    cli(verb, [verb, *rest], checkpoint, run, recorded, callbacks)
+    with lock_run(run):
+        if (paths := values_of(("--ckpt_path",), rest)) and Path(paths[-1]).suffix:
+            checkpoint = header_of(paths[-1], to_go_on=verb == "fit")
+            rest = ["--config", yaml.safe_dump(config_of(checkpoint)), *rest]
+        cli(verb, [verb, *rest], checkpoint, run, recorded, callbacks)

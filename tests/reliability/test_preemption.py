@@ -1,12 +1,17 @@
 """A signal ends a run with a checkpoint and a status that says so; the same command goes on with it."""
 
+import errno
 import os
 import signal
 import stat
+import subprocess
+import sys
+import time
 
 import pytest
 import yaml
 
+from tests.distributed.jobs import ROOT
 from tests.reliability.runs import assert_same, config, figures, final
 
 
@@ -60,6 +65,36 @@ def test_the_run_ends_after_the_step_and_goes_on_as_if_nothing_had_been(run, tmp
     assert {path.name for path in (resumed / "checkpoints").iterdir()} == {
         path.name for path in (whole / "checkpoints").iterdir()
     }
+
+
+def test_a_run_that_is_being_trained_is_not_gone_on_with(run, tmp_path):
+    path = config("gpt", tmp_path, trainer__max_steps=1_000_000, trainer__callbacks=None)
+    command = ["fit", "--config", str(path), "--resume", "auto"]
+    folder = tmp_path / "logs/gpt/version_0"
+    first = subprocess.Popen([sys.executable, "-m", "src", *command], cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        while not (folder / "checkpoints/last.ckpt").exists():
+            assert first.poll() is None
+            time.sleep(0.1)
+        status, _, err = run(*command)
+        assert status == 2
+        assert err == f"error: another process is training {folder}: wait for it, or leave out --resume auto\n"
+    finally:
+        first.kill()
+        first.wait()
+    status, _, err = run(*command, "--trainer.max_steps", 1)  # fewer than were done
+    assert "trainer.max_steps is 1" in err
+    assert [path.name for path in folder.parent.iterdir()] == ["version_0"]
+    assert not (folder / ".lock").exists()
+
+
+def test_a_folder_that_cannot_be_locked_is_gone_on_with(run, tmp_path, monkeypatch):
+    def without_locks(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", without_locks)
+    command = ["fit", "--config", config("gpt", tmp_path), "--resume", "auto", "--trainer.max_steps"]
+    assert [run(*command, steps)[0] for steps in (1, 2)] == [0, 0]
 
 
 def test_a_finished_run_is_finished(run, tmp_path):
