@@ -110,14 +110,29 @@ def shortfalls(metrics: dict[str, float], baselines: Baselines) -> list[str]:
     return lines
 
 
+def _done_before(trainer: L.Trainer, first_step: int) -> str:
+    """Say of a run that had no step left to be done what would give it more."""
+    step = trainer.global_step
+    if not 0 < step == first_step:
+        return ""
+    has_epochs = (trainer.max_epochs or 0) > 0
+    limit = "max_steps" if step == trainer.max_steps else "max_epochs" if has_epochs else "max_time"
+    return f"already at step {step:,} of {step:,}: raise --trainer.{limit} to train on"
+
+
 @rank_zero_only
-def print_results(trainer: L.Trainer) -> None:
-    """Print the metrics of the last validation, a sample, the run's folder, and how to look at it."""
+def print_results(trainer: L.Trainer, first_step: int = 0) -> None:
+    """Print the metrics of the last validation, a sample, the run's folder, and how to look at it.
+
+    Args:
+        first_step: of the checkpoint that the run went on from.
+    """
     console, baselines = Console(), baselines_of(trainer)
     logged = trainer.callback_metrics.items()
     metrics = {name.removeprefix("val/"): float(value) for name, value in logged if name.startswith("val/")}
-    console.print(metrics_table(metrics, baselines))
-    notes = [baselines.note, *shortfalls(metrics, baselines)]
+    if metrics:
+        console.print(metrics_table(metrics, baselines))
+    notes = [_done_before(trainer, first_step), baselines.note, *shortfalls(metrics, baselines)]
     if metrics and baselines.figures and sum(trainer.num_val_batches) < len(trainer.val_dataloaders):  # type: ignore[arg-type,operator]
         notes.append("the baselines are of the whole validation split, this run's metrics of its first batches")
     for line in filter(None, notes):

@@ -17,6 +17,16 @@ from src.cli.messages import values_of
 from src.errors import InputError
 
 
+def experiment_folder(logs: Path, experiment: str) -> Path:
+    """Return ``logs/experiment``; the name may be of several folders, ``a/b``, and leads out of ``logs`` by none."""
+    name = Path(experiment)
+    if not name.parts or name.is_absolute() or ".." in name.parts:
+        raise InputError(
+            f"experiment is {experiment!r}: name a folder within trainer.default_root_dir, which is {logs}"
+        )
+    return logs / name
+
+
 def run_folder(logs: Path, experiment: str) -> Path:
     """Make ``logs/experiment/version_N`` with the next free N, and return it.
 
@@ -24,7 +34,7 @@ def run_folder(logs: Path, experiment: str) -> Path:
     into the folder of an older one. Only the first of several processes makes one: the others write nothing, and what
     they need of the path is broadcast to them.
     """
-    parent = logs / experiment
+    parent = experiment_folder(logs, experiment)
     if rank_zero_only.rank:  # type: ignore[attr-defined]
         return parent
     try:
@@ -86,7 +96,7 @@ def newest_checkpoint(arguments: list[str]) -> Path | None:
     that: all of them load what it has chosen.
     """
     folder = Path(str(_setting("trainer.default_root_dir", "logs", arguments))).expanduser()
-    experiment = folder / str(_setting("experiment", "run", arguments))
+    experiment = experiment_folder(folder, str(_setting("experiment", "run", arguments)))
     for _, run in sorted(_versions(experiment), reverse=True):
         for path in _candidates(run / "checkpoints"):
             try:

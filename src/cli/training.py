@@ -46,7 +46,7 @@ from src.cli.config_overrides import OF_THE_VERB, changes, config_of, header_of
 from src.cli.loggers import as_list, complete, open_loggers, own_loggers
 from src.cli.messages import called_as, one_line, quieten, values_of
 from src.cli.records import SaveConfig
-from src.cli.runs import is_to_resume, lock_run, newest_checkpoint, run_folder
+from src.cli.runs import experiment_folder, is_to_resume, lock_run, newest_checkpoint, run_folder
 from src.discovery import parts
 from src.distributed import with_checkpoint_io
 from src.errors import InputError
@@ -158,6 +158,9 @@ class TrainingCLI(LightningCLI):
         for option in ("resume", "allow_class_paths"):
             if settings.pop(option) and not values_of((f"--{option}",), self.arguments):
                 raise InputError(f"{option} is an option of the command line: take it out of the configuration")
+        experiment_folder(Path(settings.trainer.default_root_dir), settings.experiment)  # refuses a wrong name
+        if self.verb != "fit" and not settings.ckpt_path:
+            raise InputError(f"{self.verb} is of a trained network: name a checkpoint by --ckpt_path")
 
     def _explain(self, error: Exception) -> str:
         options = [action.dest for action in self._parser(self.verb)._actions]
@@ -316,7 +319,13 @@ class TrainingCLI(LightningCLI):
         self.trainer.num_sanity_val_steps = 0
 
     def after_fit(self) -> None:
-        print_results(self.trainer)
+        print_results(self.trainer, (self.checkpoint or {}).get("global_step", 0))
+
+    def after_validate(self) -> None:
+        if self._new_run is not None:
+            print(f"metrics: {self._new_run}")
+
+    after_test = after_validate
 
 
 def main(

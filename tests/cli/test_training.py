@@ -164,6 +164,24 @@ def test_a_checkpoint_alone_is_enough_to_evaluate(run, config, tmp_path):
     status, out, err = run("test", "--ckpt_path", last)
     assert status == 0, err
     assert "test/bits_per_byte" in out
+    assert out.endswith(f"metrics: {tmp_path / 'logs/tiny/version_2'}\n")
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+def test_an_untrained_network_is_not_evaluated(run, config, tmp_path, verb):
+    status, _, err = run(verb, "--config", config, "--model.pretrained", "any.ckpt")
+    assert status == 2
+    assert err == f"error: {verb} is of a trained network: name a checkpoint by --ckpt_path\n"
+    assert not (tmp_path / "logs").exists()
+
+
+def test_an_experiment_may_be_a_folder_of_experiments(run, config, tmp_path):
+    arguments = ["--config", config, "--experiment", "a/b", "--resume", "auto", "--trainer.max_steps"]
+    for steps in (1, 2):
+        status, _, err = run("fit", *arguments, steps)
+        assert status == 0, err
+    assert torch.load(only(tmp_path, "logs/a/b/version_*/checkpoints/last.ckpt"))["global_step"] == 2
+    assert (tmp_path / "logs/a/b/version_0/metrics.csv").is_file()
 
 
 def test_predictions_are_the_log_probabilities_of_the_test_split(run, config, tmp_path):
@@ -221,6 +239,9 @@ def test_evaluation_is_of_the_whole_split_whatever_the_batch(run, config, tmp_pa
         (["--data.tokenizer", "bpe", "--data.tokenizer_vocab_size", "100"], r"vocabulary of 100 has no room"),
         (["--config", "missing.yaml"], r"missing\.yaml"),
         (["--ckpt_path", "missing.ckpt"], r"there is no checkpoint missing\.ckpt"),
+        (["--experiment", ""], r"experiment is '': name a folder within trainer\.default_root_dir"),
+        (["--experiment", "../../out"], r"experiment is '\.\./\.\./out'"),
+        (["--experiment", "/tmp/out", "--resume", "auto"], r"experiment is '/tmp/out'"),
         (["--trainer.precision", "33"], r"trainer\.precision"),
         (["--trainer.devices", "-3"], r"devices"),
         (["--trainer.accelerator", "gpuu"], r"gpuu"),

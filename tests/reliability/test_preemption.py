@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+import torch
 import yaml
 
 from tests.distributed.jobs import ROOT
@@ -97,12 +98,20 @@ def test_a_folder_that_cannot_be_locked_is_gone_on_with(run, tmp_path, monkeypat
     assert [run(*command, steps)[0] for steps in (1, 2)] == [0, 0]
 
 
-def test_a_finished_run_is_finished(run, tmp_path):
-    command = ["fit", "--config", config("gpt", tmp_path), "--resume", "auto", "--trainer.max_steps", 2]
-    assert run(*command)[0] == 0
-    before = (tmp_path / "logs/gpt/version_0/checkpoints/last.ckpt").read_bytes()
-    assert run(*command)[0] == 0
-    assert (tmp_path / "logs/gpt/version_0/checkpoints/last.ckpt").read_bytes() == before
+@pytest.mark.parametrize("limits", [{"max_steps": 2}, {"max_steps": -1, "max_epochs": 1}], ids=["steps", "epochs"])
+def test_a_finished_run_is_finished_and_says_so(run, tmp_path, limits):
+    path = config("gpt", tmp_path, **{f"trainer__{name}": value for name, value in limits.items()})
+    command = ["fit", "--config", path, "--resume", "auto"]
+    status, out, err = run(*command)
+    assert status == 0, err
+    assert "already" not in out
+    last = tmp_path / "logs/gpt/version_0/checkpoints/last.ckpt"
+    before, step = last.read_bytes(), torch.load(last)["global_step"]
+    status, out, err = run(*command)
+    assert status == 0, err
+    assert last.read_bytes() == before
+    assert f"already at step {step} of {step}: raise --trainer.{list(limits)[-1]} to train on\n" in out
+    assert "Result" not in out
 
 
 def test_slurm_puts_the_job_back_and_a_job_that_was_put_back_goes_on(run, tmp_path, whole, monkeypatch):
