@@ -41,8 +41,8 @@ def check_new(*paths: Path) -> None:
             raise InputError(f"{path} is there already: name another --output, or remove it")
 
 
-def check_file(path: Path, is_text: bool, encoding: str = UTF8) -> None:
-    """Refuse a file that is missing, empty, or (where it should be text) not in its encoding."""
+def check_file(path: Path, is_text: bool, encoding: str = UTF8, remedy: str = "convert it first") -> None:
+    """Refuse a file that is missing, empty, or (where it should be text) not in its encoding; say the remedy."""
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     if path.stat().st_size == 0:
@@ -62,7 +62,7 @@ def check_file(path: Path, is_text: bool, encoding: str = UTF8) -> None:
         position = size - (len(error.object) - len(chunk)) + error.start
         line += error.object[: error.start].count(b"\n")
         raise InputError(
-            f"the file {path} is not {encoding_name(encoding)}: byte {position:,}, on line {line:,}; convert it first"
+            f"the file {path} is not {encoding_name(encoding)}: byte {position:,}, on line {line:,}; {remedy}"
         ) from error
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"the file {path} cannot be read: {error}") from error
@@ -143,6 +143,12 @@ def unescaped(text: str) -> str:
     for escape, character in (("\\n", "\n"), ("\\t", "\t"), ("\\r", "\r")):
         text = text.replace(escape, character)
     return text
+
+
+def counted(count: int, what: str) -> str:
+    """Write a count of what the first word names in the plural."""
+    first, *rest = what.split(" ")
+    return " ".join([f"{count:,}", re.sub(r"(?<=ch)es$|s$", "", first) if count == 1 else first, *rest])
 
 
 def printable(text: str) -> str:

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint
 from src.data import TextDataModule
 from src.distributed import AtomicCheckpointIO, MeshStrategy, ZeroStrategy, gather_objects
 from src.errors import InputError
+from src.files import counted
 from src.predictions import write_table
 from src.tasks import Task
 
@@ -296,8 +297,8 @@ class Predictions(BasePredictionWriter):
         if table is not None:
             if trainer.is_global_zero:
                 write_table(run / "predictions.csv", table)
-                print(f"predictions of {len(table):,} rows: {run / 'predictions.csv'}")
+                print(f"predictions of {counted(len(table), 'rows')}: {run / 'predictions.csv'}")
             return
         path = run / f"predictions_{trainer.global_rank}.pt"
         torch.save(predictions, path)
-        print(f"predictions of {len(predictions)} batches: {path}")
+        print(f"predictions of {counted(len(predictions), 'batches')}: {path}")

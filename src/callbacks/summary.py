@@ -15,6 +15,7 @@ from src.callbacks.text_examples import TextSamples
 from src.data import Baselines
 from src.discovery import parts
 from src.errors import run_sh
+from src.files import counted
 from src.tasks import Task
 from src.tasks.trained import trained_sizes
 
@@ -55,7 +56,7 @@ class RunSummary(L.Callback):
         for part in parts("plan"):
             rows.extend(part.rows(pl_module.architecture, pl_module.config).items())
         for split, counts in data.summary().items():
-            rows.append((split, ", ".join(f"{count:,} {what}" for what, count in counts.items())))
+            rows.append((split, ", ".join(counted(count, what) for what, count in counts.items())))
         steps = pl_module.total_steps()
         plan = f"{steps:,} optimizer steps" if steps >= 0 else "as many optimizer steps as the time allows"
         if "train" in data.summary() and steps >= 0:  # a stream does not know how much there is

@@ -6,7 +6,7 @@ import numpy as np
 
 from src.atomic import atomic_file
 from src.cli.verb import Positive, check_output
-from src.files import check_file, read_lines
+from src.files import check_file, counted, read_lines
 
 
 def embed(checkpoint: str, input_: Path, output: Path, batch_size: Positive = 64, device: str = "cpu") -> None:
@@ -31,4 +31,4 @@ def embed(checkpoint: str, input_: Path, output: Path, batch_size: Positive = 64
     with atomic_file(output) as file:
         np.save(file, vectors.numpy())
     note = f"; {cut:,} were cut to {encoder.max_tokens + 2} tokens" if cut else ""
-    print(f"wrote {len(vectors):,} vectors of {vectors.shape[1]} to {output}{note}")
+    print(f"wrote {counted(len(vectors), 'vectors')} of {vectors.shape[1]} to {output}{note}")

@@ -7,6 +7,7 @@ from lightning.pytorch.cli import LightningArgumentParser, instantiate_class
 from src.cli.training import TrainingCLI
 from src.data.sharing import Part
 from src.errors import InputError
+from src.files import counted
 
 
 class PreparingCLI(TrainingCLI):
@@ -31,7 +32,7 @@ class PreparingCLI(TrainingCLI):
             return
         data.setup("fit")  # refuses what is too short to train on
         for split, counts in data.summary().items():
-            print(f"{split}: {', '.join(f'{n:,} {what}' for what, n in counts.items())}")
+            print(f"{split}: {', '.join(counted(n, what) for what, n in counts.items())}")
         print(f"prepared in {data.folder}: fit begins with that")
 
     def _run_subcommand(self, subcommand: str) -> None:

@@ -186,7 +186,7 @@ class Pieces(Iterable[Piece]):
             text, is_last = row["text"], row.get("is_last", True)
             if is_first and is_last and not (text and text.strip()):
                 if self.malformed is not None:
-                    self.malformed.add("null" if text is None else "empty", f"row {number:,}")
+                    self.malformed.add("no text" if text is None else "empty", f"row {number:,}")
             else:
                 *begun, end = cut(text)
                 yield from begun

@@ -29,6 +29,7 @@ from src.data.malformed import Malformed, Reading
 from src.data.packing import StreamedBlocks
 from src.data.progress import announce, with_progress, working
 from src.data.sharing import Part, join, parts_of
+from src.data.tables import MissingColumnError
 from src.data.texts import Piece
 from src.errors import InputError
 from src.tokenization import make_tokenizer, tokenizer_text, vocabulary_size
@@ -144,8 +145,12 @@ class TextDataModule(L.LightningDataModule, ABC):
             replace_folder(aside, self.folder)
             for part in parts:
                 remove(part)
-        except Exception:
+        except Exception as error:
             shutil.rmtree(aside, ignore_errors=True)
+            if isinstance(error, MissingColumnError):
+                for name, value in self.arguments.items():
+                    if value == error.column and name.endswith(("_column", "_language")):
+                        raise InputError(f"{error}; name it by --data.{name}") from error
             raise
 
     def shared(self, *several: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import codecs
 import hashlib
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from filelock import FileLock
 from src.atomic import atomic_file
 from src.data.progress import announce, with_progress
 from src.errors import InputError
-from src.files import UTF8, codec_of, open_binary, printable, unescaped
+from src.files import UTF8, check_file, codec_of, counted, open_binary, printable, unescaped
 
 EXAMPLES = 3  # of each reason
 SHOWN = 60  # characters of one
@@ -42,6 +43,15 @@ class Reading:
         if self.delimiter is not None and len(unescaped(self.delimiter)) != 1:
             raise InputError(f"delimiter is {self.delimiter!r}: it must be one character")
         codec_of(self.encoding or UTF8)  # refuses an unknown one
+
+    def option(self, name: str) -> str:
+        """Name the option of the command line for one of the arguments."""
+        return f"--data.{name}"
+
+    def check_text(self, file: Path) -> None:
+        """Refuse a text file that is missing, empty, or not in the encoding."""
+        remedy = f"name its encoding by {self.option('encoding')}, or convert it first"
+        check_file(file, is_text=True, encoding=self.encoding or UTF8, remedy=remedy)
 
 
 DEFAULT = Reading()
@@ -85,14 +95,21 @@ class Malformed:
         told = []
         for reason, count in self.counts.items():
             examples = ", ".join(self._examples[reason]) + (", ..." if count > EXAMPLES else "")
-            told.append(f"{count:,} rows, {reason} ({examples})")
-        left_out = sum(self.counts.values())
+            told.append(f"{counted(count, 'rows')}, {reason} ({examples})")
+        left_out, reasons = sum(self.counts.values()), " ".join(self.counts)
         self.counts.clear()
         self._examples.clear()
         if of is not None and left_out > self.reading.max_malformed * of:
+            option, remedies = self.reading.option, ["mend them"]
+            if "invalid" in reasons:
+                remedies.append(f"set {option('encoding')}")
+            if "fields" in reasons or "quote" in reasons:
+                remedies.append(f"set {option('delimiter')}")
+            if left_out < of:  # rounded up, to a fraction that is enough
+                remedies.append(f"leave them out by {option('max_malformed')} {math.ceil(left_out / of * 100) / 100:g}")
             raise InputError(
-                f"{left_out:,} of the {of:,} rows of {self.source} cannot be read: {'; '.join(told)}; mend them, set "
-                f"delimiter or encoding, or max_malformed above {self.reading.max_malformed:g}"
+                f"{left_out:,} of the {counted(of, 'rows')} of {self.source} cannot be read: {'; '.join(told)}; "
+                f"{', or '.join(remedies)}"
             )
         return [f"left out of {self.source}: {line}" for line in told]
 
@@ -100,7 +117,7 @@ class Malformed:
 def malformed_reason(texts: Sequence[object]) -> str | None:
     """Say what is wrong with the texts of a row, if anything."""
     if None in texts:
-        return "null"
+        return "no value"
     if not all(isinstance(text, str) for text in texts):
         return "wrong type"
     return None if all(str(text).strip() for text in texts) else "empty"

@@ -20,6 +20,7 @@ from src.data.progress import with_progress
 from src.data.sentences import SentencePairs, read_sentences, write_sentences
 from src.data.unpadding import unpad
 from src.errors import InputError
+from src.files import counted
 from src.tokenization import bert_ids, bert_tokens, text_ids
 
 
@@ -115,9 +116,9 @@ class MLMDataModule(DocumentDataModule):
             raise InputError(f"the {split} split of {self.label} has no document with any text")
         if self.next_sentence and counts["documents"] < 2:
             raise InputError(
-                f"the {split} split of {self.label} has fewer than two documents of two sentences "
-                f"({counts['too_short']:,} have fewer): next-sentence prediction needs a sentence that follows and one "
-                "of another document; give longer or more documents, or a document_separator"
+                f"the {split} split of {self.label} has {counted(counts['documents'], 'documents')} of two sentences "
+                "or more: next-sentence prediction needs two of them, for a sentence that follows and one of another "
+                r"document; give longer or more documents, or what separates them by --data.document_separator '\n\n'"
             )
         special = bert_ids(self.tokenizer)
         ordinary = np.setdiff1d(text_ids(self.tokenizer), list(special.values()))

@@ -232,7 +232,9 @@ def aligned(source: Path, target: Path, reading: Reading) -> Pairs:
     """
     encoding = reading.encoding or UTF8
     for path in (source, target):
-        check_file(path, is_text=reading.strict, encoding=encoding)
+        check_file(path, is_text=False)
+        if reading.strict:
+            reading.check_text(path)
     counts = [sum(1 for _ in read_lines(path, strict=False, encoding=encoding)) for path in (source, target)]
     if counts[0] != counts[1]:
         raise InputError(

@@ -31,6 +31,12 @@ SURVEYED = 10_000  # of a table that is streamed, to tell how it is written
 WESTERN = re.compile(r"[ -~\sàâäáãåæçèéêëìíîïñòóôöõøœùúûüßÀÂÄÁÃÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÖÕØŒÙÚÛÜ„“”‘’–—…€«»°§©®£¡¿]*")
 
 
+class MissingColumnError(InputError):
+    """There is no ``column``."""
+
+    column: str
+
+
 @dataclass(frozen=True)
 class Dialect:
     """How the rows of a table are written; quotes that are not quoting are part of the text."""
@@ -57,7 +63,9 @@ def check_names(source: str, names: Iterable[str], columns: Iterable[str], of_ta
         if column not in names:
             shown = ", ".join(repr(name[:SHOWN]) for name in names)
             which = "its first line, which must name the columns," if of_table else "it"
-            raise InputError(f"{source} has no column {column!r}: {which} has {shown}")
+            error = MissingColumnError(f"{source} has no column {column!r}: {which} has {shown}")
+            error.column = column
+            raise error
 
 
 def _write_parquet(header: list[str], file: BinaryIO, rows: Iterator[Row]) -> None:

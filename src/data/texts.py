@@ -146,8 +146,9 @@ class TextFiles:
         numbers: list[int] = []
         number = 0
         for file in paths:
-            check_file(file, is_text=separator is None, encoding=encoding)
+            check_file(file, is_text=False)
             if separator is None:
+                reading.check_text(file)
                 numbers.append(number)
                 number += 1
                 continue
@@ -211,7 +212,7 @@ def stream_documents(
                 yield {column: text}
                 continue
             if separator is None:
-                check_file(file, is_text=True, encoding=encoding)  # says where
+                reading.check_text(file)  # says where
             malformed.add(f"invalid {encoding_name(encoding)}", f"document {count:,}", printable(text))
         for line in malformed.report(of=count):
             print(line)

@@ -175,7 +175,10 @@ def test_fine_tuning_takes_a_file_of_pairs(run, trained, bert_config, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--data.init_args.document_separator", "null"), "fewer than two documents of two sentences"),
+        (
+            ("--data.init_args.document_separator", "null"),
+            "has 1 document of two sentences or more: next-sentence prediction needs two",
+        ),
         (("--data.init_args.seq_len", "33"), "data.seq_len 33 is more than the model's max_seq_len 32"),
         (("--data.init_args.tokenizer", "{tmp}/none.json"), "there is no tokenizer"),
         (("--data.init_args.mask_rate", "1.5"), "mask_rate is 1.5"),

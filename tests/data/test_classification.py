@@ -86,7 +86,11 @@ def test_pairs_with_tabs_between_them(tmp_path):
     ("made", "message"),
     [
         ({"header": ""}, r"no column 'Überschrift': its first line, .*, has 'Das Essen .*', 'gut'"),
-        ({"header": "Text;Urteil"}, r"no column 'Überschrift': its first line, .*, has 'Text', 'Urteil'"),
+        (
+            {"header": "Text;Urteil"},
+            r"no column 'Überschrift': its first line, .*, has 'Text', 'Urteil'; name it by --data.text_column",
+        ),
+        ({"header": "Überschrift;Label"}, r"no column 'Urteil': .*; name it by --data.label_column"),
         ({"rows": [(text, "gut") for text, _ in ROWS]}, r"column 'Urteil' of .* has the labels \['gut'\]: two are"),
         ({"rows": [(t, f"{i}") for i, (t, _) in enumerate(ROWS)]}, "has 96 labels in 96 rows: name another label"),
         ({"rows": [("Gleich", "gut"), ("Gleich", "schlecht")] * 9}, "has 1 different rows: none is left to train on"),

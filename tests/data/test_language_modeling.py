@@ -333,7 +333,7 @@ def test_lightning_trains_with_a_stream(make, tmp_path, workers):
         ({"tokenizer": "bpe", "tokenizer_vocab_size": 10}, "10"),
         ({"end_token": "</s>"}, "'</s>'"),
         ({"source": "/nowhere/at/all.txt"}, "/nowhere/at/all.txt"),
-        ({"text_column": "body"}, "'body'"),
+        ({"text_column": "body"}, "has no column 'body': it has 'text'; name it by --data.text_column"),
         ({"streaming": True, "holdout_documents": 30}, "holdout_documents"),
         ({"streaming": True, "holdout_documents": 60}, "holdout_documents"),
     ],
@@ -371,7 +371,7 @@ def test_rows_without_text_are_counted(make, tmp_path, capsys):
     make(source=str(tmp_path / "gaps.jsonl"), test_fraction=0.0, validation_fraction=0.0).prepare_data()
     out = capsys.readouterr().out
     assert "left out of the train split: 2 rows, empty (row 61, row 63)" in out
-    assert "left out of the train split: 1 rows, null (row 62)" in out
+    assert "left out of the train split: 1 row, no text (row 62)" in out
 
 
 def test_ids_that_a_tokenizer_leaves_out_count_for_the_vocabulary(make, tmp_path):

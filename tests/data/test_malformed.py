@@ -19,7 +19,7 @@ BAD_LINES = {
     "invalid UTF-8": b'{"text": "caf\xe9"}',
     "no JSON": b'{"text": "cut o',
     "wrong type": b'{"text": 5}',
-    "null": b'{"text": null}',
+    "no text": b'{"text": null}',
     "empty": b'{"text": " "}',
 }
 
@@ -60,6 +60,22 @@ def test_the_count_and_the_first_of_each_kind_are_told(tmp_path, capsys):
     assert "row 44" not in out
 
 
+@pytest.mark.parametrize(
+    ("name", "good", "bad", "remedies"),
+    [
+        ("rows.jsonl", '{"text": "good"}', "no JSON", "mend them, or leave them out by --data.max_malformed 0.34"),
+        ("rows.jsonl", '{"text": "good"}', '{"text": "\xe9"}', "mend them, or set --data.encoding, or leave them out"),
+        ("rows.csv", "text,id\n1,2", "3,4,5", "mend them, or set --data.delimiter, or leave them out"),
+    ],
+)
+def test_a_refusal_of_many_rows_says_what_lets_them_be_read(tmp_path, name, good, bad, remedies):
+    rows = "\n".join([good, *[good.splitlines()[-1]] * 39, *[bad] * 20])
+    (tmp_path / name).write_text(rows, encoding="latin-1")
+    with pytest.raises(InputError, match=f"20 of the 60 rows of .*; {remedies}"):
+        lm(tmp_path, tmp_path / name)
+    lm(tmp_path, tmp_path / name, max_malformed=0.34)
+
+
 def test_processes_that_read_one_file_at_once_get_the_same_copy(tmp_path):
     """As the ranks of a stream do; each file is another chance to meet."""
     files = [tmp_path / f"{i}.jsonl" for i in range(40)]
@@ -83,8 +99,8 @@ def test_a_table_loses_what_is_not_utf8_or_of_another_width(tmp_path, capsys):
     path.write_bytes(b"\n".join([b"id,text", *rows[:10], b"1,caf\xe9", b"1,2,3", *rows[10:]]))
     found = lm(tmp_path, path)
     out = capsys.readouterr().out
-    assert "1 rows, invalid UTF-8 (row 12: " in out
-    assert "1 rows, wrong number of fields (row 13: '1,2,3')" in out
+    assert "1 row, invalid UTF-8 (row 12: " in out
+    assert "1 row, wrong number of fields (row 13: '1,2,3')" in out
     assert sum(info["documents"] for info in found.info.values()) == 41
     with pytest.raises(InputError, match="malformed"):
         lm(tmp_path, path, strict=True)
@@ -109,7 +125,8 @@ def test_a_document_of_a_text_file_may_be_malformed(tmp_path, capsys):
     assert "invalid UTF-8 (document 41: " in capsys.readouterr().out
     with pytest.raises(InputError, match=r"document 41 of .*text\.txt is malformed"):
         lm(tmp_path, path, document_separator="\n\n", strict=True)
-    with pytest.raises(InputError, match="not UTF-8"):  # it is one document
+    remedy = "not UTF-8: .*; name its encoding by --data.encoding, or convert it first"
+    with pytest.raises(InputError, match=remedy):  # it is one document
         lm(tmp_path, path)
 
 
@@ -122,7 +139,7 @@ def test_pretraining_leaves_them_out_too(tmp_path, capsys):
     data.setup("fit")
     out = capsys.readouterr().out
     for reason in BAD_LINES:
-        assert f"1 rows, {reason} (row" in out
+        assert f"1 row, {reason} (row" in out
     with pytest.raises(InputError, match="malformed"):
         prepared(MLMDataModule(source=str(path), strict=True, cache_dir=str(tmp_path / "cache"), **options))
 
@@ -144,7 +161,7 @@ def test_labelled_rows_lose_what_has_no_text_or_label(tmp_path, capsys):
     found.setup("fit")
     assert sum(counts["rows"] for counts in found.summary().values()) == 40
     out = capsys.readouterr().out
-    for reason in ("null", "empty", "wrong type", "invalid UTF-8"):
+    for reason in ("no value", "empty", "wrong type", "invalid UTF-8"):
         assert f"{reason} (row" in out
     with pytest.raises(InputError, match="malformed"):
         data(strict=True)
@@ -174,9 +191,9 @@ def test_pairs_lose_both_sides_and_evaluation_loses_none(tmp_path, capsys, pairs
     data.setup("fit")
     out = capsys.readouterr().out
     assert data.info["train"]["pairs"] == 37
-    assert out.count("1 rows, invalid UTF-8 (line 4)") == 1
-    assert "1 rows, empty (pair 7: ' | " in out
-    assert "1 rows, over-long (pair 9: 'long long" in out
+    assert out.count("1 row, invalid UTF-8 (line 4)") == 1
+    assert "1 row, empty (pair 7: ' | " in out
+    assert "1 row, over-long (pair 9: 'long long" in out
     with pytest.raises(InputError, match=r"train\.en is not UTF-8"):
         translation(tmp_path, pairs, strict=True)
     (pairs / "validation.en").write_bytes((pairs / "validation.en").read_bytes().replace(b"Row 2", b"caf\xe9"))

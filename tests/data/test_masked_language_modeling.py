@@ -213,8 +213,15 @@ def test_settings_that_cannot_work_are_refused(make, changes, message):
 
 def test_documents_of_one_sentence_are_refused(make, tmp_path):
     (tmp_path / "corpus.txt").write_text("\n\n".join(f"Document {i} says nothing" for i in range(50)), encoding="utf-8")
-    with pytest.raises(InputError, match=r"train split .* has fewer than two documents of two sentences"):
+    with pytest.raises(InputError, match=r"train split .* has 0 documents of two sentences or more: .* needs two"):
         make().setup("fit")
+
+
+def test_one_document_is_too_few_for_next_sentences(make):
+    with pytest.raises(
+        InputError, match=r"has 1 document of two sentences or more: .* by --data\.document_separator '\\n\\n'$"
+    ):
+        make(document_separator=None).setup("fit")
 
 
 def test_a_tokenizer_without_mask_is_refused(make, tmp_path):

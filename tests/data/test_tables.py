@@ -124,8 +124,8 @@ def test_every_reader_leaves_out_and_counts_the_same_rows(tmp_path, read, capsys
         file.write(b"too,many,fields,here\n\xff\xfe,yes,1\n")
     assert read(path, tmp_path / "cache") == sorted(TEXTS)
     out = capsys.readouterr().out
-    assert "1 rows, wrong number of fields (row 48: 'too,many,fields,here')" in out
-    assert "1 rows, invalid UTF-8 (row 49" in out
+    assert "1 row, wrong number of fields (row 48: 'too,many,fields,here')" in out
+    assert "1 row, invalid UTF-8 (row 49" in out
 
 
 def test_every_reader_refuses_a_larger_share_unless_it_is_allowed(tmp_path, read):
@@ -159,7 +159,7 @@ def test_delimiter_and_encoding_are_found_and_told(tmp_path, capsys, delimiter, 
 def test_an_encoding_that_is_not_plain_is_refused_and_can_be_named(tmp_path):
     path, texts = tmp_path / "rows.csv", [f"zażółć gęślą jaźń {i}" for i in range(20)]
     write(path, encoding="cp1250", texts=texts)
-    with pytest.raises(InputError, match=r"20 of the 20 rows .* set delimiter or encoding"):
+    with pytest.raises(InputError, match=r"20 of the 20 rows .* mend them, or set --data.encoding$"):
         read_corpus(path, tmp_path / "cache")
     assert read_corpus(path, tmp_path / "cache", Reading(encoding="cp1250")) == sorted(texts)
     for wrong in ({"encoding": "latin-99"}, {"delimiter": "ab"}, {"max_malformed": 1.5}):
@@ -212,7 +212,7 @@ def test_json_is_read_whole(tmp_path, read_rows, shape):
         ("\n".join(json.dumps(row, indent=1) for row in OBJECTS), "cannot be read"),
         ("\n".join([*map(json.dumps, OBJECTS), "{", "[1]", '"a"']), "3 of the 43 rows"),
         (json.dumps(["a", "b"]), "2 of the 2 rows"),
-        (json.dumps({"a": 1}), "has no column 'text'"),
+        (json.dumps({"a": 1}), "has no column 'text': it has 'a'"),
     ],
 )
 def test_json_that_is_no_rows_is_refused(tmp_path, content, message):

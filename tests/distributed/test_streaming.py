@@ -46,4 +46,4 @@ def test_each_row_is_read_once_by_one_of_two_processes(tmp_path):
     assert sorted(read[0] + read[1]) == texts[2 * HELD_OUT :]
     assert len(read[0]) == len(read[1])
     log = (tmp_path / "job/rank0.log").read_text()
-    assert "1 rows, no JSON (row 31: 'no JSON')" in log
+    assert "1 row, no JSON (row 31: 'no JSON')" in log

@@ -14,7 +14,7 @@ from src.data.progress import announce, with_progress
 from src.data.sources import COMPANIONS, FORMATS, check_columns, format_of, load_rows, locate, walk
 from src.errors import InputError
 from src.extras.retrieval.passages import Document
-from src.files import UTF8, check_file, decode, open_binary
+from src.files import UTF8, check_file, counted, decode, open_binary
 
 # what begins a line of its own in HTML, and what is no text
 HTML_BLOCKS = re.compile(
@@ -93,7 +93,7 @@ def _from_files(files: list[Path], folder: Path, reading: Reading) -> Iterator[D
         if len(unreadable) == len(files):
             raise unreadable[0]
         shown = "; ".join(map(str, unreadable[:SHOWN])) + ("; ..." if len(unreadable) > SHOWN else "")
-        announce(f"left out of {folder}: {len(unreadable):,} files that cannot be read ({shown})")
+        announce(f"left out of {folder}: {counted(len(unreadable), 'files')} that cannot be read ({shown})")
 
 
 def _from_table(
@@ -120,7 +120,7 @@ def _from_table(
 
 def _read_text(path: Path, reading: Reading) -> str:
     encoding = reading.encoding or UTF8
-    check_file(path, is_text=True, encoding=encoding)
+    reading.check_text(path)
     with open_binary(path) as file:
         return decode(file.read(), encoding)
 

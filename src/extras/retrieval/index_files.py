@@ -115,18 +115,23 @@ def read_manifest(folder: Path) -> Manifest:
 def writing(folder: Path) -> Iterator[None]:
     """Be the only one who changes the index in a folder, which is made if need be; another process is refused.
 
-    What a killed process has left there is removed, before and after.
+    What a killed process has left there is removed, before and after; and so is a folder that was made for nothing.
     """
     if folder.exists() and not (folder / MANIFEST).is_file():
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name]
         if foreign := [name for name in names if name not in (LOCK, NEW_MANIFEST) and not re.fullmatch(PARTS, name)]:
             raise InputError(f"{folder} holds {foreign[0]} and no index: name another folder")
+    made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / LOCK, timeout=0):
-            _clean(folder)
-            yield
-            _clean(folder)
+            try:
+                _clean(folder)
+                yield
+                _clean(folder)
+            finally:
+                if made and not (folder / MANIFEST).is_file():
+                    shutil.rmtree(folder)
     except Timeout as error:
         raise InputError(f"another process is changing the index {folder}: wait for it") from error
     except OSError as error:

@@ -116,10 +116,10 @@ def test_a_row_that_is_no_text_is_left_out_and_counted(tmp_path, capsys, bad):
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     found = [document.text for document in read(tmp_path / "rows.jsonl", tmp_path)]
     assert found == [good[0], "", *good[1:]]
-    assert "1 rows, wrong type (row 2" in capsys.readouterr().out
+    assert "1 row, wrong type (row 2" in capsys.readouterr().out
     # nor do a few good rows save a file whose rows are something else
     (tmp_path / "all.jsonl").write_text(json.dumps({"text": bad}))
-    with pytest.raises(InputError, match=r"1 of the 1 rows of .* cannot be read: 1 rows, wrong type"):
+    with pytest.raises(InputError, match=r"1 of the 1 row of .* cannot be read: 1 row, wrong type"):
         read(tmp_path / "all.jsonl", tmp_path)
 
 
@@ -141,7 +141,7 @@ def test_what_cannot_be_read_is_refused(tmp_path):
         ("empty", "is empty: put .txt"),
         ("others", "has no .txt"),
         ("others/picture.png", "no kind of file that can be read"),
-        ("binary.txt", "is not UTF-8: byte 1"),
+        ("binary.txt", "is not UTF-8: byte 1.*name its encoding by --data.encoding, or convert it first"),
         ("binary.html", "is not UTF-8: byte 3"),
         ("broken.pdf", "is no PDF that can be read"),
         ("rows.jsonl", "has no column 'text'"),

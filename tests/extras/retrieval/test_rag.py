@@ -87,7 +87,7 @@ def test_index_search_change_and_answer(run, folder):
     assert "doc0.txt" in run("rag", "search", "--index", "index", "--query", "wombat", "--mode", "bm25")[1]
     status, out, _ = run("rag", "delete", "--index", "index", "--source", "page.html")
     assert status == 0
-    assert "1 documents deleted" in out
+    assert "1 document deleted" in out
     status, out, _ = run(*search, "--mode", "bm25")
     assert (status, out) == (0, "nothing was found\n")
 
@@ -185,7 +185,7 @@ def test_what_cannot_be_is_refused_in_one_line(run, folder):
     index, search = ("rag", "index", "--output", "new"), ("rag", "search", "--index", "index", "--query")
     for arguments, message in [
         ((*index, "--input", "none"), "the folder none is empty"),
-        ((*index, "--input", "bad"), "bad/a.txt is not UTF-8: byte 0"),
+        ((*index, "--input", "bad"), "bad/a.txt is not UTF-8: byte 0, on line 1; name its encoding by --encoding,"),
         ((*index, "--input", "nothing.txt"), "there is no file nothing.txt"),
         ((*index, "--input", "docs", "--overlap", 100), "--overlap 100 must be at least 0"),
         ((*index, "--input", "docs", "--encoder", "encoder.ckpt", "--passage", 99), "more than the 46 tokens"),
@@ -207,7 +207,7 @@ def test_what_cannot_be_is_refused_in_one_line(run, folder):
         assert status == 2, arguments
         assert message in err, err
         assert len(err.strip().splitlines()) == 1
-    assert not (folder / "new").exists() or not list((folder / "new").glob("*.json"))
+        assert not (folder / "new").exists()
     (folder / "index/manifest.json").write_text("{")
     status, _, err = run(*search, "river")
     assert (status, len(err.splitlines())) == (2, 1)

@@ -5,6 +5,7 @@ from pathlib import Path
 from src.cli.verb import NonNegativeFloat, Positive
 from src.errors import InputError
 from src.extras.retrieval.index_files import Kind, Settings
+from src.files import counted
 
 WORDS_PASSAGE = 100  # words of a passage, where there is no encoder that says how many tokens it reads
 TOKENS_PASSAGE = 126
@@ -59,13 +60,18 @@ def index(
     Words(stemmer)  # refuses an unknown one before anything is read
     checksum, dimension = (model.checksum(), model.dimension) if model else (None, None)
     settings = Settings(encoder, checksum, dimension, length, overlap, vectors, stemmer)
-    reading = Reading(False, max_malformed, delimiter, encoding)
+
+    class OfIndex(Reading):
+        def option(self, name: str) -> str:
+            return f"--{name.replace('_', '-')}"
+
+    reading = OfIndex(False, max_malformed, delimiter, encoding)
     documents = read_documents(input_, name, text_column, Path(".cache"), reading)
     added = changing.add(output, documents, settings, model)
     made = Index(output)
     notes = {"new": added.new, "replaced": added.replaced, "there already": added.same, "without words": added.empty}
     print(f"{input_}: " + ", ".join(f"{n:,} {what}" for what, n in notes.items() if n or what == "new"))
-    print(f"{output}: {len(made.documents()):,} documents, {len(made):,} passages")
+    print(f"{output}: {counted(len(made.documents()), 'documents')}, {counted(len(made), 'passages')}")
 
 
 def delete(index: Path, source: list[str]) -> None:
@@ -78,4 +84,4 @@ def delete(index: Path, source: list[str]) -> None:
     from src.extras.retrieval import changing
 
     left = changing.delete(index, source)
-    print(f"{index}: {len(set(source)):,} documents deleted, {left:,} passages left")
+    print(f"{index}: {counted(len(set(source)), 'documents')} deleted, {counted(left, 'passages')} left")
