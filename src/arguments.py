@@ -41,7 +41,8 @@ def settings_of(value: Any, name: str) -> Any:
     if hasattr(value, "arguments"):
         return {"class_path": _path(type(value), name), "init_args": _init_args(value)}
     if isinstance(value, partial):
-        kind = value.func if isinstance(value.func, type) else next(iter(value.args), None)  # as jsonargparse has it
+        # jsonargparse has functions of its own before the class
+        kind = next((part for part in (value.func, *value.args) if isinstance(part, type)), None)
         return {"class_path": _path(kind, name), "init_args": settings_of(value.keywords, name)}
     if isinstance(value, type):
         return {"class_path": _path(value, name)}

@@ -5,12 +5,13 @@ packages only. Two functions of jsonargparse are replaced where its own answer w
 every release.
 """
 
+import json
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from typing import Any, get_type_hints
 
 from jsonargparse import Namespace, _typehints, set_parsing_settings
-from jsonargparse._util import import_object
+from jsonargparse._util import NestedArg, import_object
 
 from src.errors import InputError
 
@@ -93,6 +94,10 @@ def _forget_arguments_of_another_class(parser_or_action: Any, previous: Any, val
     AdamW did, which nobody has asked for. A class of one's own keeps the arguments of the parent that it extends; of
     the shape of its network the fields that its own has too.
     """
+    nested = value.get("init_args")
+    if isinstance(nested, NestedArg) and not isinstance(nested.val, str):
+        # which jsonargparse, once it has called this, writes as Python does and reads as YAML: None would be a word
+        value["init_args"] = nested._replace(val=json.dumps(nested.val))
     if previous and "init_args" in previous and previous["class_path"] != value["class_path"]:
         if not value["class_path"].startswith("src."):
             own, parent = import_object(value["class_path"]), import_object(previous["class_path"])

@@ -26,7 +26,7 @@ from src.errors import InputError
 from src.models.network import Network
 from src.nn import Block
 from src.optim import GroupOptions, Schedule
-from src.tasks.configuration import configuration, load_task
+from src.tasks.configuration import check_optimizer, configuration, load_task
 from src.tasks.optimization import Optimization
 from src.tasks.trained import NetworkCallback, check_trained, freeze, trained_sizes
 
@@ -320,7 +320,7 @@ class Task(Optimization, ABC):
             callback.restore(checkpoint)
 
     def check_trained(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on from a checkpoint whose run trained other parameters, naming the first of them."""
+        """Refuse to go on from a checkpoint whose run trained other parameters, or by another optimizer."""
         if "trained" in checkpoint or self.freeze_patterns or self.network_callbacks:
             with torch.device("meta"):
                 network = architectures()[self.architecture].network(self.config)
@@ -332,6 +332,7 @@ class Task(Optimization, ABC):
                 "their own in one of them alone: set model.groups as it was, or start a run from its weights by "
                 "--model.pretrained"
             )
+        check_optimizer(checkpoint, self.make_optimizer)
 
     def check_checkpoint(self, checkpoint: dict[str, Any], data: TextDataModule) -> None:
         """Refuse a checkpoint of another architecture, shape or tokenizer, naming the first thing that differs."""

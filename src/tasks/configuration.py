@@ -45,6 +45,28 @@ def _class_paths(settings: Any) -> list[str]:
     return own + [path for value in settings.values() for path in _class_paths(value)]
 
 
+def _model_arguments(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint's configuration says of its task; one that did not train may say nothing."""
+    return (yaml.safe_load(checkpoint["config"]).get("model") or {}).get("init_args") or {}
+
+
+def check_optimizer(checkpoint: dict[str, Any], optimizer: Any) -> None:
+    """Refuse to go on with an optimizer of another class than the one whose state a checkpoint has."""
+    was = _model_arguments(checkpoint).get("optimizer")
+    try:
+        now = settings_of(optimizer, "optimizer")
+    except InputError:  # a function without a name
+        return
+    old, new = (str(named["class_path"] if isinstance(named, dict) else named) for named in (was or now, now))
+    # torch.optim.AdamW is also torch.optim.adamw.AdamW, and AdamW in short
+    packages = {path.partition(".")[0] for path in (old, new) if "." in path}
+    if old.rpartition(".")[2] != new.rpartition(".")[2] or len(packages) > 1:
+        raise InputError(
+            f"the checkpoint's run had {old}, this configuration has {new}: set model.optimizer as it was, or start a "
+            "run from its weights by --model.pretrained"
+        )
+
+
 def load_task(kind: type[T], path: str | Path, given: dict[str, Any]) -> T:
     """Make the task of a checkpoint, with its trained network, on the CPU.
 
@@ -58,7 +80,7 @@ def load_task(kind: type[T], path: str | Path, given: dict[str, Any]) -> T:
     if held != kind.architecture:
         raise InputError(f"checkpoint {path} holds a {held}, and {kind.__name__} trains a {kind.architecture}")
     found = {"config": architectures()[held].config(**checkpoint["model_config"]), **given}
-    settings = yaml.safe_load(checkpoint["config"]).get("model", {}).get("init_args", {})
+    settings = _model_arguments(checkpoint)
     for name, value in settings.items():
         if name in _parameters(kind) - {"optimizer", "schedule", "pretrained", *found}:
             found[name] = GroupOptions(**value) if name == "groups" else value

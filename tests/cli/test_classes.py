@@ -71,3 +71,17 @@ def test_a_class_after_its_arguments_is_refused(run, config, tmp_path, first, th
     assert err.startswith(f"error: {first.partition('=')[0]} stands before {then.partition('=')[0]}")
     assert not (tmp_path / "logs").exists()
     assert run("fit", "--config", config, "--trainer.max_steps", 1, then, first)[0] == 0
+
+
+def test_null_on_the_command_line_is_none(run, config, tmp_path):
+    """Of a number, a text, a list and a flag, over a file that has a value."""
+    layer = tmp_path / "layer.yaml"
+    shape = {"positions": "rotary", "n_kv_heads": 1, "window": [4], "window_pattern": "L", "attention_softcap": 30.0}
+    optimizer = {"class_path": "AdamW", "init_args": {"betas": [0.8, 0.9], "foreach": True}}
+    layer.write_text(yaml.safe_dump({"model": {"init_args": {"config": shape, "optimizer": optimizer}}}))
+    names = ["n_kv_heads", "window", "window_pattern", "attention_softcap", "rope_scaling"]
+    nulls = [word for name in names for word in (f"--model.config.{name}", "null")]
+    found = resolved(run, config, tmp_path, "--config", layer, *nulls, "--model.optimizer.foreach", "null")
+    assert [found["config"][name] for name in names] == [None] * len(names)
+    assert found["optimizer"]["init_args"]["foreach"] is None
+    assert found["optimizer"]["init_args"]["betas"] == [0.8, 0.9]

@@ -3,12 +3,17 @@
 import csv
 import re
 import shlex
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+
+from src.errors import InputError
+from src.optim import Muon
+from src.tasks.configuration import check_optimizer
 
 
 def only(folder: Path, pattern: str) -> Path:
@@ -313,6 +318,30 @@ def test_a_checkpoint_that_does_not_fit_is_refused(run, config, tmp_path):
         assert status == 2
         assert re.search(r"damaged\.ckpt.*(truncated|damaged)", err), err
     assert last.read_bytes() == whole
+
+
+@pytest.mark.parametrize(("before", "after"), [("Muon", "AdamW"), ("AdamW", "Lion"), ("Muon", "torch.optim.Muon")])
+def test_going_on_with_another_optimizer_is_refused_in_one_line(run, config, tmp_path, before, after):
+    """Its state is another's: AdamW's mean of gradients would be Lion's momentum."""
+    run("fit", "--config", config, "--trainer.max_steps", 2, "--model.optimizer", before)
+    last = tmp_path / "logs/tiny/version_0/checkpoints/last.ckpt"
+    for road in (["--ckpt_path", last], ["--config", config, "--resume", "auto"]):
+        status, _, err = run("fit", *road, "--trainer.max_steps", 3, "--model.optimizer", after)
+        assert status == 2
+        assert re.match(rf"error: the checkpoint's run had \S+\.{before}, this configuration has \S*{after}: ", err), (
+            err
+        )
+        assert err.count("\n") == 1
+    assert len(list((tmp_path / "logs/tiny").iterdir())) == 1
+
+
+@pytest.mark.parametrize("said", ["AdamW", "torch.optim.AdamW", {"class_path": "torch.optim.adamw.AdamW"}, None])
+def test_an_optimizer_is_the_same_by_any_of_its_names(said):
+    checkpoint = {"config": yaml.safe_dump({"model": {"init_args": {"optimizer": said}}} if said else {})}
+    check_optimizer(checkpoint, partial(torch.optim.AdamW, lr=1e-3))
+    if said:
+        with pytest.raises(InputError, match="AdamW, this configuration has .*Muon"):
+            check_optimizer(checkpoint, Muon)
 
 
 @pytest.mark.parametrize(
