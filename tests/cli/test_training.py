@@ -340,7 +340,7 @@ def test_an_optimizer_is_the_same_by_any_of_its_names(said):
     checkpoint = {"config": yaml.safe_dump({"model": {"init_args": {"optimizer": said}}} if said else {})}
     check_optimizer(checkpoint, partial(torch.optim.AdamW, lr=1e-3))
     if said:
-        with pytest.raises(InputError, match="AdamW, this configuration has .*Muon"):
+        with pytest.raises(InputError, match=r"AdamW, this configuration has .*Muon"):
             check_optimizer(checkpoint, Muon)
 
 
