@@ -76,11 +76,22 @@ def extend(checkpoint: dict[str, Any], max_seq_len: int, window: int | None) -> 
     settings: dict[str, Any] = {**asdict(old), "max_seq_len": max_seq_len}
     weights = {name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()}
     if after != before:  # a BERT becomes a Longformer
+        for name, plain in (("window", None), ("value_residual", False)):
+            if settings[name] != plain:
+                raise InputError(
+                    f"the BERT has {name} {settings[name]}, with which no Longformer reads short texts as it does: "
+                    "extend one without"
+                )
         settings |= {"attention": "sliding_window", "window": old.max_seq_len // 2, "global_tokens": [0]}
+        settings["rope_local_base"] = None  # of blocks with a window, which none had
         settings = {field.name: settings[field.name] for field in fields(LongformerConfig)}
         weights = _with_global_projections(weights, old)
     if window is not None:
         settings |= {"attention": "sliding_window", "window": window}
+    try:
+        architectures()[after].config(**settings)
+    except ValueError as error:
+        raise InputError(f"a {after} of {max_seq_len} positions cannot be made of the checkpoint: {error}") from error
     rows = torch.arange(max_seq_len) % old.max_seq_len
     weights = {n: t[rows] if n.endswith("position_embedding.weight") else t for n, t in weights.items()}
     found = {

@@ -31,10 +31,12 @@ def ids(length):
     return torch.randint(5, 80, (2, length), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("positions", ["learned", "rotary"])
-def test_a_bert_becomes_a_longformer_that_reads_short_texts_as_it_did(extend, tmp_path, positions):
+@pytest.mark.parametrize(
+    "changes", [{"positions": "learned"}, {"positions": "rotary"}, {"positions": "rotary", "rope_local_base": 100.0}]
+)
+def test_a_bert_becomes_a_longformer_that_reads_short_texts_as_it_did(extend, tmp_path, changes):
     """Its window is then the whole text, and its global projections those of the window."""
-    bert, (status, out, err) = extend("bert", "--max-seq-len", "100", positions=positions)
+    bert, (status, out, err) = extend("bert", "--max-seq-len", "100", **changes)
     assert (status, err) == (0, "")
     assert "a longformer of 100 positions" in out
     model, _, _ = load_trained(tmp_path / "new.ckpt", Longformer)
@@ -44,7 +46,7 @@ def test_a_bert_becomes_a_longformer_that_reads_short_texts_as_it_did(extend, tm
         found, expected = (m(short).masked_words for m in (model, bert))
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
         assert model(ids(100)).masked_words.isfinite().all()
-    if positions == "learned":
+    if changes["positions"] == "learned":
         old, new = (m.encoder.position_embedding.weight for m in (bert, model))
         assert torch.equal(new, torch.cat([old] * 5)[:100])
 
@@ -88,15 +90,20 @@ def test_a_gpt_becomes_longer(extend, tmp_path, positions):
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "message"),
+    ("name", "max_seq_len", "changes", "message"),
     [
-        ("bert", ("--max-seq-len", "24"), "--max-seq-len 24 is not more than the 24 positions that there are"),
-        ("transformer", ("--max-seq-len", "99"), "holds a transformer: only gpt, bert, longformer"),
-        ("gpt", ("--max-seq-len", "0"), "no whole number of at least 1"),
+        ("bert", 24, {}, "--max-seq-len 24 is not more than the 24 positions that there are"),
+        ("transformer", 99, {}, "holds a transformer: only gpt, bert, longformer"),
+        ("gpt", 0, {}, "no whole number of at least 1"),
+        ("bert", 99, {"attention_softcap": 5.0}, "attention_softcap is 5.0"),
+        ("bert", 99, {"positions": "alibi"}, "positions is 'alibi'"),
+        ("bert", 99, {"window": 0}, "the BERT has window 0"),
+        ("bert", 99, {"window": 3, "window_pattern": "LG"}, "the BERT has window 3"),
+        ("bert", 99, {"value_residual": True}, "the BERT has value_residual True"),
     ],
 )
-def test_what_cannot_be_extended_is_refused(extend, tmp_path, name, options, message):
-    _, (status, _, err) = extend(name, *options)
+def test_what_cannot_be_extended_is_refused(extend, tmp_path, name, max_seq_len, changes, message):
+    _, (status, _, err) = extend(name, "--max-seq-len", max_seq_len, **changes)
     assert status == 2
     assert message in err
     assert err.count("\n") == 1
