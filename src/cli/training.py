@@ -18,13 +18,13 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import nn
 
 import src.callbacks
 import src.data
 import src.distributed
 import src.optim
 import src.tasks
+from src.architectures import architectures
 from src.callbacks import (
     Checkpoints,
     Dashboard,
@@ -60,6 +60,14 @@ class Parser(LightningArgumentParser):
     def __init__(self, **kwargs: Any) -> None:
         # --trainer.max_epoch would be taken for max_epochs, --model.config.n_layer for n_layers
         super().__init__(**{"prog": called_as(), "allow_abbrev": False, **kwargs})
+
+    def instantiate(self, namespace: Namespace, *args: Any, **kwargs: Any) -> Namespace:
+        """Refuse first what is no mapping where a dataclass is meant, which the parent's parsing lets through."""
+        for group in self._action_groups:
+            value = namespace.get(group.dest, {}) if hasattr(group, "group_class") else {}
+            if not isinstance(value, dict | Namespace):
+                raise InputError(f"{group.dest} is {value!r}: it must be a mapping of its fields, such as {{}}")
+        return super().instantiate(namespace, *args, **kwargs)
 
 
 class TrainingCLI(LightningCLI):
@@ -277,10 +285,9 @@ class TrainingCLI(LightningCLI):
         for setting, least in (("accumulate_grad_batches", 1), ("log_every_n_steps", 1), ("gradient_clip_val", 0)):
             if (value := trainer[setting]) is not None and not value >= least:
                 raise InputError(f"trainer.{setting} is {value}: it must be at least {least}")
-        try:  # a negative learning rate, a wrong beta
-            self.model.make_optimizer([{"params": [nn.Parameter(torch.zeros(2, 2))]}])
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise InputError(f"model.optimizer: {error}") from error
+        with torch.device("meta"):
+            network = architectures()[self.model.architecture].network(self.model.config)
+        self.model.try_optimizer(network)
 
     def _check_checkpoint(self) -> None:
         """Refuse a checkpoint that is not for this network, tokenizer and data, or has done more steps than asked."""

@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import ASGD, SGD, Adadelta, Adafactor, AdamW, Optimizer, Rprop
 
 from src.errors import InputError
 from src.optim.orthogonalize import orthogonalize, orthogonalize_sharded
 
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
+LARGEST = 1e6  # of what multiplies a learning rate
+# whose steps have entries of a size that is neither the learning rate's nor Muon's: SGD's is the gradient's
+NOT_OF_MUP = (SGD, ASGD, Adadelta, Adafactor, Rprop, torch.optim.Muon)
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,13 @@ class GroupOptions:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not 0 <= value < math.inf:
-                raise ValueError(f"groups.{name} is {value}: it must be at least 0")
-            if value == 0 and name.endswith("lr_scale"):
-                raise ValueError(f"groups.{name} is 0: model.freeze is for what is not to be trained")
+            if name.endswith("lr_scale") and not 0 < value <= LARGEST:
+                raise ValueError(
+                    f"groups.{name} is {value}: it must be above 0 and at most {LARGEST:,.0f}; model.freeze is for "
+                    "what is not to be trained"
+                )
+            if not 0 <= value <= LARGEST:
+                raise ValueError(f"groups.{name} is {value}: it must be from 0 to {LARGEST:,.0f}")
 
     @property
     def embeddings_apart(self) -> bool:
@@ -84,10 +90,24 @@ def scale_rates(optimizer: Optimizer) -> None:
 
     The latter is the rule of Adam, whose steps have entries of one size. Those of Muon have singular values of one
     size, which of a matrix with such entries grow as the square root of the width: so does what is left of its rule.
+    An optimizer of the user's own gets that of Adam.
     """
     for group in optimizer.param_groups:
         width_scale = group.get("width_lr_scale", 1.0)
+        if width_scale != 1 and isinstance(optimizer, NOT_OF_MUP):
+            raise InputError(
+                f"mup_width has no rule for {type(optimizer).__name__}, which scales its steps otherwise than Adam: "
+                "choose AdamW, Lion or Muon, or set mup_width to null"
+            )
         group["lr"] *= group["lr_scale"] * (width_scale**0.5 if isinstance(optimizer, Muon) else width_scale)
+
+
+def _check_settings(kind: type, *, betas: tuple[float, ...] = (), **settings: float) -> None:
+    for name, value in [*settings.items(), *(("betas", beta) for beta in betas)]:
+        is_rate = name in ("lr", "weight_decay")
+        if not 0 <= value < (math.inf if is_rate else 1):
+            allowed = "finite" if is_rate else "less than 1"
+            raise InputError(f"{kind.__name__}: {name} is {value}: it must be at least 0 and {allowed}")
 
 
 class Momentum(SGD):
@@ -100,6 +120,7 @@ class Momentum(SGD):
     """
 
     def __init__(self, params: Parameters, lr: float = 1e-2, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
+        _check_settings(Momentum, lr=lr, momentum=momentum, weight_decay=weight_decay)
         super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
 
@@ -113,6 +134,7 @@ class Nesterov(SGD):
     """
 
     def __init__(self, params: Parameters, lr: float = 1e-2, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
+        _check_settings(Nesterov, lr=lr, momentum=momentum, weight_decay=weight_decay)
         super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=True)
 
 
@@ -151,11 +173,7 @@ class Lion(_Optimizer):
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
     ) -> None:
-        if lr < 0 or weight_decay < 0 or not all(0 <= beta < 1 for beta in betas):
-            raise InputError(
-                f"Lion: lr {lr}, betas {betas} or weight_decay {weight_decay} cannot be: rates are at least 0, betas "
-                "less than 1"
-            )
+        _check_settings(Lion, lr=lr, betas=betas, weight_decay=weight_decay)
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
     def _update(self) -> None:
@@ -198,6 +216,7 @@ class Muon(_Optimizer):
         weight_decay: float = 0.1,
         betas: tuple[float, float] = (0.9, 0.95),
     ) -> None:
+        _check_settings(Muon, lr=lr, momentum=momentum, weight_decay=weight_decay, betas=betas)
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "hidden": False, "momentum": momentum})
         others = [group for group in self.param_groups if not group["hidden"]]
         # it adds its own settings to the groups, which it shares with this optimizer

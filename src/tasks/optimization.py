@@ -80,6 +80,31 @@ class Optimization(L.LightningModule):
         self._scheduler = LambdaLR(optimizer, partial(self._factor, total_steps=steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler, "interval": "step"}}
 
+    def try_optimizer(self, network: nn.Module) -> tuple[Optimizer, list[tuple[Tensor, Tensor]]]:
+        """Make the optimizer and a step of it over tensors of a few elements in place of a network's parameters.
+
+        Returns:
+            The optimizer, and each parameter of the network with the tensor in its place.
+        """
+        pairs, groups = [], []
+        for group in parameter_groups(network, self.groups):
+            small = [nn.Parameter(torch.zeros([min(size, 8) for size in p.shape])) for p in group["params"]]
+            pairs += zip(group["params"], small, strict=True)
+            groups.append({**group, "params": small})
+        try:  # a negative learning rate, a step that needs a closure
+            optimizer = self.make_optimizer(groups)
+            for name, value in optimizer.defaults.items():
+                numbers = value if isinstance(value, tuple | list) else [value]
+                if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+                    raise ValueError(f"{name} is {value}: it must be finite")
+            scale_rates(optimizer)
+            for _, parameter in pairs:
+                parameter.grad = torch.zeros_like(parameter)
+            optimizer.step()
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise InputError(f"model.optimizer: {error}") from error
+        return optimizer, pairs
+
     def _factor(self, step: int, total_steps: int) -> float:
         return self._lr_scale * self.schedule.factor(step, total_steps)
 

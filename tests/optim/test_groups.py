@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from src.errors import InputError
 from src.models import GPT, GPTConfig
-from src.optim import GroupOptions, Muon, parameter_groups, scale_rates
+from src.optim import GroupOptions, Momentum, Muon, parameter_groups, scale_rates
 
 
 @pytest.mark.parametrize("of_embeddings", [0.0, 0.2])
@@ -53,10 +54,23 @@ def test_each_kind_moves_by_its_rate(optimizer, kinds, tied):
         torch.testing.assert_close(moves[1][name], move * scales.get(kind, 1.0), msg=name)
 
 
-@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_rate_is_above_0(scale):
-    with pytest.raises(ValueError, match=r"groups\.vectors_lr_scale is"):
+@pytest.mark.parametrize("scale", [0.0, -1.0, 1e300, float("nan"), float("inf")])
+def test_a_rate_is_above_0_and_finite(scale):
+    with pytest.raises(ValueError, match=r"groups\.vectors_lr_scale is .*: it must be above 0 and at most 1,000,000"):
         GroupOptions(vectors_lr_scale=scale)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, Momentum, torch.optim.Adadelta, torch.optim.Muon])
+def test_mup_is_refused_where_it_has_no_rule(optimizer):
+    """Whose steps grow with the gradient, or are otherwise not of Adam's size."""
+    for width in (8, 4):  # at the width of which the rates were chosen, nothing is scaled
+        gpt = GPT(GPTConfig(vocab_size=11, max_seq_len=8, d_model=8, n_heads=2, n_layers=1, mup_width=width))
+        groups = parameter_groups(gpt)[:1]
+        if width == 8:
+            scale_rates(optimizer(groups, lr=0.1))
+        else:
+            with pytest.raises(InputError, match=rf"mup_width has no rule for {optimizer.__name__}.*choose AdamW"):
+                scale_rates(optimizer(groups, lr=0.1))
 
 
 def test_frozen_parameters_are_left_out():

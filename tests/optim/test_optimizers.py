@@ -1,6 +1,7 @@
 """This project's own optimizers against their papers, and every optimizer and schedule by a word in a configuration."""
 
 import copy
+import inspect
 import math
 
 import pytest
@@ -54,10 +55,15 @@ def test_momentum_and_nesterov(kind, ahead):
     torch.testing.assert_close(trajectory(kind, steps, lr=lr, momentum=mu), torch.stack(expected))
 
 
-@pytest.mark.parametrize("settings", [{"lr": -1.0}, {"betas": (0.9, 1.0)}, {"weight_decay": -0.1}])
-def test_lion_refuses_what_cannot_be(settings):
-    with pytest.raises(InputError, match="Lion: lr"):
-        Lion([nn.Parameter(torch.zeros(1))], **settings)
+@pytest.mark.parametrize("kind", [Lion, Momentum, Muon, Nesterov])
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "momentum", "betas"])
+def test_what_cannot_be_is_refused(kind, name):
+    is_rate = name in ("lr", "weight_decay")
+    for value in (-1.0, math.nan, math.inf if is_rate else 1.0):
+        if name in inspect.signature(kind).parameters:
+            settings = {name: (0.9, value) if name == "betas" else value}
+            with pytest.raises(InputError, match=f"{kind.__name__}: {name} is {value}: it must be at least 0"):
+                kind([{"params": [nn.Parameter(torch.zeros(1, 1))], "hidden": True}], **settings)
 
 
 def tiny() -> GPT:

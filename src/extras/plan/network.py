@@ -15,7 +15,6 @@ from src.models.bert import MASKED
 from src.models.network import Network
 from src.nn import Block, Head, SelfAttention
 from src.nn.cross_entropy import FEWEST_ROWS, LOGITS_ELSEWHERE
-from src.optim import parameter_groups
 from src.tasks import Task
 from src.tasks.trained import trained_sizes
 
@@ -130,21 +129,12 @@ def state_bytes(task: Task, model: nn.Module) -> float:
 
     What it keeps of rows, columns or steps alone is left out: it is less than a hundredth of a matrix.
     """
-    kept, total, groups = [], 0, []
-    for group in parameter_groups(model):
-        small = [nn.Parameter(torch.zeros([min(size, 8) for size in p.shape])) for p in group["params"]]
-        kept += [(p.numel(), few) for p, few in zip(group["params"], small, strict=True)]
-        groups.append({**group, "params": small})
-    optimizer = task.make_optimizer(groups)
-    for _, small_one in kept:
-        small_one.grad = torch.zeros_like(small_one)
-    optimizer.step()
+    optimizer, pairs = task.try_optimizer(model)
     elements = 0
-    for numel, small_one in kept:
-        states = [value for value in optimizer.state[small_one].values() if isinstance(value, Tensor)]
-        elements += numel * sum(value.numel() // small_one.numel() for value in states)
-        total += numel
-    return elements / total
+    for parameter, small in pairs:
+        states = [value for value in optimizer.state[small].values() if isinstance(value, Tensor)]
+        elements += parameter.numel() * sum(value.numel() // small.numel() for value in states)
+    return elements / sum(parameter.numel() for parameter, _ in pairs)
 
 
 class _Autocast(TorchFunctionMode):
