@@ -23,7 +23,8 @@ def cases(draw):
     generator = torch.Generator().manual_seed(seed)
     dilation = tuple(draw(st.lists(st.integers(1, 5), min_size=heads, max_size=heads))) if draw(st.booleans()) else ()
     slopes = alibi_slopes(heads) if draw(st.booleans()) else ()
-    span = AttentionSpan(draw(st.integers(0, 260) | st.just(10**9)), dilation, slopes, draw(st.sampled_from([None, 1.5])))
+    window = draw(st.integers(0, 260) | st.just(10**9))
+    span = AttentionSpan(window, dilation, slopes, draw(st.sampled_from([None, 1.5])))
     attention_mask = documents = None
     if draw(st.booleans()):
         real = torch.randint(0, length + 1, (batch, 1), generator=generator)
