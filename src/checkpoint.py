@@ -322,7 +322,7 @@ def check_compatible(checkpoint: dict[str, Any], architecture: str, config: dict
     """Refuse to go on from a checkpoint with another network or tokenizer, naming the first thing that differs."""
     held = checkpoint.get("architecture")
     if held != architecture:
-        raise InputError(f"the checkpoint holds a {held}: this configuration trains a {architecture}")
+        raise InputError(f"the checkpoint holds a {held}: give one of a {architecture}")
     if checkpoint["tokenizer"] != tokenizer:
         raise InputError(
             "the checkpoint was trained with another tokenizer: name the tokenizer.json of its run, or the one that "

@@ -10,7 +10,7 @@ from jsonargparse._util import import_object
 from lightning.pytorch.cli import LightningArgumentParser
 
 from src.callbacks import Checkpoints, Guard, HParams
-from src.cli.messages import called_as, values_of
+from src.cli.messages import called_as, is_yaml, values_of
 from src.cli.training import TrainingCLI
 from src.cli.training_help import help_asked, rest_of_help
 
@@ -29,8 +29,8 @@ class HelpCLI(TrainingCLI):
         else:
             settings = self._parser(self.verb).get_defaults()
         if "help" in asked:
-            paths = values_of(("--config", "-c"), self.arguments)  # that of a checkpoint is no path, but itself
-            configs = "".join(f" --config {path}" for path in paths if "\n" not in path)
+            paths = values_of(("--config", "-c"), self.arguments)
+            configs = "".join(f" --config {path}" for path in paths if not is_yaml(path))
             print(f"usage: {called_as()} {self.verb}{configs} [--OPTION VALUE ...]\n")
             print("\n".join([*class_help("model", settings.model), *class_help("data", settings.data), rest_of_help()]))
         else:

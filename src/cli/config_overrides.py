@@ -5,14 +5,34 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import get_loader
 
 from src.atomic import atomic_file
 from src.checkpoint import read_header, save_checkpoint, weights_alone
+from src.cli.messages import CONFIGS, called_as, is_yaml
 from src.cli.verb import check_output
+from src.errors import InputError
 from src.files import check_new
 
 # in a checkpoint's configuration, what belongs to the verb that wrote it and not to the run
 OF_THE_VERB = ("ckpt_path", "weights_only", "verbose", "return_predictions")
+
+
+def read_config(config: str) -> dict[str, Any]:
+    """Read a value of ``--config``: a file's name, or YAML itself, as a checkpoint's configuration is handed on."""
+    try:
+        held = get_loader("yaml")(config if is_yaml(config) else Path(config).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        own = CONFIGS.parent / config
+        hint = f"the project's own is {own}" if own.is_file() else f"{called_as()} fit --help lists the project's"
+        raise InputError(f"--config {config}: there is no such file; {hint}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"--config {config} is no YAML: {str(error).replace('<unicode string>', config)}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"--config {config} cannot be read: {error}") from error
+    if not isinstance(held, dict):
+        raise InputError(f"--config {config} must hold YAML keys and values, as {CONFIGS.name}/gpt.yaml does")
+    return held
 
 
 def header_of(path: str, to_go_on: bool) -> dict[str, Any]:

@@ -6,14 +6,17 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
-from itertools import pairwise
+from itertools import pairwise, repeat
 from pathlib import Path
 from pydoc import locate
+from textwrap import shorten
+from typing import Any
 
 from src.discovery import parts
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 # what jsonargparse wraps around the line that matters
 NOISE = re.compile(
     r"^(Does not validate against any of|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value|"
@@ -22,6 +25,9 @@ NOISE = re.compile(
 DENIED = re.compile(r"Importing '(\S+)' is not allowed")
 LACKING = re.compile(r"Requirement '([\w-]+).*?' not met")  # by one of Lightning's own classes
 INSTEAD = {"mlflow": "mlflow-skinny sqlalchemy alembic"}  # the whole of it, a server too, takes an older pyarrow
+REQUIRED = re.compile(r"arguments are required: (\w+)\.")
+GIVEN = re.compile(r"(?:Got value|Given value): (.*?)(?:\. Got value: |$)", re.MULTILINE)
+KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "tuple": "a list"}
 UNKNOWN_KEY = re.compile(r"(?:Option|does not accept option|unrecognized arguments:) ?'?(?:--)?([\w.]+)'?")
 
 
@@ -31,15 +37,21 @@ def called_as() -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the nearest of the known names, or nothing where none is near."""
-    near = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    """``"; did you mean 'x'?"`` for the nearest of the known names in any case, or nothing where none is near."""
+    names = {known_name.lower(): known_name for known_name in known}
+    near = get_close_matches(name.lower(), names, n=1)
+    return f"; did you mean {names[near[0]]!r}?" if near else ""
 
 
 def values_of(options: tuple[str, ...], arguments: list[str]) -> list[str]:
     """Find the values of an option on a command line, as ``--option value`` or ``--option=value``."""
     values = [value for option, value in pairwise(arguments) if option in options]
     return values + [a.partition("=")[2] for a in arguments if a.partition("=")[0] in options and "=" in a]
+
+
+def is_yaml(config: str) -> bool:
+    """Whether a value of ``--config`` is YAML itself, as a checkpoint's configuration is, and not a file's name."""
+    return "\n" in config or ": " in config
 
 
 def one_line(message: str, options: Iterable[str], arguments: list[str]) -> str:
@@ -51,13 +63,13 @@ def one_line(message: str, options: Iterable[str], arguments: list[str]) -> str:
         arguments: the command line, with the configuration files.
     """
     path, classes, leaf = _unnest(message)
+    key = ".".join(path)
     denied = DENIED.search(leaf)
     if denied:
-        where = f"{'.'.join(path)}: " if path else ""
         module = denied[1].rpartition(".")[0] or denied[1]
         return (
-            f"{where}{denied[1]!r} is not imported: a configuration names classes of src, torch, lightning and "
-            f"torchmetrics alone; for others that you trust there is --allow_class_paths {module}"
+            f"{key}{': ' if key else ''}{denied[1]!r} is not imported: a configuration names classes of src, torch, "
+            f"lightning and torchmetrics alone; for others that you trust there is --allow_class_paths {module}"
         )
     unknown = UNKNOWN_KEY.search(leaf)
     if unknown:
@@ -65,34 +77,52 @@ def one_line(message: str, options: Iterable[str], arguments: list[str]) -> str:
         relative = ".".join(filter(None, [group and group[1], unknown[1]]))
         key = ".".join([*path, relative])
         known = [".".join([*path, name]) for name in _parameters(classes[-1])] if classes else options
-        where = _file_with(unknown[1].rpartition(".")[2], arguments)
-        return f"unknown key {key!r}{where}{did_you_mean(key, known)}"
+        return f"unknown key {key!r}{file_with(key, arguments)}{did_you_mean(key, known)}"
+    required = REQUIRED.search(message)
+    if required and not key:
+        keys = " and ".join(name for name in ("model", "data") if f"{required[1]}.{name}" in message)
+        return (
+            f"no --config sets {keys}: give one that does, such as --config {os.path.relpath(CONFIGS)}/gpt.yaml "
+            f"({called_as()} {required[1]} --help lists them), or --ckpt_path FILE"
+        )
     lacking = LACKING.search(leaf)
     if lacking:
         install = INSTEAD.get(lacking[1], lacking[1])
         return f"the package {lacking[1]} is not installed: {sys.executable} -m pip install {install}"
-    key = ".".join(path)
-    where = _file_with(path[-1].rpartition(".")[2], arguments) if path else ""
-    name = re.search(r"dot import path string: (\S+)", leaf)
-    number = re.search(r"Expected a <class '(int|float|bool)'>", leaf)
-    if name and number:  # a number of a class's own, which may also be a tensor
-        return f"{key}{where}: expected a {number[1]}, not {name[1]!r}"
-    if name:
+    where = file_with(key, arguments) if key else ""
+    name = re.search(r"dot import path string: ([^\s;]+)", leaf)
+    if name and not re.search(r"<class '(int|float)'>", leaf):  # a number of a class's own may also be a tensor
         return f"{key}{where}: there is no class {name[1]!r}{did_you_mean(name[1], _class_names())}"
-    leaf = re.sub(r"<class '([\w.]+)'>", r"\1", leaf)
+    if load := re.search(r'Unable to load config "(.*?)"', leaf):
+        return f"{key}{where} is {load[1]}: it must be keys and values, or a YAML file of them"
+    given, kinds = GIVEN.search(message), _expected(leaf)
+    if given and kinds:
+        return f"{key}{where} is {shorten(given[1], 60) or repr('')}: it must be {kinds}"
     return f"{key}{where}: {leaf}" if key else leaf
+
+
+def _expected(leaf: str) -> str:
+    """Say in words of which types or choices jsonargparse expected a value."""
+    kinds = dict.fromkeys(re.findall(r"Expected a <class '([\w.]+)'>", leaf))
+    if "float" in kinds:
+        kinds.pop("int", None)
+    choices = dict.fromkeys(re.findall(r"[^\s',]+", " ".join(re.findall(r"typing\.Literal\[(.*?)\]", leaf))))
+    words = [KINDS.get(kind, f"a {kind}") for kind in kinds]
+    return " or ".join([*words, *(["one of " + ", ".join(choices)] if choices else [])])
 
 
 def _unnest(message: str) -> tuple[list[str], list[str], str]:
     """Take apart a nested message: the keys on the way in, the classes met there, and the message at the end."""
     path: list[str] = []
-    classes = re.findall(r"class_path '([\w.]+)'", message) + re.findall(r"Namespace\(class_path='([\w.]+)'", message)
+    classes = re.findall(r"class_path '([\w.]+)'", message) + re.findall(
+        r"Got value: Namespace\(class_path='([\w.]+)'", message
+    )
     lines: list[str] = []
     for raw in message.splitlines():
         line = re.sub(r"^Type typing\.Callable\[.*?callable class: ", "", raw.strip().removeprefix("- "))
         key = re.match(r'Parser key "([\w.]+)":\s*(.*)', line)
         if key:
-            path.append(key[1])
+            path += [key[1]] if path[-1:] != [key[1]] else []  # a dataclass is named twice
             line = key[2]
         if line and not NOISE.match(line):
             lines.append(re.sub(r"\. Got value: Namespace\(.*", "", line))
@@ -117,16 +147,22 @@ def _class_names() -> list[str]:
     return [name for module in (*core, *parts("tasks"), *parts("data")) for name in vars(module) if name[0].isupper()]
 
 
-def _file_with(key: str, arguments: list[str]) -> str:
+def file_with(key: str, arguments: list[str]) -> str:
     """Return `` in FILE`` for the configuration file that has a key, or nothing where it is on the command line."""
-    if any(key in argument.partition("=")[0].split(".") for argument in arguments):
-        return ""
-    # one of them may also be a configuration itself, as a checkpoint's is
-    configs = [config for config in values_of(("--config", "-c"), arguments) if "\n" not in config]
-    for path in map(Path, reversed(configs)):  # the last one rules
-        if path.is_file() and re.search(rf"\b{re.escape(key)}\b", path.read_text(encoding="utf-8")):
-            return f" in {path}"
-    return ""
+    from src.cli.config_overrides import read_config  # not before it is needed, as above
+
+    options = [re.split("[=+]", argument)[0].replace(".init_args", "") for argument in arguments]
+    configs = values_of(("--config", "-c"), arguments) if f"--{key}" not in options else []
+    found = (f" in {path}" for path in reversed(configs) if not is_yaml(path) and key in _keys(read_config(path)))
+    return next(found, "")  # of the last one, which rules
+
+
+def _keys(value: Any, key: str = "") -> Iterator[str]:
+    """Yield the dotted keys of nested settings, as they are named on the command line."""
+    yield key.removeprefix(".").replace(".init_args", "")
+    items = value.items() if isinstance(value, dict) else zip(repeat(""), value if isinstance(value, list) else [])
+    for name, item in items:
+        yield from _keys(item, f"{key}.{name}" if name else key)
 
 
 def quieten() -> None:

@@ -8,11 +8,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from src.checkpoint import check_bytes, read_header
+from src.cli.config_overrides import read_config
 from src.cli.messages import values_of
 from src.errors import InputError
 
@@ -135,10 +135,7 @@ def _setting(key: str, default: str, arguments: list[str]) -> Any:
     """Look up a setting in the configuration files, and on the command line, which overrides them."""
     value: Any = default
     for config in values_of(("--config", "-c"), arguments):
-        try:
-            found = yaml.safe_load(Path(config).read_text(encoding="utf-8") if "\n" not in config else config)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            continue  # the parser complains of it
+        found: Any = read_config(config)
         for name in key.split("."):
             found = found.get(name) if isinstance(found, dict) else None
         value = value if found is None else found

@@ -13,6 +13,7 @@ import lightning as L
 import torch
 import yaml
 from jsonargparse import ArgumentError, Namespace
+from jsonargparse._util import import_object
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -42,11 +43,12 @@ from src.callbacks import (
 from src.checkpoint import read_header
 from src.cli.check_strategy import check_strategy
 from src.cli.class_names import allow_class_paths, check_order
-from src.cli.config_overrides import OF_THE_VERB, changes, config_of, header_of
+from src.cli.config_overrides import OF_THE_VERB, changes, config_of, header_of, read_config
 from src.cli.loggers import as_list, complete, open_loggers, own_loggers
-from src.cli.messages import called_as, one_line, quieten, values_of
+from src.cli.messages import called_as, file_with, one_line, quieten, values_of
 from src.cli.records import SaveConfig
 from src.cli.runs import experiment_folder, is_to_resume, lock_run, newest_checkpoint, run_folder
+from src.cli.training_help import GROUPS
 from src.discovery import parts
 from src.distributed import with_checkpoint_io
 from src.errors import InputError
@@ -151,16 +153,21 @@ class TrainingCLI(LightningCLI):
         return data.vocab_size
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        for config in values_of(("--config", "-c"), self.arguments):
+            read_config(config)  # which the parser would not name where it cannot be read
         check_order(self.arguments)
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
             raise InputError(self._explain(error)) from error
         except UnicodeDecodeError as error:
-            configs = ", ".join(values_of(("--config", "-c"), self.arguments))
-            raise InputError(f"a configuration file is not UTF-8 text: {configs}") from error
+            raise InputError("a file that an option names, as --trainer FILE does, is not UTF-8 text") from error
 
         settings = self.config[self.verb]
+        for group in GROUPS:
+            if not isinstance(settings[group], Namespace):
+                where = file_with(group, self.arguments)
+                raise InputError(f"{group}{where} is {settings[group]}: it must be keys and values")
         if not 0 <= settings.seed_everything < 1 << 32:
             raise InputError(f"seed_everything is {settings.seed_everything}: it must be from 0 to 2^32 - 1")
         for option in ("resume", "allow_class_paths"):
@@ -186,6 +193,13 @@ class TrainingCLI(LightningCLI):
             if isinstance(logger, Namespace):
                 complete(logger)
         if self.checkpoint is not None:
+            kind, held = import_object(self.config[self.verb].model.class_path), self.checkpoint["architecture"]
+            if kind.architecture != held:  # before all else that differs
+                path = values_of(("--ckpt_path",), self.arguments)[-1]
+                raise InputError(
+                    f"--ckpt_path {path} holds a {held}, and {kind.__name__} trains a {kind.architecture}: leave out "
+                    "--config, which the checkpoint carries, or start a run from its weights by --model.pretrained"
+                )
             was = config_of(self.checkpoint)
             with suppress(ArgumentError):  # with the defaults of what it does not say, as one from Python; or as it is
                 was |= self._plain_config(self.parser.parse_object({"subcommand": self.verb, self.verb: was}))
@@ -285,6 +299,8 @@ class TrainingCLI(LightningCLI):
         for setting, least in (("accumulate_grad_batches", 1), ("log_every_n_steps", 1), ("gradient_clip_val", 0)):
             if (value := trainer[setting]) is not None and not value >= least:
                 raise InputError(f"trainer.{setting} is {value}: it must be at least {least}")
+        if str(trainer.devices) in ("0", "[]"):
+            raise InputError(f"trainer.devices is {trainer.devices}: it must be at least 1, or auto")
         with torch.device("meta"):
             network = architectures()[self.model.architecture].network(self.model.config)
         self.model.try_optimizer(network)
@@ -293,7 +309,11 @@ class TrainingCLI(LightningCLI):
         """Refuse a checkpoint that is not for this network, tokenizer and data, or has done more steps than asked."""
         if self.checkpoint is None:
             if self.verb == "fit" and self.model.pretrained:
-                self.model.check_pretrained(read_header(self.model.pretrained), self.datamodule)
+                header = read_header(self.model.pretrained)
+                try:
+                    self.model.check_pretrained(header, self.datamodule)
+                except InputError as error:
+                    raise InputError(f"--model.pretrained {self.model.pretrained}: {error}") from error
             return
         self.model.check_checkpoint(self.checkpoint, self.datamodule)
         if self.verb != "fit":

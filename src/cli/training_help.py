@@ -2,11 +2,17 @@
 
 import os
 import re
-from pathlib import Path
 
-from src.cli.messages import called_as, values_of
+from src.cli.messages import CONFIGS, called_as, values_of
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+# what each verb does and writes
+DESCRIPTIONS = {
+    "fit": "Train the model of a configuration. Checkpoints, metrics and its record go to logs/EXPERIMENT/version_N.",
+    "validate": "Evaluate a checkpoint on the validation split. Metrics go to logs/EXPERIMENT/version_N/metrics.csv.",
+    "test": "Evaluate a checkpoint on the test split. Metrics go to logs/EXPERIMENT/version_N/metrics.csv.",
+    "predict": "Predict the test split with a checkpoint. Predictions go to logs/EXPERIMENT/version_N.",
+    "prepare": "Prepare the data of a configuration, without training: tokenizer and tokens go to data.cache_dir.",
+}
 # the parts of a configuration whose classes are always the same; each has a help of its own
 GROUPS = ("trainer", "checkpoint", "guard", "hparams")
 GENERAL = {
@@ -58,8 +64,9 @@ def help_asked(arguments: list[str]) -> list[str]:
 
 
 def general_help(verb: str) -> str:
-    """Name the configurations to choose from, and the options that all have."""
-    usage = f"usage: {called_as()} {verb} --config FILE [--OPTION VALUE ...]"
+    """Say what a verb does, name the configurations to choose from, and the options that all have."""
+    needed = "--config FILE" if verb in ("fit", "prepare") else "--ckpt_path FILE [--config FILE]"
+    usage = f"usage: {called_as()} {verb} {needed} [--OPTION VALUE ...]\n\n{DESCRIPTIONS[verb]}"
     found = sorted(CONFIGS.rglob("*.yaml"), key=lambda path: (len(path.parts), path))
     texts = {os.path.relpath(path): path.read_text(encoding="utf-8") for path in found}
     # the others are layers to put over one of these, or sweeps

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import src.cli
-from src.cli.training_help import GENERAL, GROUPS
+from src.cli.training_help import DESCRIPTIONS, GENERAL, GROUPS
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,7 +72,9 @@ def test_an_unknown_verb(run):
 def test_without_a_configuration_the_trainers_verbs_name_those_to_choose_from(run, verb):
     status, out, _ = run(verb, "--help")
     assert status == 0
-    assert out.startswith(f"usage: python -m src {verb} --config FILE")
+    needed = "--config FILE" if verb in ("fit", "prepare") else "--ckpt_path FILE"
+    assert out.startswith(f"usage: python -m src {verb} {needed}")
+    assert DESCRIPTIONS[verb] in out
     assert re.search(r"configs/gpt\.yaml +A GPT that", out)
     assert len(out.splitlines()) < 50
 

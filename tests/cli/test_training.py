@@ -216,7 +216,13 @@ def test_evaluation_is_of_the_whole_split_whatever_the_batch(run, config, tmp_pa
     ("arguments", "message"),
     [
         (["--trainer.max_step", "4"], r"unknown key 'trainer\.max_step'; did you mean 'trainer\.max_steps'"),
-        (["--trainer.max_steps", "four"], r"trainer\.max_steps: .*int.*four"),
+        (["--trainer.max_steps", "four"], r"trainer\.max_steps is four: it must be a whole number"),
+        (["--trainer.max_steps", ""], r"trainer\.max_steps is '': it must be a whole number"),
+        (["--trainer.fast_dev_run", "x"], r"trainer\.fast_dev_run is x: it must be a whole number or true or false"),
+        (["--data.batch_size", "many"], r"data\.batch_size is many: it must be a whole number"),
+        (["--model.config.norm", "top"], r"model\.config\.norm is top: it must be one of pre, post$"),
+        (["--model.groups", "3"], r"model\.groups is 3: it must be keys and values"),
+        (["--trainer.callbacks", "TextSample"], r"no class 'TextSample'; did you mean 'TextSamples'"),
         (
             ["--model.config.d_modle", "8"],
             r"unknown key 'model\.config\.d_modle'; did you mean 'model\.config\.d_model'",
@@ -229,8 +235,9 @@ def test_evaluation_is_of_the_whole_split_whatever_the_batch(run, config, tmp_pa
         (["--data.seq_le", "8"], r"unknown key 'data\.seq_le'; did you mean 'data\.seq_len'"),
         (["--model.confg.d_model", "8"], r"unknown key 'model\.confg\.d_model'; did you mean 'model\.config\.d_model'"),
         (["--model.optimizer.lrr", "1"], r"unknown key 'model\.optimizer\.lrr'; did you mean 'model\.optimizer\.lr'"),
-        (["--model.optimizer.lr", "fast"], r"model\.optimizer\.lr: expected a float, not 'fast'"),
+        (["--model.optimizer.lr", "fast"], r"model\.optimizer\.lr is fast: it must be a number"),
         (["--model.optimizer", "AdmW"], r"model\.optimizer.*'AdmW'; did you mean 'AdamW'"),
+        (["--model.optimizer", "adamw"], r"model\.optimizer.*'adamw'; did you mean 'AdamW'"),
         (["--model.schedule", "Cosinus"], r"model\.schedule.*'Cosinus'; did you mean 'Cosine'"),
         (["--model", "GTPModule"], r"model.*'GTPModule'; did you mean 'GPTModule'"),
         (["--model.optimizer", "LBFGS"], r"model\.optimizer: LBFGS doesn't support"),
@@ -259,13 +266,14 @@ def test_evaluation_is_of_the_whole_split_whatever_the_batch(run, config, tmp_pa
         (["--data.batch_size", "0"], r"batch_size is 0"),
         (["--data.source", "missing.txt"], r"there is no file missing\.txt"),
         (["--data.tokenizer", "bpe", "--data.tokenizer_vocab_size", "100"], r"vocabulary of 100 has no room"),
-        (["--config", "missing.yaml"], r"missing\.yaml"),
+        (["--config", "missing.yaml"], r"--config missing\.yaml: there is no such file; .* fit --help"),
         (["--ckpt_path", "missing.ckpt"], r"there is no checkpoint missing\.ckpt"),
         (["--experiment", ""], r"experiment is '': name a folder within trainer\.default_root_dir"),
         (["--experiment", "../../out"], r"experiment is '\.\./\.\./out'"),
         (["--experiment", "/tmp/out", "--resume", "auto"], r"experiment is '/tmp/out'"),
-        (["--trainer.precision", "33"], r"trainer\.precision"),
+        (["--trainer.precision", "33"], r"trainer\.precision is 33: it must be one of 64, 32, 16, .*bf16-mixed"),
         (["--trainer.devices", "-3"], r"devices"),
+        (["--trainer.devices", "0"], r"trainer\.devices is 0: it must be at least 1"),
         (["--trainer.accelerator", "gpuu"], r"gpuu"),
         (["--trainer.strategy", "dpd"], r"dpd"),
     ],
@@ -276,6 +284,7 @@ def test_bad_command_lines_are_refused_in_one_line(run, config, tmp_path, argume
     assert re.search(message, err), err
     assert err.count("\n") == 1
     assert "Traceback" not in out + err
+    assert not re.search("typing|<", err)
     assert list((tmp_path / "logs").glob("*/*")) == []  # no run was begun
 
 
@@ -311,13 +320,66 @@ def test_bad_configurations_are_refused_in_one_line(run, config, path, value, me
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("content", [b"a: [1\nb: {", b"\xff\xfe\x00", b"just words", b""])
-def test_broken_configuration_files_are_refused_in_one_line(run, tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [1\nb: {", r'is no YAML: .*"\S+broken\.yaml", line 2, column 2'),
+        (b"model: !!python/object/apply:os.system [x]", r'is no YAML: .*"\S+broken\.yaml", line 1, column 8'),
+        (b"\xff\xfe\x00", "cannot be read: .*utf-8"),
+        (b"just words\n" * 4000, "must hold YAML keys and values"),
+        (b"", "must hold YAML keys and values"),
+        (b"- a\n- b\n", "must hold YAML keys and values"),
+    ],
+)
+def test_broken_configuration_files_are_refused_in_one_line(run, config, tmp_path, content, message):
     path = tmp_path / "broken.yaml"
     path.write_bytes(content)
-    status, _, err = run("fit", "--config", path)
+    for rest in ((), ("--resume", "auto")):
+        status, _, err = run("fit", "--config", config, "--config", path, *rest)
+        assert status == 2
+        assert re.match(rf"error: --config \S+broken\.yaml {message}", err), err
+        assert err.count("\n") == 1
+        assert len(err) < 400
+
+
+@pytest.mark.parametrize(
+    ("layer", "arguments", "message"),
+    [
+        # an option, or a key of another file, that ends alike
+        ("traner: {max_steps: 5}", ["--trainer.max_steps", 1], r"unknown key 'traner\.max_steps' in \S+layer\.yaml"),
+        ("trainer: {max_steps: x}", [], r"trainer\.max_steps in \S+layer\.yaml is x: it must be a whole number"),
+        ("trainer: 3", [], r"trainer in \S+layer\.yaml is 3: it must be keys and values"),
+        ("seed_everything: 3", ["--seed_everything", "x"], r"error: seed_everything is x"),
+        (
+            "trainer: {callbacks: [{class_path: AttentionMaps}, {class_path: TextSamples, init_args: {promts: x}}]}",
+            [],
+            r"'trainer\.callbacks\.promts' in \S+layer\.yaml; did you mean 'trainer\.callbacks\.prompts'",
+        ),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_its_file(run, config, tmp_path, layer, arguments, message):
+    path = tmp_path / "layer.yaml"
+    path.write_text(layer)
+    status, _, err = run("fit", "--config", config, "--config", path, *arguments)
     assert status == 2
-    assert err.count("\n") == 1
+    assert re.search(message, err), err
+
+
+def test_without_model_and_data_it_is_said_where_to_find_them(run, tmp_path):
+    (tmp_path / "layer.yaml").write_text("trainer: {max_steps: 5}")
+    for command in (("fit",), ("validate",), ("fit", "--config", tmp_path / "layer.yaml")):
+        status, _, err = run(*command)
+        assert status == 2
+        assert re.match(r"error: no --config sets model and data: .* --config \S+gpt\.yaml .* --ckpt_path FILE\n$", err)
+        assert f"{command[0]} --help" in err
+
+
+def test_a_configuration_of_the_project_is_found_from_elsewhere(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run("fit", "--config", "configs/gpt.yaml")
+    assert status == 2
+    own = Path(__file__).parents[2] / "configs/gpt.yaml"
+    assert err == f"error: --config configs/gpt.yaml: there is no such file; the project's own is {own}\n"
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(run, config, tmp_path):

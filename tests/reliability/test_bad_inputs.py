@@ -142,6 +142,9 @@ BAD = [
     (*FIT, "--trainer.max_steps", "-5"),
     (*FIT, "--trainer.devices", "0"),
     (*FIT, "--trainer.precision", "17"),
+    (*FIT, "--trainer", "latin.txt"),
+    (*FIT, "--trainer", "three.txt"),
+    (*FIT, "--model.config", "latin.txt"),
     (*FIT, "--trainer.val_check_interval", "-1"),
     (*FIT, "--trainer.accumulate_grad_batches", "0"),
     (*FIT, "--trainer.limit_train_batches", "0.001"),
@@ -270,6 +273,23 @@ def test_bad_input_is_refused_in_one_line_and_touches_nothing(run, root, before,
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     check_refusal(run, root, before, command)
     assert "tests.reliability.imported" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("fit", "--ckpt_path", "bert.ckpt"), "--ckpt_path bert.ckpt holds a bert, and GPTModule trains a gpt: "),
+        (("validate", "--ckpt_path", "bert.ckpt"), "--ckpt_path bert.ckpt holds a bert, and GPTModule trains a gpt: "),
+        (("fit", "--model.pretrained", "bert.ckpt"), "--model.pretrained bert.ckpt: the checkpoint holds a bert: "),
+    ],
+)
+def test_a_checkpoint_of_another_architecture_is_named_before_what_else_differs(
+    run, root, monkeypatch, command, message
+):
+    monkeypatch.chdir(root)
+    _, out, err = run(command[0], "--config", "gpt.yaml", *command[1:])
+    assert err.startswith(f"error: {message}")
+    assert "changed from" not in out
 
 
 # ---- fuzzed

@@ -211,7 +211,7 @@ def test_a_sweep_that_is_told_to_stop_ends_its_runs_and_can_go_on(pretended, tmp
         (
             {"parameters": {"model.optimizer.lr": [0.1, "fast"]}},
             [],
-            r"lr=fast: model\.optimizer\.lr: expected a float, not 'fast'",
+            r"lr=fast: model\.optimizer\.lr is fast: it must be a number",
         ),
         ({"parameters": {"model.optimizer": ["AdmW"]}}, [], r"no class 'AdmW'; did you mean 'AdamW'"),
         (
