@@ -78,9 +78,12 @@ def native_precision(accelerator: str = "auto") -> Precision:
 
 def to_device(model: nn.Module, name: str) -> torch.device:
     """Move a network to a device by its name, and give the device."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    there = ["cpu", accelerator.type] if accelerator else ["cpu"]
+    if name.partition(":")[0] not in there:
+        raise InputError(f"--device {name}: there is no such device here, take {' or '.join(there)}")
     try:
         device = torch.device(name)
-        torch.Generator(device)  # refuses what cannot compute, such as meta
         model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from error

@@ -61,7 +61,10 @@ def test_without_a_prompt_it_starts_a_document(run, checkpoint):
         (["--top-k", "0"], r"--top-k: '0' is no whole number of at least 1"),
         (["--top-p", "1.5"], r"--top-p: '1\.5' is no number between"),
         (["--max-new-tokens", "many"], r"--max-new-tokens: 'many'"),
-        (["--device", "gpu9"], r"gpu9"),
+        *[
+            (["--device", name], f"--device {name}: there is no such device here, take cpu")
+            for name in ("gpu9", "meta")
+        ],
         (["--promt", "x"], r"--promt"),
         (["--checkpoint", "nowhere.ckpt"], r"there is no checkpoint nowhere\.ckpt"),
     ],
