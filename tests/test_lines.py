@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from src.errors import InputError
-from src.files import decode, is_text, read_lines, unescaped
+from src.files import counted, decode, is_text, read_lines, unescaped
 
 # whatever splitlines would cut at, and ordinary characters
 CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\n") | st.sampled_from(
@@ -76,3 +76,18 @@ def test_a_text_has_no_mark_whatever_its_encoding():
 def test_escapes_as_a_shell_passes_them_are_characters():
     assert unescaped(r"\n\n") == "\n\n"
     assert unescaped(r"\t--\r\n") == "\t--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("count", "what", "written"),
+    [
+        (0, "rows", "0 rows"),
+        (1, "rows", "1 row"),
+        (2000, "rows", "2,000 rows"),
+        (1, "batches", "1 batch"),
+        (1, "sentences", "1 sentence"),
+        (1, "bytes not represented", "1 byte not represented"),
+    ],
+)
+def test_one_is_counted_in_the_singular(count, what, written):
+    assert counted(count, what) == written

@@ -153,14 +153,15 @@ def test_bytes_on_two_processes(tmp_path):
 
 
 def test_a_plan_is_printed_without_the_data_or_the_devices(run, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("COLUMNS", raising=False)
     command = ["plan", "--config", "configs/paper/gpt2_small.yaml", "--config", "configs/strategy/fsdp.yaml"]
     status, out, err = run(*command, "--devices", 1024, "--device", "h100", "--price", 2, "--tokens", 3e11)
     assert status == 0, err
     for name in ("ddp", "zero1", "zero2", "zero3", "fsdp *", "tensor_parallel", "pipeline"):
         assert re.search(rf"^\s*{re.escape(name)}", out, re.MULTILINE), name
     assert "124,439,808 parameters, 50,257 tokens" in out
-    assert "speed.md" in out  # where the utilisation is from
+    assert "(docs/extras/bench/speed.md)\n" in out  # where the utilisation is from, whole
+    assert "largest micro-batch" in out
 
 
 def test_the_adapters_alone_are_trained(run):
