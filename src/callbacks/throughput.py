@@ -1,6 +1,7 @@
 """How fast a run is: tokens per second, and how much of the hardware's peak that takes."""
 
 import time
+from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from src.distributed import data_parallel_size
 from src.hardware import compute_dtype, matmul_peak
-from src.nn import KERNELS, SelfAttention
+from src.nn import KERNELS, Head, SelfAttention
 from src.tasks import Task
 
 SHAPES = 5  # of batches, whose work is counted
@@ -24,11 +25,27 @@ def training_flops(task: Task, batch: dict[str, Any]) -> int:
     return 3 * forward_flops(task.meta_model(), inputs)
 
 
+def with_future(
+    model: nn.Module, inputs: dict[str, Any], output: Callable[[Head, torch.Tensor], torch.Tensor]
+) -> dict[str, Any]:
+    """Add the arguments with which a network predicts the further tokens of ``n_future_tokens``, as in training.
+
+    Its output layer then gives ``output`` in place of the loss, which the meta device cannot compute.
+    """
+    if not getattr(model, "future_blocks", None):
+        return inputs
+    for module in model.modules():
+        if isinstance(module, Head):
+            module.forward = lambda x, head=module, **_: output(head, x)  # type: ignore[method-assign]
+    return {**inputs, "labels": inputs["input_ids"], "future": True}
+
+
 def forward_flops(model: nn.Module, inputs: dict[str, torch.Tensor]) -> int:
-    """Count the FLOP of a network's matmuls and attention on inputs, in evaluation.
+    """Count the FLOP of the matmuls and attention of a network's forward pass in training, without dropout.
 
     On the meta device, where nothing is computed; on a CPU the counter does not see attention.
     """
+    inputs = with_future(model, inputs, lambda head, x: nn.functional.linear(x, head.weight))
     for module in model.eval().modules():
         if isinstance(module, SelfAttention) and module.kernel not in (KERNELS["dense"], KERNELS["sliding_window"]):
             # that device has no other kernels

@@ -14,14 +14,18 @@ from src.optim import Constant
 from src.tasks import GPTModule
 
 
-@pytest.mark.parametrize("seq", [64, 256])
-def test_flops_are_six_per_weight_and_token_and_those_of_attention(seq):
-    """6 N D for the matrix products, with the output layer among them, and 12 L T d per token for attention."""
-    config = GPTConfig(vocab_size=512, max_seq_len=256, d_model=128, n_heads=4, n_layers=3)
+@pytest.mark.parametrize(("seq", "n"), [(64, 1), (256, 1), (64, 4)])
+def test_flops_are_six_per_weight_and_token_and_those_of_attention(seq, n):
+    """6 N D for the matrix products, with the output layer among them, and 12 L T d per token for attention.
+
+    Each further token that is predicted takes a block and the output layer once more.
+    """
+    config = GPTConfig(vocab_size=512, max_seq_len=256, d_model=128, n_heads=4, n_layers=3, n_future_tokens=n)
     task = GPTModule(config, optimizer=torch.optim.AdamW, schedule=Constant())
     flops = training_flops(task, {"input_ids": torch.zeros(2, seq, dtype=torch.long)})
-    matrices = 3 * 12 * 128**2 + 512 * 128
-    assert flops == 2 * seq * (6 * matrices + 12 * 3 * seq * 128)
+    blocks = 3 + n - 1
+    matrices = blocks * 12 * 128**2 + n * 512 * 128
+    assert flops == 2 * seq * (6 * matrices + 12 * blocks * seq * 128)
 
 
 @pytest.mark.parametrize("attention", ["dense", "sliding_window", "flex", "flash_attn"])

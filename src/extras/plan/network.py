@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from src.callbacks.throughput import forward_flops
+from src.callbacks.throughput import forward_flops, with_future
 from src.hardware import compute_dtype
 from src.models.bert import MASKED
 from src.models.network import Network
@@ -95,7 +95,8 @@ def facts_of(task: Task, precision: str, seq_len: int) -> Facts:
     one, two = (_saved(build(), dtype, rows, seq_len) for rows in (1, 2))
     row = {block: two[block] - one[block] for block in two}  # less what does not grow with the rows, as weights
     width = seq_len * task.config.d_model
-    around = row.pop(None) + 2 * width * dtype.itemsize  # the output layer's inputs, and the gradient that it has ready
+    # the output layer's inputs, and the gradient that it has ready, for each token that is predicted
+    around = row.pop(None) + 2 * width * dtype.itemsize * getattr(task.config, "n_future_tokens", 1)
     n_parameters = sum(p.numel() for p in model.parameters())
     trained = sum(trained_sizes(model).values()) / n_parameters
     return Facts(
@@ -186,7 +187,8 @@ def _saved(model: Network, dtype: torch.dtype, rows: int, seq_len: int) -> dict[
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), _Autocast(dtype):
-        model.hidden(**inputs_of(model, rows, seq_len))
+        inputs = with_future(model, inputs_of(model, rows, seq_len), lambda _, x: x.sum())
+        (model if "future" in inputs else model.hidden)(**inputs)
     found: dict[int | None, int] = dict.fromkeys([None, *range(len(blocks))], 0)
     for tensor, where in kept.values():
         found[where] += tensor.untyped_storage().nbytes()

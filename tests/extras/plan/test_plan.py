@@ -83,6 +83,14 @@ def test_activations_are_what_autograd_keeps():
     assert facts(config, "bf16-mixed").blocks < 0.75 * found.blocks
 
 
+def test_each_further_token_keeps_a_block_and_what_the_output_layer_takes():
+    shape = {"max_seq_len": 64, "d_model": 32, "n_heads": 2, "n_layers": 3, "dropout": 0.0, "attention_dropout": 0.0}
+    one, three = (facts(GPTConfig(100, n_future_tokens=n, **shape), "32-true") for n in (1, 3))
+    assert three.blocks == pytest.approx(5 / 3 * one.blocks, rel=0.02)  # which read one input
+    # the norm's input and statistics; its output, and the gradient that is ready with the loss
+    assert three.around - one.around == pytest.approx(2 * 3 * 64 * 32 * 4, rel=0.05)
+
+
 def test_memory_is_that_of_a_measured_run(gpt2):
     """GPT-2 124M, 32 rows of 1,024 tokens on an H100: 13.5 GiB by torch's count (docs/extras/bench/speed.md)."""
     found = estimate(gpt2, Layout("one device", 1), 80 * GB)
