@@ -11,9 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from src.tasks import Task
 
-# metric -> how it is shown
+# metric -> how it is shown, after the loss of the training
 SHOWN = {
-    "train/loss": "loss {:.3f}",
     "val/loss": "val {:.3f}",
     "throughput/tokens_per_second": "{:,.0f} tok/s",
 }
@@ -58,7 +57,8 @@ class ProgressBar(LightningProgressBar):
 
     def _text(self, trainer: L.Trainer) -> str:
         metrics = trainer.progress_bar_metrics
-        parts = [form.format(metrics[name]) for name, form in SHOWN.items() if name in metrics]
+        shown = {trainer.lightning_module.comparable_loss: "loss {:.3f}", **SHOWN}  # type: ignore[dict-item]
+        parts = [form.format(metrics[name]) for name, form in shown.items() if name in metrics]
         done = trainer.global_step - self._first
         left = (time.monotonic() - self._start) / max(1, done) * (self._total - trainer.global_step)
         return "  ".join([*parts, f"{timedelta(seconds=round(left))} left"] if left >= 0 else parts)

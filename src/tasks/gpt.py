@@ -37,6 +37,12 @@ class GPTModule(Task):
         if self.predicts_future:
             names = ("next_token_loss", "future_token_loss")
             self.averaged_over = dict.fromkeys(names, "target_tokens")  # type: ignore[misc]  # by the configuration
+            self.comparable_loss = "train/next_token_loss"
+            curves = {
+                "Training and validation": [self.comparable_loss, "val/loss"],
+                "Further tokens, and all": ["train/future_token_loss", "train/loss"],
+            }
+            self.charts = {**self.charts, "Loss": curves}  # type: ignore[misc]
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         return {name: batch[name] for name in ("input_ids", "documents") if name in batch}

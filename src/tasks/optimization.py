@@ -38,6 +38,7 @@ class Optimization(L.LightningModule):
     """
 
     model: nn.Module
+    comparable_loss = "train/loss"  # of the training's losses the one that is computed as val/loss is
 
     @property
     @abstractmethod
@@ -161,7 +162,7 @@ class Optimization(L.LightningModule):
         sums = [torch.stack(values).sum() / (shares if share else len(values)) for (_, share), values in found]
         means = self.trainer.strategy.reduce(torch.stack(sums), reduce_op="mean")
         for (name, _), mean in zip(self.collected, means.unbind(), strict=True):
-            self.log(f"train/{name}", mean, prog_bar=name == "loss")
+            self.log(f"train/{name}", mean, prog_bar=f"train/{name}" == self.comparable_loss)
         self.collected.clear()
         self.steps_since_log = 0
         self.log("train/gradient_norm", gradient_norm)

@@ -1,5 +1,6 @@
 """What TensorBoard is given to show, read back as TensorBoard reads it."""
 
+import csv
 import io
 
 import numpy as np
@@ -54,6 +55,18 @@ def text_of(events: EventAccumulator, tag: str) -> str:
 )
 def test_the_charts_hold_what_is_logged(runs, kind):
     check_charts(runs[kind])
+
+
+def test_the_loss_beside_that_of_validation_is_of_the_same_kind(run, config, tmp_path):
+    """With further tokens predicted, that of the next one: the sum over all is several times as large."""
+    status, out, err = run("fit", "--config", config, "--model.config.n_future_tokens", 3)
+    assert status == 0, err
+    version = tmp_path / "logs/tiny/version_0"
+    check_charts(version)
+    with (version / "metrics.csv").open() as file:
+        row = next(row for row in csv.DictReader(file) if row["step"] == "10" and row["train/loss"])
+    assert float(row["train/next_token_loss"]) < 0.5 * float(row["train/loss"])
+    assert f"loss {float(row['train/next_token_loss']):.3f}  val" in out
 
 
 @pytest.mark.parametrize("kind", SAMPLES)
