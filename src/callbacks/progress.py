@@ -57,7 +57,7 @@ class ProgressBar(LightningProgressBar):
 
     def _text(self, trainer: L.Trainer) -> str:
         metrics = trainer.progress_bar_metrics
-        shown = {trainer.lightning_module.comparable_loss: "loss {:.3f}", **SHOWN}  # type: ignore[dict-item]
+        shown = {str(trainer.lightning_module.comparable_loss): "loss {:.3f}", **SHOWN}
         parts = [form.format(metrics[name]) for name, form in shown.items() if name in metrics]
         done = trainer.global_step - self._first
         left = (time.monotonic() - self._start) / max(1, done) * (self._total - trainer.global_step)

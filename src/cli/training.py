@@ -66,7 +66,7 @@ class Parser(LightningArgumentParser):
     def instantiate(self, namespace: Namespace, *args: Any, **kwargs: Any) -> Namespace:
         """Refuse first what is no mapping where a dataclass is meant, which the parent's parsing lets through."""
         for group in self._action_groups:
-            value = namespace.get(group.dest, {}) if hasattr(group, "group_class") else {}
+            value = namespace.get(str(group.dest), {}) if hasattr(group, "group_class") else {}
             if not isinstance(value, dict | Namespace):
                 raise InputError(f"{group.dest} is {value!r}: it must be a mapping of its fields, such as {{}}")
         return super().instantiate(namespace, *args, **kwargs)

@@ -87,7 +87,8 @@ class Optimization(L.LightningModule):
         Returns:
             The optimizer, and each parameter of the network with the tensor in its place.
         """
-        pairs, groups = [], []
+        pairs: list[tuple[Tensor, Tensor]] = []
+        groups = []
         for group in parameter_groups(network, self.groups):
             small = [nn.Parameter(torch.zeros([min(size, 8) for size in p.shape])) for p in group["params"]]
             pairs += zip(group["params"], small, strict=True)
