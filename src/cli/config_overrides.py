@@ -1,5 +1,6 @@
 """Config overrides: a checkpoint's own configuration, what changes it, and what starts from it."""
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,13 @@ def read_config(config: str) -> dict[str, Any]:
     if not isinstance(held, dict):
         raise InputError(f"--config {config} must hold YAML keys and values, as {CONFIGS.name}/gpt.yaml does")
     return held
+
+
+def check_configs(configs: Iterable[str]) -> None:
+    """Refuse a configuration that cannot be read, which the parser would not name; a pipe can be read once."""
+    for config in configs:
+        if is_yaml(config) or not Path(config).is_fifo():
+            read_config(config)
 
 
 def header_of(path: str, to_go_on: bool) -> dict[str, Any]:

@@ -153,7 +153,8 @@ def file_with(key: str, arguments: list[str]) -> str:
 
     options = [re.split("[=+]", argument)[0].replace(".init_args", "") for argument in arguments]
     configs = values_of(("--config", "-c"), arguments) if f"--{key}" not in options else []
-    found = (f" in {path}" for path in reversed(configs) if not is_yaml(path) and key in _keys(read_config(path)))
+    files = [path for path in configs if not is_yaml(path) and Path(path).is_file()]
+    found = (f" in {path}" for path in reversed(files) if key in _keys(read_config(path)))
     return next(found, "")  # of the last one, which rules
 
 

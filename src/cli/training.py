@@ -43,7 +43,7 @@ from src.callbacks import (
 from src.checkpoint import read_header
 from src.cli.check_strategy import check_strategy
 from src.cli.class_names import allow_class_paths, check_order
-from src.cli.config_overrides import OF_THE_VERB, changes, config_of, header_of, read_config
+from src.cli.config_overrides import OF_THE_VERB, changes, check_configs, config_of, header_of
 from src.cli.loggers import as_list, complete, open_loggers, own_loggers
 from src.cli.messages import called_as, file_with, one_line, quieten, values_of
 from src.cli.records import SaveConfig
@@ -153,8 +153,7 @@ class TrainingCLI(LightningCLI):
         return data.vocab_size
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        for config in values_of(("--config", "-c"), self.arguments):
-            read_config(config)  # which the parser would not name where it cannot be read
+        check_configs(values_of(("--config", "-c"), self.arguments))
         check_order(self.arguments)
         try:
             self.config = parser.parse_args(args)

@@ -1,11 +1,13 @@
 """The command line as a user types it: a run's files, layers of configuration, resuming, and what is refused."""
 
 import csv
+import os
 import re
 import shlex
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -462,6 +464,21 @@ def test_an_evaluation_that_lightning_refuses_is_one_line_too(run, config, tmp_p
     assert re.match(r"error: trainer: .*limit_val_batches", err), err
     assert err.count("\n") == 1
     assert [path.name for path in (tmp_path / "logs/tiny").iterdir()] == ["version_0"]
+
+
+def test_a_configuration_comes_through_a_pipe(run, config, tmp_path):
+    """As a shell's <(...) is one; whoever reads it again finds nothing."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def feed():
+        pipe.write_text(config.read_text())
+        while True:
+            pipe.write_text("")
+
+    Thread(target=feed, daemon=True).start()
+    status, _, err = run("fit", "--config", pipe, "--trainer.max_steps", 1)
+    assert status == 0, err
 
 
 def test_a_trial_of_a_few_batches_writes_nothing(run, config, tmp_path, monkeypatch):
