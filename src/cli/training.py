@@ -68,7 +68,7 @@ class Parser(LightningArgumentParser):
         for group in self._action_groups:
             value = namespace.get(str(group.dest), {}) if hasattr(group, "group_class") else {}
             if not isinstance(value, dict | Namespace):
-                raise InputError(f"{group.dest} is {value!r}: it must be a mapping of its fields, such as {{}}")
+                raise InputError(f"{group.dest} is {value!r}: it must be keys and values")
         return super().instantiate(namespace, *args, **kwargs)
 
 

@@ -229,7 +229,8 @@ def test_what_cannot_be_is_refused(tmp_path):
     ]:
         with pytest.raises(InputError, match=message):
             call()
-    assert [path.name for path in tmp_path.iterdir()] == ["full"]  # no folder was made for nothing
+    assert {path.name for path in tmp_path.iterdir()} == {"full", "photos"}  # no folder was made for nothing
+    assert (tmp_path / "photos/segment-2024").is_dir()
     add(tmp_path / "index", [*documents(2), Document("blank", "\n")], made, None)
     with pytest.raises(InputError, match="has no document 'doc7': nothing was deleted"):
         delete(tmp_path / "index", ["doc0", "doc7"])
