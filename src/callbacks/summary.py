@@ -121,6 +121,19 @@ def _done_before(trainer: L.Trainer, first_step: int) -> str:
     return f"already at step {step:,} of {step:,}: raise --trainer.{limit} to train on"
 
 
+def _checkpoints(trainer: L.Trainer) -> list[tuple[str, str]]:
+    """Name the last checkpoint of a run and its best one, as rows to print; or say that none is kept."""
+    rows = []
+    last, kept = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt", trainer.checkpoint_callback
+    if last.exists():  # not where no step was left to be done
+        rows.append(("checkpoint", str(last)))
+    elif isinstance(kept, ModelCheckpoint) and not kept.save_last and not kept.save_top_k:
+        rows.append(("checkpoint", "none: checkpoint.save_last is false, and save_top_k 0"))
+    if isinstance(kept, ModelCheckpoint) and kept.best_model_score is not None:
+        rows.append(("best checkpoint", f"{kept.best_model_path} ({kept.monitor} {kept.best_model_score:.4f})"))
+    return rows
+
+
 @rank_zero_only
 def print_results(trainer: L.Trainer, first_step: int = 0) -> None:
     """Print the metrics of the last validation, a sample, the run's folder, and how to look at it.
@@ -139,17 +152,11 @@ def print_results(trainer: L.Trainer, first_step: int = 0) -> None:
     for line in filter(None, notes):
         console.print(f"  {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     rows = []
-    # not trainer.log_dir: that is a broadcast, and the other ranks are not here
-    run, last = trainer.default_root_dir, Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        rows.append(("run", run))
-        if last.exists():  # not where no step was left to be done
-            rows.append(("checkpoint", str(last)))
-        kept = trainer.checkpoint_callback
-        if isinstance(kept, ModelCheckpoint) and kept.best_model_score is not None:
-            rows.append(("best checkpoint", f"{kept.best_model_path} ({kept.monitor} {kept.best_model_score:.4f})"))
+        run = trainer.default_root_dir  # not trainer.log_dir: that is a broadcast, and the other ranks are not here
         # one folder up: there the run has a name, and others beside it
-        rows.append(("look at it", run_sh("tensorboard", "--logdir", Path(run).parent)))
+        look = run_sh("tensorboard", "--logdir", Path(run).parent)
+        rows += [("run", run), *_checkpoints(trainer), ("look at it", look)]
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
             rows.append(("stopped", callback.stopping_reason_message.removesuffix(" Signaling Trainer to stop.")))

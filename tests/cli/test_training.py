@@ -466,6 +466,13 @@ def test_an_evaluation_that_lightning_refuses_is_one_line_too(run, config, tmp_p
     assert [path.name for path in (tmp_path / "logs/tiny").iterdir()] == ["version_0"]
 
 
+def test_a_run_that_keeps_no_checkpoint_says_so(run, config):
+    kept = ("--checkpoint.save_last", "false", "--checkpoint.save_top_k", 0)
+    status, out, _ = run("fit", "--config", config, "--trainer.max_steps", 1, *kept)
+    assert status == 0
+    assert re.search(r"^  checkpoint +none: checkpoint\.save_last is false", out, re.MULTILINE)
+
+
 def test_a_configuration_comes_through_a_pipe(run, config, tmp_path):
     """As a shell's <(...) is one; whoever reads it again finds nothing."""
     pipe = tmp_path / "pipe"
