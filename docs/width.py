@@ -1,14 +1,18 @@
 """Train GPTs of several widths at several learning rates, with and without muP, and draw what docs/modern.md shows.
 
-    OMP_NUM_THREADS=1 python -m docs.width        half an hour on one core; needs matplotlib, of the extra `sweep`
+    OMP_NUM_THREADS=1 python -m docs.width AdamW        or Muon: half an hour each on one core; needs matplotlib, of the
+                                                        extra `sweep`
 
-Two blocks with heads of width 32, on the bytes of the embedded articles, AdamW. At a rate of 2^-9 it is also measured
-how far the output of the blocks and the logits are from where they were after a few steps: the coordinate check of Yang
-et al. 2022, appendix D.1. By muP this does not depend on the width.
+Two blocks with heads of width 32, on the bytes of the embedded articles. At one of the rates it is also measured how
+far the output of the blocks and the logits are from where they were after a few steps: the coordinate check of Yang et
+al. 2022, appendix D.1. By muP this does not depend on the width.
 """
 
 import math
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from statistics import fmean
 
@@ -19,20 +23,37 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from docs.figures import save
 from src.data.embedded import articles
 from src.models import GPT, GPTConfig
-from src.optim import parameter_groups, scale_rates
+from src.optim import Muon, parameter_groups, scale_rates
 
 WIDTHS, BASE, HEAD = (64, 128, 256, 512), 64, 32
-RATES = [2.0**-n for n in range(11, 4, -1)]
 SEEDS, STEPS, WARMUP = (0, 1, 2), 150, 15
 ROWS, LENGTH = 8, 64
-CHECKED, CHECK_RATE = 8, 2.0**-9  # steps of the coordinate check
+CHECKED = 8  # steps of the coordinate check
 KINDS = {"as it is": None, "muP": BASE}
 COLORS = plt.get_cmap("viridis")([0.0, 0.3, 0.6, 0.9])
+
+
+@dataclass(frozen=True)
+class Tried:
+    """An optimizer, the rates at which networks are trained, and that of the coordinate check."""
+
+    make: Callable[..., Optimizer]
+    rates: list[float]
+    check_rate: float
+    image: str
+
+
+TRIED = {
+    "AdamW": Tried(
+        partial(AdamW, betas=(0.9, 0.95), weight_decay=0.1), [2.0**-n for n in range(11, 4, -1)], 2.0**-9, "width.png"
+    ),
+    "Muon": Tried(Muon, [2.0**-n for n in range(9, 2, -1)], 2.0**-7, "width_muon.png"),
+}
 
 
 def network(width: int, mup_width: int | None, seed: int) -> GPT:
@@ -54,9 +75,9 @@ def network(width: int, mup_width: int | None, seed: int) -> GPT:
     )
 
 
-def optimizer_of(model: GPT, rate: float) -> AdamW:
-    """Make AdamW with the rates of the model's groups."""
-    made = AdamW(parameter_groups(model), rate, betas=(0.9, 0.95), weight_decay=0.1)
+def optimizer_of(model: GPT, make: Callable[..., Optimizer], rate: float) -> Optimizer:
+    """Make an optimizer with the rates of the model's groups."""
+    made = make(parameter_groups(model), rate)
     scale_rates(made)
     return made
 
@@ -75,10 +96,8 @@ def loss_of(model: GPT, rows: Tensor, labels: Tensor) -> Tensor:
     return model(rows, labels=labels) / labels.numel()
 
 
-def train(width: int, mup_width: int | None, rate: float, seed: int, text: Tensor, held_out: Tensor) -> float:
+def train(model: GPT, optimizer: Optimizer, seed: int, text: Tensor, held_out: Tensor) -> float:
     """Train, and give the loss over rows that are held out."""
-    model = network(width, mup_width, seed)
-    optimizer = optimizer_of(model, rate)
     rates = [group["lr"] for group in optimizer.param_groups]
     for step, (rows, labels) in enumerate(islice(batches(text, seed), STEPS)):
         factor = min((step + 1) / WARMUP, (STEPS - step) / (STEPS - WARMUP))
@@ -92,10 +111,8 @@ def train(width: int, mup_width: int | None, rate: float, seed: int, text: Tenso
         return fmean(float(loss_of(model, *batch)) for batch in islice(batches(held_out, 1), 40))
 
 
-def coordinates(width: int, mup_width: int | None, text: Tensor) -> tuple[float, float]:
+def coordinates(model: GPT, optimizer: Optimizer, text: Tensor) -> tuple[float, float]:
     """Give how far the output of the blocks, and the logits, have moved after a few steps: root mean squares."""
-    model = network(width, mup_width, 0)
-    optimizer = optimizer_of(model, CHECK_RATE)
     seen: list[Tensor] = []
     model.final_norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
     rows, _ = next(batches(text, 1))
@@ -114,36 +131,41 @@ def coordinates(width: int, mup_width: int | None, text: Tensor) -> tuple[float,
     return stream, logits
 
 
-def draw_losses(axes: Axes, title: str, losses: dict[tuple[int, float], list[float]]) -> None:
-    """Draw the mean loss of the seeds over rates, a line for each width, with a mark at its lowest."""
-    for width, color in zip(WIDTHS, COLORS, strict=True):
-        means = [fmean(losses[width, rate]) for rate in RATES]
-        axes.plot(RATES, means, color=color, marker=".", label=str(width))
-        best = min(range(len(RATES)), key=means.__getitem__)
-        axes.plot(RATES[best], means[best], color=color, marker="o", markersize=10)
+def draw_losses(axes: Axes, title: str, rates: list[float], losses: dict[int, list[float]]) -> None:
+    """Draw the losses of each width over rates, with a mark at the lowest."""
+    for (width, values), color in zip(losses.items(), COLORS, strict=True):
+        axes.plot(rates, values, color=color, marker=".", label=str(width))
+        best = min(range(len(rates)), key=values.__getitem__)
+        axes.plot(rates[best], values[best], color=color, marker="o", markersize=10)
     axes.set(title=title, xscale="log", xlabel="learning rate", ylabel="loss on held-out bytes, nats")
     axes.legend(title="width")
 
 
-def main() -> None:
+def main(name: str) -> None:
+    tried = TRIED[name]
     text = torch.frombuffer(bytearray("\n\n".join(text for _, text in articles()).encode()), dtype=torch.uint8).long()
     text, held_out = text[: -len(text) // 20], text[-len(text) // 20 :]
     figure, (left, *right) = plt.subplots(1, 3, figsize=(15, 4.5))
     for (kind, mup_width), axes in zip(KINDS.items(), right, strict=True):
-        moved = list(zip(*(coordinates(width, mup_width, text) for width in WIDTHS), strict=True))
+
+        def made(width: int, rate: float, seed: int, mup_width: int | None = mup_width) -> tuple[GPT, Optimizer]:
+            model = network(width, mup_width, seed)
+            return model, optimizer_of(model, tried.make, rate)
+
+        moved = list(zip(*(coordinates(*made(width, tried.check_rate, 0), text) for width in WIDTHS), strict=True))
         line = "-" if mup_width else "--"
         for what, values, color in zip(("output of the blocks", "logits"), moved, ("#1f4e9c", "#d1661b"), strict=True):
             left.plot(WIDTHS, values, line, color=color, marker="o", label=f"{what}, {kind}")
             print(f"{kind}: {what} moved by", *(f"{value:.3f}" for value in values), flush=True)
-        losses: dict[tuple[int, float], list[float]] = {}
+        losses: dict[int, list[float]] = {}
         for width in WIDTHS:
-            for rate in RATES:
-                losses[width, rate] = [train(width, mup_width, rate, seed, text, held_out) for seed in SEEDS]
-            means = [fmean(losses[width, rate]) for rate in RATES]
-            best = RATES[min(range(len(RATES)), key=means.__getitem__)]
-            shown = " | ".join(f"{mean:.3f}" for mean in means)
+            losses[width] = [
+                fmean(train(*made(width, rate, seed), seed, text, held_out) for seed in SEEDS) for rate in tried.rates
+            ]
+            best = min(zip(losses[width], tried.rates, strict=True))[1]
+            shown = " | ".join(f"{mean:.3f}" for mean in losses[width])
             print(f"| {kind} | {width} | {shown} | 2^{math.log2(best):.0f} |", flush=True)
-        draw_losses(axes, f"Loss by learning rate, {kind}", losses)
+        draw_losses(axes, f"{name}: loss by learning rate, {kind}", tried.rates, losses)
     left.set(
         title=f"Coordinate check: moved in {CHECKED} steps", xlabel="width", xscale="log", yscale="log", ylabel="rms"
     )
@@ -154,8 +176,8 @@ def main() -> None:
     for axes in right:
         axes.set_ylim(min(axes.get_ylim()[0] for axes in right), min(top, 4.0))
     figure.tight_layout()
-    save(figure, "width.png")
+    save(figure, tried.image)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
