@@ -12,7 +12,7 @@ from src.architectures import architectures
 from src.atomic import new_folder
 from src.extras.huggingface.adapter import Adapter, Exported
 from src.extras.huggingface.adapters import adapter_of
-from src.extras.huggingface.json_files import CONFIG, write_json
+from src.extras.huggingface.json_files import CONFIG, GENERATION, write_json
 from src.extras.huggingface.sentence_encoder import write_pooling
 
 # of the machine that trained it, and of no use to anybody else
@@ -85,7 +85,7 @@ def export(checkpoint: dict[str, Any], folder: Path) -> Exported:
         if pooling := adapter.pooling(checkpoint):
             write_pooling(pooling, config.d_model, config.max_seq_len, aside)
         if generation := adapter.generation(config, tokens):
-            write_json(aside / "generation_config.json", tokens | generation)
+            write_json(aside / GENERATION, tokens | generation)
         (aside / "README.md").write_text(card, encoding="utf-8")
     return exported
 

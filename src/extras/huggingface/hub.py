@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from src.errors import InputError
-from src.extras.huggingface.json_files import CONFIG, read_json
+from src.extras.huggingface.json_files import CONFIG, GENERATION, read_json
 
 # first what holds tensors and nothing else
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -20,7 +20,7 @@ TARGET_TOKENIZER = "target_tokenizer"  # subfolder, where the target of a transl
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 SMALL_FILES = (
     CONFIG,
-    "generation_config.json",
+    GENERATION,
     *TOKENIZERS,
     *("vocab.json", "merges.txt", "vocab.txt"),
     *(f"{TARGET_TOKENIZER}/{name}" for name in TOKENIZERS),
